@@ -1,0 +1,213 @@
+"""Make Detectron2 (registry release 0.6 to upstream main) run on a current Python stack.
+
+``install()`` puts one finder in front of Python's import system. It acts on ``detectron2.*``
+modules alone, while and after they load, and touches only what is missing there:
+
+=========================  =====================================================================
+gone                       repair
+=========================  =====================================================================
+``np.bool, np.int, ...``   the module's own ``np`` gains the aliases (NumPy itself is unchanged)
+``PIL.Image.LINEAR``       present while the module's body runs, then removed again
+``pkg_resources``          stands in while the module's body runs (setuptools 81 removed it)
+``detectron2._C``          a placeholder that answers the version questions of ``default_setup``
+                           and says what is missing when an operator is used
+=========================  =====================================================================
+
+A stack on which nothing is missing is left as it is. Run with: Detectron2 0.6 (see
+``tests/test_compat.py`` for each repair). This module stands alone: it imports nothing of the
+package, so that it can come first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+import types
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec
+
+PACKAGE = "detectron2"
+EXTENSION = f"{PACKAGE}._C"
+
+# What NumPy 1.24 removed; each alias was the builtin itself. (NumPy 2 has np.bool again.)
+NUMPY_ALIASES = {
+    "bool": bool, "int": int, "float": float, "complex": complex, "object": object, "str": str,
+}  # fmt: skip
+
+# Upstream warnings that no user of this package can act on: exact message, category, module.
+KNOWN_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
+    (
+        r"torch\.meshgrid: in an upcoming release, it will be required to pass the indexing "
+        r"argument\.",
+        UserWarning,
+    ),
+    (
+        r"`torch\.cuda\.amp\.(autocast|GradScaler)\(args\.\.\.\)` is deprecated\. Please use "
+        r"`torch\.amp\.(autocast|GradScaler)\('cuda', args\.\.\.\)` instead\.",
+        FutureWarning,
+    ),
+    (
+        r"`torch\.jit\.script` is deprecated\. Please switch to `torch\.compile` or "
+        r"`torch\.export`\.",
+        FutureWarning,
+    ),
+)
+
+
+class MissingExtensionError(AttributeError):
+    """An operator of Detectron2's C++ extension was used, and the extension is not built."""
+
+
+class _Placeholder(types.ModuleType):
+    """Stands in for ``detectron2._C``; see the module's table."""
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise MissingExtensionError(
+            f"detectron2._C.{name} is not available: this Detectron2 was installed without its "
+            "C++ extension, which deformable convolution, rotated boxes and the fast COCO "
+            "evaluation need. Install upstream with it: make setup DETECTRON2=git (needs GitHub "
+            "and a compiler), or choose a configuration without these operators."
+        )
+
+
+class _PlaceholderLoader(importlib.abc.Loader):
+    def create_module(self, spec: ModuleSpec) -> types.ModuleType:
+        return _Placeholder(spec.name, "Placeholder: Detectron2 was installed without extension.")
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        # What default_setup's environment report asks for.
+        module.__dict__.update(
+            get_compiler_version=lambda: "none (Detectron2's extension is not built)",
+            get_cuda_version=lambda: "none",
+            has_cuda=lambda: False,
+        )
+
+
+class _RepairingLoader(importlib.abc.Loader):
+    """Runs a Detectron2 module's own loader with the missing names in place."""
+
+    def __init__(self, loader: importlib.abc.Loader) -> None:
+        self.loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> types.ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        with _pillow_linear(), _pkg_resources():
+            self.loader.exec_module(module)
+        _repair_numpy(module)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.loader, name)  # get_source, is_package, ... for inspect and pkgutil
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,
+        target: types.ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        if fullname != PACKAGE and not fullname.startswith(PACKAGE + "."):
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is None and fullname == EXTENSION:
+            return ModuleSpec(EXTENSION, _PlaceholderLoader(), origin="placeholder")
+        source = importlib.machinery.SourceFileLoader
+        if spec is not None and isinstance(spec.loader, source):
+            spec.loader = _RepairingLoader(spec.loader)
+        return spec
+
+
+@contextlib.contextmanager
+def _pillow_linear() -> Iterator[None]:
+    """Detectron2 0.6 takes ``Image.LINEAR`` (removed in Pillow 10) as a default argument."""
+    from PIL import Image
+
+    if hasattr(Image, "LINEAR"):
+        yield
+        return
+    Image.LINEAR = Image.Resampling.BILINEAR  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del Image.LINEAR  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def _pkg_resources() -> Iterator[None]:
+    """``detectron2.model_zoo`` finds its YAML files through ``pkg_resources``."""
+    name = "pkg_resources"
+    if name in sys.modules or importlib.util.find_spec(name) is not None:
+        yield
+        return
+    stand_in = types.ModuleType(name, "The two functions of pkg_resources that Detectron2 calls.")
+    stand_in.resource_filename = _resource_filename  # type: ignore[attr-defined]
+    stand_in.resource_exists = _resource_exists  # type: ignore[attr-defined]
+    sys.modules[name] = stand_in
+    try:
+        yield
+    finally:
+        sys.modules.pop(name, None)
+
+
+def _resource_filename(package: str, resource: str) -> str:
+    import os
+
+    module = importlib.import_module(package)
+    return os.path.join(os.path.dirname(str(module.__file__)), *resource.split("/"))
+
+
+def _resource_exists(package: str, resource: str) -> bool:
+    import os
+
+    return os.path.exists(_resource_filename(package, resource))
+
+
+def _repair_numpy(module: types.ModuleType) -> None:
+    import numpy
+
+    if vars(module).get("np") is numpy:
+        repaired = numpy_with_aliases()
+        if repaired is not None:
+            module.np = repaired  # type: ignore[attr-defined]
+
+
+def numpy_with_aliases() -> types.ModuleType | None:
+    """A view of NumPy with the aliases that it lacks, or None when it lacks none."""
+    import numpy
+
+    present = vars(numpy)
+    missing = {name: alias for name, alias in NUMPY_ALIASES.items() if name not in present}
+    if not missing:
+        return None
+    view = sys.modules.get(__name__ + ".numpy")
+    if view is None:
+        view = types.ModuleType("numpy", "NumPy with the aliases that Detectron2 0.6 uses.")
+        view.__dict__.update(present)
+        view.__dict__.update(missing)
+        view.__dict__["__getattr__"] = lambda name: getattr(numpy, name)  # lazy submodules
+        sys.modules[__name__ + ".numpy"] = view
+    return view
+
+
+def install() -> None:
+    """Install the finder and the warning filters; a second call changes nothing.
+
+    Raises:
+        ImportError: Detectron2 was imported before and could not be repaired any more.
+    """
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+    for message, category in KNOWN_WARNINGS:
+        warnings.filterwarnings("ignore", message=message, category=category)
+    # Modules that were imported before this package: what can still be repaired, is.
+    for name, module in list(sys.modules.items()):
+        if name.startswith(PACKAGE + ".") and module is not None:
+            _repair_numpy(module)

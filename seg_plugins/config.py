@@ -1,0 +1,215 @@
+"""Configuration: every key this package adds to Detectron2's, and safe loading of YAML files."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode
+from detectron2.config import get_cfg as _detectron2_get_cfg
+
+
+class ConfigError(ValueError):
+    """A configuration file, key or value is wrong; the message names it and the fix."""
+
+
+# --------------------------------------------------------------------------------------- keys
+
+
+def add_seg_config(cfg: CfgNode) -> None:
+    """Add this package's keys with their defaults; calling it twice changes nothing.
+
+    Keys of Detectron2's DeepLab project keep their names and meanings, so that both
+    ``add_deeplab_config`` and this function may be called, in either order.
+    """
+    _add_semantic_head_keys(cfg.MODEL.SEM_SEG_HEAD)
+    _add_model_keys(cfg.MODEL)
+    _add_input_keys(cfg.INPUT)
+    _add_dataset_keys(cfg.DATASETS)
+    _add_solver_keys(cfg.SOLVER)
+    _add_test_keys(cfg.TEST)
+
+
+def _defaults(node: CfgNode, **keys: Any) -> None:
+    """Set keys that are not there yet."""
+    for key, value in keys.items():
+        node.setdefault(key, value)
+
+
+def _add_semantic_head_keys(head: CfgNode) -> None:
+    # --- shared with Detectron2's DeepLab project
+    # "cross_entropy", or DeepLab's "hard_pixel_mining" (top 20% of the valid pixels).
+    _defaults(head, LOSS_TYPE="cross_entropy")
+    # Decoder: low-level features and the channels each is projected to.
+    _defaults(head, PROJECT_FEATURES=["res2"], PROJECT_CHANNELS=[48])
+    # ASPP: output channels, atrous rates (at output stride 16; doubled at 8) and dropout.
+    _defaults(head, ASPP_CHANNELS=256, ASPP_DILATIONS=[6, 12, 18], ASPP_DROPOUT=0.1)
+    # Depthwise separable convolutions in ASPP and decoder.
+    _defaults(head, USE_DEPTHWISE_SEPARABLE_CONV=False)
+
+
+def _add_model_keys(model: CfgNode) -> None:
+    # --- shared with Detectron2's DeepLab project
+    # Dilation of res4 (2 gives output stride 8) and the rates of the three res5 blocks.
+    _defaults(model.RESNETS, RES4_DILATION=1, RES5_MULTI_GRID=[1, 2, 4], STEM_TYPE="deeplab")
+
+
+def _add_input_keys(inputs: CfgNode) -> None:
+    # Dataset mapper by its registered name; "" takes the one of the meta-architecture's task.
+    _defaults(inputs, MAPPER="")
+
+
+def _add_dataset_keys(datasets: CfgNode) -> None:
+    # A YAML file that describes a dataset of the user's own: see datasets/custom.example.yaml.
+    _defaults(datasets, CUSTOM="")
+
+
+def _add_solver_keys(solver: CfgNode) -> None:
+    # "SGD" (Detectron2's) or "AdamW".
+    _defaults(solver, OPTIMIZER="SGD")
+    # Learning-rate factors by part of the model, e.g. [["backbone", 0.1]]: the longest prefix of
+    # a parameter's name wins.
+    _defaults(solver, LR_FACTORS=[])
+    # WarmupPolyLR, as in Detectron2's DeepLab project.
+    _defaults(solver, POLY_LR_POWER=0.9, POLY_LR_CONSTANT_ENDING=0.0)
+
+
+def _add_test_keys(test: CfgNode) -> None:
+    # Validation samples in the picture grid written at the end of training; 0 writes none.
+    _defaults(test, PICTURES=8)
+
+
+def get_cfg() -> CfgNode:
+    """Detectron2's default configuration with this package's keys."""
+    cfg = _detectron2_get_cfg()
+    add_seg_config(cfg)
+    return cfg
+
+
+# ------------------------------------------------------------------------------------ loading
+
+
+def config_root() -> Path:
+    """The folder of the shipped configurations: ``configs/`` of a checkout or of the wheel."""
+    package = Path(__file__).parent
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / "_base_").is_dir():
+            return folder
+    raise ConfigError(f"No shipped configurations beside {package}: is the package complete?")
+
+
+def get_config_file(name: str) -> str:
+    """Path of a shipped configuration, e.g. ``camvid/deeplabv3plus_r18.yaml``.
+
+    Raises:
+        ConfigError: there is no such configuration; the nearest names are listed.
+    """
+    root = config_root()
+    path = root / name
+    if path.is_file():
+        return str(path)
+    names = sorted(p.relative_to(root).as_posix() for p in root.glob("[!_]*/*.yaml"))
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
+    raise ConfigError(f"No shipped configuration '{name}'. Nearest: {', '.join(near)}")
+
+
+def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
+    """Read a configuration file and its bases, without executing anything in them.
+
+    Args:
+        path: a YAML file, or the name of a shipped one (see :func:`get_config_file`).
+        opts: ``KEY VALUE`` pairs that override the file, as on the command line.
+
+    Raises:
+        ConfigError: a missing file, a YAML tag that would run code, an unknown key (the nearest
+            known one is named) or a value of the wrong type.
+    """
+    file = Path(path)
+    if not file.is_file():
+        if file.is_absolute() or file.suffix not in (".yaml", ".yml"):
+            raise ConfigError(f"Configuration file not found: {file}")
+        file = Path(get_config_file(file.as_posix().removeprefix("configs/")))
+    cfg = get_cfg()
+    loaded = _read_yaml(file)
+    _check_keys(loaded, cfg, str(file))
+    _merge(cfg, lambda: cfg.merge_from_other_cfg(CfgNode(loaded)), str(file))
+    merge_opts(cfg, opts)
+    return cfg
+
+
+def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
+    """Apply ``KEY VALUE`` pairs in place; errors as :func:`load_config`."""
+    opts = list(opts)
+    if len(opts) % 2:
+        raise ConfigError(
+            f"Options come as KEY VALUE pairs separated by spaces; '{opts[-1]}' is left over."
+        )
+    for key in opts[::2]:
+        node: Any = cfg
+        for i, part in enumerate(key.split(".")):
+            if not isinstance(node, CfgNode) or part not in node:
+                raise ConfigError(_unknown_key(cfg, key.split("."), i, "the command line"))
+            node = node[part]
+    _merge(cfg, lambda: cfg.merge_from_list(opts), "the command line")
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        return CfgNode.load_yaml_with_base(str(file), allow_unsafe=False)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{mark.name}, line {mark.line + 1}" if mark else str(file)
+        reason = getattr(error, "problem", None) or str(error)
+        if isinstance(error, yaml.constructor.ConstructorError):
+            reason += " (tags that create Python objects are refused: they can run code)"
+        raise ConfigError(f"{where}: {reason}") from None
+    except FileNotFoundError as error:
+        raise ConfigError(f"{file} or one of its _BASE_ files is missing: {error}") from None
+
+
+def _check_keys(loaded: dict[str, Any], cfg: CfgNode, file: str, path: tuple[str, ...] = ()) -> None:
+    known = cfg
+    for part in path:
+        known = known[part]
+    for key, value in loaded.items():
+        if key not in known:
+            raise ConfigError(_unknown_key(cfg, [*path, key], len(path), file))
+        if isinstance(value, dict) and isinstance(known[key], CfgNode):
+            _check_keys(value, cfg, file, (*path, key))
+
+
+def _unknown_key(cfg: CfgNode, parts: Sequence[str], depth: int, file: str) -> str:
+    """The message for an unknown key: the nearest sibling, else the same name elsewhere."""
+    node = cfg
+    for part in parts[:depth]:
+        if not isinstance(node, CfgNode):
+            break
+        node = node[part]
+    prefix = "".join(f"{part}." for part in parts[:depth])
+    siblings = [prefix + key for key in node] if isinstance(node, CfgNode) else []
+    name = ".".join(parts)
+    near = difflib.get_close_matches(prefix + parts[depth], siblings, n=1, cutoff=0.6)
+    near += [key for key in _all_keys(cfg) if key.endswith("." + parts[-1]) and key not in near][:3]
+    if not near:
+        near = difflib.get_close_matches(name, _all_keys(cfg), n=3, cutoff=0.3)
+    return f"{file}: unknown key {name}. Did you mean {' or '.join(near) or 'another name'}?"
+
+
+def _all_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for key, value in cfg.items():
+        keys.append(prefix + key)
+        if isinstance(value, CfgNode):
+            keys += _all_keys(value, f"{prefix}{key}.")
+    return keys
+
+
+def _merge(cfg: CfgNode, merge: Any, source: str) -> None:
+    """Run a merge of yacs and turn its complaints into a :class:`ConfigError`."""
+    try:
+        merge()
+    except (AssertionError, KeyError, ValueError) as error:
+        raise ConfigError(f"{source}: {error}") from None

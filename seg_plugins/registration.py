@@ -1,0 +1,50 @@
+"""The one place whose imports have effects: every name that Detectron2 learns stands here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.modeling import (
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    SEM_SEG_HEADS_REGISTRY,
+)
+from fvcore.common.registry import Registry
+
+
+def _register(registry: Registry, *objects: Any) -> None:
+    """Register each object under its ``__name__``; a second call changes nothing.
+
+    Raises:
+        RuntimeError: the name is taken by another object.
+    """
+    for obj in objects:
+        name = obj.__name__
+        if name not in registry:
+            registry.register(obj)
+        elif registry.get(name) is not obj:
+            raise RuntimeError(
+                f"'{name}' is registered in {registry._name} already, by "
+                f"{registry.get(name).__module__}; seg_plugins cannot use the name too."
+            )
+
+
+def register_all() -> None:
+    """Make Detectron2 know this package's systems, parts, datasets, mappers and evaluators."""
+    _register_modeling()
+    _register_data()
+    _register_evaluation()
+
+
+def _register_modeling() -> None:
+    _register(META_ARCH_REGISTRY)
+    _register(SEM_SEG_HEADS_REGISTRY)
+    _register(BACKBONE_REGISTRY)
+
+
+def _register_data() -> None:
+    pass
+
+
+def _register_evaluation() -> None:
+    pass
