@@ -1,0 +1,1 @@
+"""Operators of the package: compiled where a compiler was there, with fallbacks where not."""

@@ -1,0 +1,191 @@
+"""Build and describe seg_plugins.
+
+    pip install --no-build-isolation .          # compiles against the PyTorch you have
+    python setup.py build_ext --inplace         # the extension beside the sources, for a checkout
+
+Environment:
+    SEG_PLUGINS_NO_EXTENSION=1  install without the compiled operators (torchvision's run instead)
+    FORCE_CUDA=1                compile the CUDA kernels although no GPU is visible
+    TORCH_CUDA_ARCH_LIST        CUDA architectures, "8.0;9.0+PTX" unless set
+    SEG_PLUGINS_NO_OPENMP=1     compile without OpenMP (one thread)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+CSRC = Path("seg_plugins/ops/csrc")
+FALLBACKS = (
+    "RoIAlign through torchvision (3-10x slower), box-to-RLE and metrics through NumPy/PyTorch"
+)
+
+INSTALL_REQUIRES = [
+    "torch>=2.11",  # torch.library as used by the operators, export
+    "torchvision>=0.26",  # RoIPool, NMS and the RoIAlign to fall back to
+    "numpy>=1.26",  # arrays; the first with Python 3.12
+    "Pillow>=9",  # reads every image format of the datasets
+    "opencv-python-headless>=4.8",  # resizing and warping in the mappers
+    "fvcore>=0.1.5",  # Detectron2's config, checkpoints and operator counts
+    "iopath>=0.1.7",  # Detectron2's paths
+    "pycocotools>=2.0.7",  # COCO's run-length masks
+    "timm>=1.0",  # backbones and their pretrained weights
+    "faster-coco-eval>=1.6",  # COCO metrics, compiled
+    "cityscapesscripts>=2.2",  # Cityscapes label tables and official scores
+    "safetensors>=0.4",  # reads and writes weights without pickle
+    "tensorboard>=2.14",  # the training curves of Detectron2's writer
+]
+
+EXTRAS_REQUIRE = {
+    "dev": [
+        "pytest>=8",
+        "hypothesis>=6.100",
+        "ruff>=0.6",
+        "mypy>=1.11",
+        "clang-format>=18",
+        "ninja",
+    ],
+}
+
+
+def is_set(name: str) -> bool:
+    return os.environ.get(name, "0") not in ("", "0")
+
+
+def notice(text: str) -> None:
+    print(f"seg_plugins: {text}", file=sys.stderr)
+
+
+def find_compiler() -> str | None:
+    default = "cl" if sys.platform == "win32" else "clang++" if sys.platform == "darwin" else "c++"
+    return shutil.which(os.environ.get("CXX", default).split()[0])
+
+
+def openmp_flags() -> tuple[list[str], list[str]]:
+    """Compile and link flags of OpenMP; without it at::parallel_for runs one thread, silently."""
+    if sys.platform == "darwin":
+        notice("Apple's compiler has no OpenMP: the operators run one thread.")
+        return [], []
+    if is_set("SEG_PLUGINS_NO_OPENMP"):
+        return [], []
+    if sys.platform == "win32":
+        return ["/openmp"], []
+    return ["-fopenmp"], ["-fopenmp"]
+
+
+def wants_cuda(torch, cuda_home: str | None) -> bool:
+    if is_set("FORCE_CUDA"):
+        if cuda_home is None:
+            raise SystemExit(
+                "seg_plugins: FORCE_CUDA=1, but no CUDA toolkit was found. Set CUDA_HOME to the "
+                "directory that holds bin/nvcc, or unset FORCE_CUDA to build for the CPU."
+            )
+        return True
+    if torch.cuda.is_available() and cuda_home is None:
+        notice("a GPU is visible but no nvcc: building for the CPU. Set CUDA_HOME to change that.")
+        return False
+    return bool(torch.cuda.is_available())
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """Leave the time stamp alone when nothing changed, so that nothing is rebuilt."""
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def extension_arguments() -> dict:
+    """The ext_modules and cmdclass of setup(): empty when there is nothing to compile with."""
+    if is_set("SEG_PLUGINS_NO_EXTENSION"):
+        notice(f"SEG_PLUGINS_NO_EXTENSION is set: no compiled operators. Instead: {FALLBACKS}.")
+        return {}
+    try:
+        import torch
+        from torch.utils import cpp_extension
+    except ModuleNotFoundError as error:
+        raise SystemExit(
+            f"seg_plugins: {error}. The operators are compiled against the PyTorch you have "
+            "installed, which pip's build isolation hides. Install torch first and run\n"
+            "    pip install --no-build-isolation .\n"
+            "or set SEG_PLUGINS_NO_EXTENSION=1 to go without the compiled operators."
+        ) from None
+    if find_compiler() is None:
+        notice(
+            f"no C++ compiler found (looked for $CXX): no compiled operators. Instead: {FALLBACKS}."
+        )
+        return {}
+
+    sources = sorted(path.as_posix() for path in CSRC.glob("cpu/*.cpp"))
+    compile_openmp, link_openmp = openmp_flags()
+    windows = sys.platform == "win32"
+    flags = ["/O2", "/std:c++20"] if windows else ["-O3", "-Wall", "-Wno-unknown-pragmas"]
+    compile_args = {"cxx": flags + compile_openmp}
+    extension, macros = cpp_extension.CppExtension, []
+    if wants_cuda(torch, cpp_extension.CUDA_HOME):
+        sources += sorted(path.as_posix() for path in CSRC.glob("cuda/*.cu"))
+        extension, macros = cpp_extension.CUDAExtension, [("SEG_PLUGINS_WITH_CUDA", "1")]
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
+        compile_args["nvcc"] = ["-O3"]
+
+    # A change of headers, flags or source list rebuilds; nothing else does.
+    stamp = Path("build/seg_plugins_extension.json")
+    write_if_changed(
+        stamp, json.dumps([torch.__version__, sources, compile_args, macros], indent=1)
+    )
+    headers = sorted(path.as_posix() for path in CSRC.rglob("*.h"))
+    module = extension(
+        "seg_plugins._C",
+        sources,
+        include_dirs=[str(ROOT / CSRC)],
+        define_macros=macros,
+        extra_compile_args=compile_args,
+        extra_link_args=link_openmp,
+        depends=[*headers, stamp.as_posix()],
+    )
+
+    class BuildExtension(cpp_extension.BuildExtension):
+        def finalize_options(self) -> None:
+            super().finalize_options()
+            # With ninja PyTorch links anew each time; `depends` above says when there is need.
+            self.force = False
+
+    return {"ext_modules": [module], "cmdclass": {"build_ext": BuildExtension}}
+
+
+def configuration_package() -> dict:
+    """Install the checkout's configs/ tree inside the wheel, as seg_plugins/configs."""
+    packages = find_packages(ROOT, include=["seg_plugins", "seg_plugins.*"])
+    data = {"seg_plugins": ["py.typed", "data/datasets/*.json"]}
+    if not (ROOT / "configs").is_dir():
+        return {"packages": packages, "package_data": data}
+    data["seg_plugins.configs"] = ["**/*.yaml"]
+    return {
+        "packages": [*packages, "seg_plugins.configs"],
+        "package_dir": {"seg_plugins.configs": "configs"},
+        "package_data": data,
+    }
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    readme = ROOT / "README.md"
+    setup(
+        name="seg_plugins",
+        version="0.1.0",
+        description="Image segmentation systems and fast operators for Detectron2",
+        long_description=readme.read_text(encoding="utf-8") if readme.exists() else "",
+        long_description_content_type="text/markdown",
+        license="Apache-2.0",
+        python_requires=">=3.10",
+        install_requires=INSTALL_REQUIRES,
+        extras_require=EXTRAS_REQUIRE,
+        zip_safe=False,
+        **configuration_package(),
+        **extension_arguments(),
+    )
