@@ -11,6 +11,8 @@ from detectron2.modeling import (
 )
 from fvcore.common.registry import Registry
 
+from .evaluation.build import EVALUATOR_REGISTRY, build_instance, build_semantic
+
 
 def _register(registry: Registry, *objects: Any) -> None:
     """Register each object under its ``__name__``; a second call changes nothing.
@@ -47,4 +49,9 @@ def _register_data() -> None:
 
 
 def _register_evaluation() -> None:
-    pass
+    builders = {
+        "sem_seg": build_semantic,
+        "coco": build_instance,
+    }
+    for evaluator_type, builder in builders.items():
+        EVALUATOR_REGISTRY.register(evaluator_type, builder)

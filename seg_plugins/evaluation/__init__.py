@@ -1,0 +1,14 @@
+"""Evaluators with Detectron2's interface, found by a dataset's ``evaluator_type``."""
+
+from .build import EVALUATOR_REGISTRY, build_evaluator
+from .errors import EvaluationError
+from .results import format_results
+from .semantic import SemanticEvaluator
+
+__all__ = [
+    "EVALUATOR_REGISTRY",
+    "EvaluationError",
+    "SemanticEvaluator",
+    "build_evaluator",
+    "format_results",
+]

@@ -1,0 +1,91 @@
+"""From a dataset's ``evaluator_type`` to its evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
+
+from .errors import EvaluationError
+from .semantic import SemanticEvaluator
+
+EvaluatorBuilder = Callable[[CfgNode, str, "Path | None"], DatasetEvaluator]
+
+
+class EvaluatorRegistry:
+    """Builders of evaluators by ``evaluator_type``: ``builder(cfg, dataset_name, output_dir)``."""
+
+    def __init__(self) -> None:
+        self._builders: dict[str, EvaluatorBuilder] = {}
+
+    def register(self, evaluator_type: str, builder: EvaluatorBuilder) -> None:
+        """Add a builder; the same one again changes nothing.
+
+        Raises:
+            ValueError: the type belongs to another builder.
+        """
+        known = self._builders.setdefault(evaluator_type, builder)
+        if known is not builder:
+            raise ValueError(
+                f"evaluator_type '{evaluator_type}' is registered already, by "
+                f"{known.__module__}.{known.__qualname__}."
+            )
+
+    def get(self, evaluator_type: str) -> EvaluatorBuilder:
+        """The builder of a type; an unknown one lists the known ones in its error."""
+        if evaluator_type not in self._builders:
+            raise EvaluationError(
+                f"No evaluator for evaluator_type '{evaluator_type}'. Known: "
+                f"{', '.join(sorted(self._builders))}. Set another in the dataset's metadata, or "
+                f"register a builder in EVALUATOR_REGISTRY."
+            )
+        return self._builders[evaluator_type]
+
+    def __contains__(self, evaluator_type: str) -> bool:
+        return evaluator_type in self._builders
+
+    def __iter__(self):
+        return iter(sorted(self._builders))
+
+
+EVALUATOR_REGISTRY = EvaluatorRegistry()
+
+
+def build_evaluator(
+    cfg: CfgNode, dataset_name: str, output_dir: str | Path | None = None
+) -> DatasetEvaluator:
+    """The evaluator for a dataset, from its metadata's ``evaluator_type``.
+
+    Args:
+        cfg: the configuration; builders read their own keys of it.
+        dataset_name: registered dataset; its ``evaluator_type`` is one name, or a list of them
+            for a dataset with several tasks.
+        output_dir: folder for result files; None writes nothing.
+
+    Raises:
+        EvaluationError: the dataset has no evaluator_type, or an unknown one.
+    """
+    evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type", None)
+    if not evaluator_type:
+        raise EvaluationError(
+            f"Dataset '{dataset_name}' has no evaluator_type in its metadata. Known types: "
+            f"{', '.join(EVALUATOR_REGISTRY)}."
+        )
+    types = [evaluator_type] if isinstance(evaluator_type, str) else list(evaluator_type)
+    folder = Path(output_dir) if output_dir else None
+    evaluators = [EVALUATOR_REGISTRY.get(name)(cfg, dataset_name, folder) for name in types]
+    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+
+
+def build_semantic(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> DatasetEvaluator:
+    """``sem_seg``: label maps."""
+    return SemanticEvaluator(dataset_name, output_dir)
+
+
+def build_instance(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> DatasetEvaluator:
+    """``coco``: boxes and masks."""
+    # The fast form needs Detectron2's compiled extension.
+    return COCOEvaluator(dataset_name, output_dir=output_dir, use_fast_impl=False)
