@@ -31,6 +31,8 @@ def add_seg_config(cfg: CfgNode) -> None:
     _add_dataset_keys(cfg.DATASETS)
     _add_solver_keys(cfg.SOLVER)
     _add_test_keys(cfg.TEST)
+    # Iterations between two lines of the log, metrics.json and TensorBoard.
+    _defaults(cfg, LOG_PERIOD=20)
 
 
 def _defaults(node: CfgNode, **keys: Any) -> None:
@@ -45,16 +47,32 @@ def _add_semantic_head_keys(head: CfgNode) -> None:
     _defaults(head, LOSS_TYPE="cross_entropy")
     # Decoder: low-level features and the channels each is projected to.
     _defaults(head, PROJECT_FEATURES=["res2"], PROJECT_CHANNELS=[48])
-    # ASPP: output channels, atrous rates (at output stride 16; doubled at 8) and dropout.
+    # ASPP: output channels, atrous rates (6, 12, 18 at output stride 16; double them at 8; they
+    # are taken as they stand here) and dropout.
     _defaults(head, ASPP_CHANNELS=256, ASPP_DILATIONS=[6, 12, 18], ASPP_DROPOUT=0.1)
     # Depthwise separable convolutions in ASPP and decoder.
     _defaults(head, USE_DEPTHWISE_SEPARABLE_CONV=False)
+    # --- this package's own
+    # Separable decoder: 3 is the paper's two 3x3 per step, 5 the DeepLab project's one 5x5.
+    _defaults(head, SEPARABLE_DECODER_KERNEL=3)
 
 
 def _add_model_keys(model: CfgNode) -> None:
+    # Keep weights and images in channels-last memory: faster convolutions, same results.
+    _defaults(model, CHANNELS_LAST=False)
     # --- shared with Detectron2's DeepLab project
     # Dilation of res4 (2 gives output stride 8) and the rates of the three res5 blocks.
     _defaults(model.RESNETS, RES4_DILATION=1, RES5_MULTI_GRID=[1, 2, 4], STEM_TYPE="deeplab")
+    # --- build_timm_backbone (MODEL.BACKBONE.FREEZE_AT counts for it too)
+    _defaults(model, TIMM=CfgNode())
+    # A name of timm.list_models(), and whether to load timm's weights of that name.
+    _defaults(model.TIMM, NAME="resnet50", PRETRAINED=False)
+    # 32, 16 or 8: strides beyond it become dilations.
+    _defaults(model.TIMM, OUTPUT_STRIDE=32)
+    # res{n} has stride 2^n before dilation; e.g. ["res2", "res5"] suffice for DeepLabv3+.
+    _defaults(model.TIMM, OUT_FEATURES=["res2", "res3", "res4", "res5"])
+    # "" keeps the model's own batch norms; "FrozenBN", "SyncBN" or "GN" replace them.
+    _defaults(model.TIMM, NORM="")
 
 
 def _add_input_keys(inputs: CfgNode) -> None:
@@ -75,11 +93,16 @@ def _add_solver_keys(solver: CfgNode) -> None:
     _defaults(solver, LR_FACTORS=[])
     # WarmupPolyLR, as in Detectron2's DeepLab project.
     _defaults(solver, POLY_LR_POWER=0.9, POLY_LR_CONSTANT_ENDING=0.0)
+    # Autocast type when SOLVER.AMP.ENABLED: "float16" (GPU) or "bfloat16" (GPU, CPU).
+    _defaults(solver.AMP, DTYPE="float16")
 
 
 def _add_test_keys(test: CfgNode) -> None:
     # Validation samples in the picture grid written at the end of training; 0 writes none.
     _defaults(test, PICTURES=8)
+    # Result that decides which checkpoint is kept as model_best.pth, e.g. "sem_seg/mIoU";
+    # "" takes the main one of the task (PQ, mask AP, box AP, mIoU).
+    _defaults(test, BEST_METRIC="")
 
 
 def get_cfg() -> CfgNode:
@@ -170,7 +193,9 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} or one of its _BASE_ files is missing: {error}") from None
 
 
-def _check_keys(loaded: dict[str, Any], cfg: CfgNode, file: str, path: tuple[str, ...] = ()) -> None:
+def _check_keys(
+    loaded: dict[str, Any], cfg: CfgNode, file: str, path: tuple[str, ...] = ()
+) -> None:
     known = cfg
     for part in path:
         known = known[part]

@@ -1,0 +1,132 @@
+"""What happens beside the training steps: the best checkpoint and the picture grid."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from torch import nn
+
+from ..data import build_mapper
+from ..data.image_io import read_image, read_label
+from ..visualization import overlays
+from .checkpoint import Checkpointer, write_atomically
+
+logger = logging.getLogger(__name__)
+
+# The first of these that an evaluation gives decides which checkpoint is best.
+BEST_METRICS = ("panoptic_seg/PQ", "segm/AP", "bbox/AP", "sem_seg/mIoU")
+
+
+class BestCheckpoint(HookBase):
+    """Saves ``model_best.pth`` after an evaluation with a better ``TEST.BEST_METRIC``.
+
+    ``last_checkpoint`` is not touched: ``--resume`` continues from the last checkpoint, not from
+    the best.
+    """
+
+    def __init__(self, checkpointer: Checkpointer, cfg: CfgNode) -> None:
+        self.checkpointer = checkpointer
+        self.metric = cfg.TEST.BEST_METRIC
+        self.best = -math.inf
+        self._seen = -1
+
+    def after_step(self) -> None:
+        """Look for a new result of the metric in the event storage."""
+        latest: Mapping[str, tuple[float, int]] = self.trainer.storage.latest()
+        name = self.metric or next((m for m in BEST_METRICS if m in latest), "")
+        if name not in latest:
+            return
+        value, iteration = latest[name]
+        if iteration == self._seen or iteration != self.trainer.iter:
+            return
+        self._seen = iteration
+        if value > self.best:
+            self.best = value
+            logger.info("Best %s so far: %.2f", name, value)
+            self.checkpointer.save("model_best", tag_last=False, iteration=iteration)
+
+    after_train = after_step  # the last evaluation runs after the last step
+
+    def state_dict(self) -> dict[str, float]:
+        """The best value, so that a resumed run does not forget it."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Restore :meth:`state_dict`'s content."""
+        self.best = state["best"]
+
+
+class Pictures(HookBase):
+    """Draws ``inference/pictures.png`` when training ends."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        self.cfg = cfg
+
+    def after_train(self) -> None:
+        """Draw once, unless training was interrupted."""
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
+            model = self.trainer.model
+            write_pictures(self.cfg, getattr(model, "module", model))
+
+
+def write_pictures(cfg: CfgNode, model: nn.Module) -> Path | None:
+    """Write a grid of ``TEST.PICTURES`` test samples: image, ground truth, prediction.
+
+    Returns:
+        The file, or None where there is nothing to draw.
+    """
+    if not cfg.TEST.PICTURES or not cfg.DATASETS.TEST or not comm.is_main_process():
+        return None
+    name = cfg.DATASETS.TEST[0]
+    records = DatasetCatalog.get(name)
+    chosen = np.linspace(0, len(records) - 1, min(cfg.TEST.PICTURES, len(records))).astype(int)
+    mapper = build_mapper(cfg, False)
+    rows = []
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        for index in chosen:
+            record = records[int(index)]
+            prediction = model([mapper(copy.deepcopy(record))])[0]
+            rows.append(_row(record, prediction, name))
+    model.train(was_training)
+    path = Path(cfg.OUTPUT_DIR) / "inference" / "pictures.png"
+    os.makedirs(path.parent, exist_ok=True)
+    encoded = cv2.imencode(".png", overlays.grid(rows)[:, :, ::-1])[1].tobytes()
+    write_atomically(path, lambda file: file.write(encoded) and None)
+    logger.info("Pictures (image | ground truth | prediction): %s", path)
+    return path
+
+
+def _row(record: Mapping[str, Any], prediction: Mapping[str, Any], name: str) -> list[np.ndarray]:
+    metadata = MetadataCatalog.get(name)
+    image = read_image(record["file_name"], "RGB")
+    row = [image]
+    if "sem_seg" in prediction and "sem_seg_file_name" in record:
+        truth = read_label(record["sem_seg_file_name"])
+        scores = prediction["sem_seg"]
+        labels = (scores.argmax(0) if len(scores) > 1 else scores[0] > 0).cpu().numpy()
+        colours = np.asarray(metadata.stuff_colors, np.uint8)
+        for label in (truth, labels):
+            row.append(overlays.semantic(image, label, colours, metadata.get("ignore_label", 255)))
+    if "instances" in prediction:
+        found = prediction["instances"].to("cpu")
+        found = found[found.scores > 0.5]
+        shape = image.shape[:2]
+        row.append(overlays.instances(image, overlays.annotation_masks(record, shape)))
+        masks = found.pred_masks.numpy() if found.has("pred_masks") else None
+        row.append(overlays.instances(image, masks, found.pred_boxes.tensor.numpy()))
+    return row

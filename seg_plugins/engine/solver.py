@@ -1,0 +1,129 @@
+"""Optimizers and learning-rate schedules, chosen by ``cfg.SOLVER``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.solver import LRMultiplier, WarmupParamScheduler, build_lr_scheduler
+from detectron2.solver.build import maybe_add_gradient_clipping
+from fvcore.common.param_scheduler import ParamScheduler
+from torch import nn
+
+from ..config import ConfigError
+
+# Normalisation layers of torch; timm's and Detectron2's derive from these or are listed by name.
+NORM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+
+SCHEDULES = ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR")
+
+
+class PolynomialSchedule(ParamScheduler):
+    """``max(ending, (1 - progress) ** power)`` (DeepLab's "poly" policy).
+
+    A function of progress alone: nothing is stored in checkpoints, so a run may be extended
+    with a larger ``MAX_ITER``.
+    """
+
+    def __init__(self, power: float, ending: float) -> None:
+        self.power, self.ending = power, ending
+
+    def __call__(self, where: float) -> float:
+        """Factor of the base learning rate at progress ``where`` in [0, 1]."""
+        return max(self.ending, (1.0 - min(where, 1.0)) ** self.power)
+
+
+def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
+    """The schedule ``SOLVER.LR_SCHEDULER_NAME``, one of :data:`SCHEDULES`."""
+    solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME not in SCHEDULES:
+        raise ConfigError(
+            f"SOLVER.LR_SCHEDULER_NAME {solver.LR_SCHEDULER_NAME} is not one of "
+            f"{', '.join(SCHEDULES)}"
+        )
+    if solver.LR_SCHEDULER_NAME != "WarmupPolyLR":
+        return build_lr_scheduler(cfg, optimizer)
+    schedule: ParamScheduler = PolynomialSchedule(
+        solver.POLY_LR_POWER, solver.POLY_LR_CONSTANT_ENDING
+    )
+    schedule = WarmupParamScheduler(
+        schedule,
+        solver.WARMUP_FACTOR,
+        min(solver.WARMUP_ITERS / max(solver.MAX_ITER, 1), 1.0),
+        solver.WARMUP_METHOD,
+    )
+    return LRMultiplier(optimizer, multiplier=schedule, max_iter=solver.MAX_ITER)
+
+
+def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
+    """Trainable parameters grouped by learning rate and weight decay.
+
+    Weight decay: ``WEIGHT_DECAY_NORM`` for normalisation layers, ``WEIGHT_DECAY_BIAS`` for
+    biases, else ``WEIGHT_DECAY``. Learning rate: ``BASE_LR`` times ``BIAS_LR_FACTOR`` for biases
+    times the factor in ``LR_FACTORS`` of the longest matching name prefix.
+
+    Raises:
+        ConfigError: a prefix in ``LR_FACTORS`` matches no parameter.
+    """
+    solver = cfg.SOLVER
+    factors = {str(prefix): float(factor) for prefix, factor in solver.LR_FACTORS}
+    used: set[str] = set()
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    seen: set[nn.Parameter] = set()
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or parameter in seen:
+                continue
+            seen.add(parameter)
+            rate, decay = solver.BASE_LR, solver.WEIGHT_DECAY
+            if isinstance(module, NORM_LAYERS):
+                decay = solver.WEIGHT_DECAY_NORM
+            elif name == "bias":
+                rate *= solver.BIAS_LR_FACTOR
+                if solver.WEIGHT_DECAY_BIAS is not None:
+                    decay = solver.WEIGHT_DECAY_BIAS
+            full = f"{module_name}.{name}"
+            prefixes = [p for p in factors if full == p or full.startswith(p + ".")]
+            if prefixes:
+                longest = max(prefixes, key=len)
+                rate *= factors[longest]
+                used.update(prefixes)
+            groups.setdefault((rate, decay), []).append(parameter)
+    unused = sorted(set(factors) - used)
+    if unused:
+        parts = sorted({name.split(".")[0] for name, _ in model.named_parameters()})
+        raise ConfigError(
+            f"SOLVER.LR_FACTORS: no trainable parameter starts with {', '.join(unused)}. "
+            f"The model's parts: {', '.join(parts)}"
+        )
+    return [
+        {"params": parameters, "lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in groups.items()
+    ]
+
+
+def _sgd(cfg: CfgNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    sgd = maybe_add_gradient_clipping(cfg, torch.optim.SGD)
+    return sgd(
+        groups, lr=cfg.SOLVER.BASE_LR, momentum=cfg.SOLVER.MOMENTUM, nesterov=cfg.SOLVER.NESTEROV
+    )
+
+
+def _adamw(cfg: CfgNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(groups, lr=cfg.SOLVER.BASE_LR)
+
+
+OPTIMIZERS: dict[str, Callable[[CfgNode, list[dict[str, Any]]], torch.optim.Optimizer]] = {
+    "SGD": _sgd,
+    "AdamW": _adamw,
+}
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer ``SOLVER.OPTIMIZER`` over :func:`parameter_groups`."""
+    name = cfg.SOLVER.OPTIMIZER
+    if name not in OPTIMIZERS:
+        raise ConfigError(f"SOLVER.OPTIMIZER {name} is not one of {', '.join(OPTIMIZERS)}")
+    return OPTIMIZERS[name](cfg, parameter_groups(cfg, model))

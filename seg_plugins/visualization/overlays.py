@@ -1,0 +1,107 @@
+"""Labels drawn over images. All pictures are (H, W, 3) uint8 arrays in RGB."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+OPACITY = 0.55
+GAP = 4  # white pixels between the pictures of a grid
+
+
+def semantic(
+    image: np.ndarray, labels: np.ndarray, colours: np.ndarray, ignore_label: int = 255
+) -> np.ndarray:
+    """Class colours over an image; ignored pixels keep the bare image.
+
+    Args:
+        image: (H, W, 3) uint8.
+        labels: (H, W) integer class ids.
+        colours: (K, 3) uint8, RGB.
+        ignore_label: id that stands for "not labelled".
+    """
+    valid = (labels != ignore_label) & (labels < len(colours))
+    painted = colours[np.where(valid, labels, 0).astype(np.intp)]
+    blended = cv2.addWeighted(image, 1 - OPACITY, painted, OPACITY, 0)
+    return np.where(valid[..., None], blended, image)
+
+
+def instances(
+    image: np.ndarray, masks: np.ndarray | None, boxes: np.ndarray | None = None
+) -> np.ndarray:
+    """Instance masks (each in a colour of its own, outlined) and boxes over an image.
+
+    Args:
+        image: (H, W, 3) uint8.
+        masks: (N, H, W) bool, or None.
+        boxes: (N, 4) x0, y0, x1, y1 in pixels, or None.
+    """
+    picture = image.copy()
+    count = len(masks) if masks is not None else len(boxes) if boxes is not None else 0
+    for i in range(count):
+        colour = instance_colour(i)
+        if masks is not None:
+            mask = masks[i].astype(bool)
+            picture[mask] = (picture[mask] * (1 - OPACITY) + OPACITY * np.array(colour)).astype(
+                "u1"
+            )
+            outlines, _ = cv2.findContours(
+                mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+            )
+            cv2.drawContours(picture, outlines, -1, colour, 1)
+        if boxes is not None:
+            x0, y0, x1, y1 = (round(float(v)) for v in boxes[i])
+            cv2.rectangle(picture, (x0, y0), (x1, y1), colour, 1)
+    return picture
+
+
+def instance_colour(index: int) -> tuple[int, int, int]:
+    """A colour for the index-th instance; neighbours in the sequence differ clearly."""
+    hue = int(index * 180 * 0.618034) % 180  # golden ratio: never close to the last ones
+    pixel = np.array([[[hue, 200, 255]]], np.uint8)
+    red, green, blue = cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0]
+    return int(red), int(green), int(blue)
+
+
+def annotation_masks(record: Mapping[str, Any], shape: tuple[int, int]) -> np.ndarray:
+    """(N, H, W) bool masks of a dataset record's annotations, crowds left out."""
+    masks = []
+    for annotation in record.get("annotations", ()):
+        if annotation.get("iscrowd", 0):
+            continue
+        code = annotation["segmentation"]
+        if isinstance(code, list):
+            code = coco_mask.merge(coco_mask.frPyObjects(code, *shape))
+        elif isinstance(code["counts"], list):
+            code = coco_mask.frPyObjects(code, *shape)
+        masks.append(coco_mask.decode(code).astype(bool))
+    return np.stack(masks) if masks else np.zeros((0, *shape), bool)
+
+
+def grid(rows: Sequence[Sequence[np.ndarray]], width: int = 320) -> np.ndarray:
+    """Rows of pictures on white; each picture is scaled to the same width."""
+    lines = []
+    for row in rows:
+        pictures = [_to_width(picture, width) for picture in row]
+        height = max(p.shape[0] for p in pictures)
+        cells = [_pad(p, height, width + GAP) for p in pictures]
+        lines.append(_pad(np.hstack(cells), height + GAP, len(cells) * (width + GAP)))
+    full = max(line.shape[1] for line in lines)
+    return np.vstack([_pad(line, line.shape[0], full) for line in lines])
+
+
+def _to_width(picture: np.ndarray, width: int) -> np.ndarray:
+    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+    shrink = width < picture.shape[1]
+    method = cv2.INTER_AREA if shrink else cv2.INTER_NEAREST
+    return cv2.resize(np.ascontiguousarray(picture), (width, height), interpolation=method)
+
+
+def _pad(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    white = np.full((height, width, 3), 255, np.uint8)
+    white[: picture.shape[0], : picture.shape[1]] = picture
+    return white
