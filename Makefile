@@ -1,0 +1,66 @@
+# make setup      everything into .venv (seconds when nothing changed)
+# make demo       set-up, then train and evaluate a small model on the embedded dataset
+# make test       set-up, then the tests          make test-slow   the longer proofs
+# make check      lint, format, types, C++ format, and the CUDA file where nvcc is installed
+# make bench      every benchmark table
+#
+# PYTHON=python3.12 chooses the interpreter of a new .venv, DETECTRON2=git installs Detectron2
+# from its repository with its extension instead of the pure-Python release.
+SHELL := /bin/bash
+PYTHON ?= python3
+DETECTRON2 ?= release
+VENV := .venv
+PY := $(VENV)/bin/python
+SOURCES := setup.py $(shell find seg_plugins/ops/csrc -type f)
+# Without a terminal pip's progress bars are noise; a retry costs nothing.
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet --retries 5
+
+.PHONY: setup demo test test-slow check bench clean
+.DEFAULT_GOAL := setup
+
+setup: $(VENV)/.extension
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	  "The pinned set-up needs Python 3.11 to 3.13, this is %d.%d: make setup PYTHON=python3.12" % v)'
+	@echo "== creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.requirements: requirements.txt $(VENV)/.created
+	@echo "== installing the pinned packages (PyTorch is large: minutes on a slow line)"
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.detectron2: $(VENV)/.requirements tools/install_detectron2.py
+	@echo "== installing Detectron2 ($(DETECTRON2))"
+	@$(PY) tools/install_detectron2.py --source $(DETECTRON2)
+	@touch $@
+
+$(VENV)/.extension: $(VENV)/.detectron2 $(SOURCES)
+	@echo "== building and installing seg_plugins"
+	@$(PIP) --no-build-isolation --no-deps -e .
+	@$(PY) -m seg_plugins.ops
+	@touch $@
+
+demo: setup
+	@out=output/demo-$$(date +%Y%m%d-%H%M%S) && \
+	$(PY) tools/train_net.py --config-file configs/quickstart/deeplabv3plus_r18_shapes.yaml OUTPUT_DIR $$out
+
+test: setup
+	$(PY) -m pytest
+
+test-slow: setup
+	$(PY) -m pytest -m slow
+
+check: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/clang-format --dry-run -Werror $$(find seg_plugins/ops/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+bench: setup
+	@for script in tools/benchmark_*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
+
+clean:
+	rm -rf build dist *.egg-info seg_plugins/*.so .pytest_cache .mypy_cache .ruff_cache
