@@ -76,8 +76,13 @@ def _add_model_keys(model: CfgNode) -> None:
 
 
 def _add_input_keys(inputs: CfgNode) -> None:
-    # Dataset mapper by its registered name; "" takes the one of the meta-architecture's task.
+    # Dataset mapper by its registered name; "" takes the one of the dataset's task.
     _defaults(inputs, MAPPER="")
+    # --- shared with Detectron2's DeepLab and PointRend projects
+    # Draw a crop again while one class has more than this share of its valid pixels.
+    _defaults(inputs.CROP, SINGLE_CATEGORY_MAX_AREA=1.0)
+    # Random brightness, contrast, saturation and hue.
+    _defaults(inputs, COLOR_AUG_SSD=False)
 
 
 def _add_dataset_keys(datasets: CfgNode) -> None:

@@ -9,9 +9,15 @@ from detectron2.modeling import (
     META_ARCH_REGISTRY,
     SEM_SEG_HEADS_REGISTRY,
 )
+from detectron2.projects.deeplab import build_resnet_deeplab_backbone
 from fvcore.common.registry import Registry
 
+from .data import MAPPER_REGISTRY, SemanticMapper, register_datasets
 from .evaluation.build import EVALUATOR_REGISTRY, build_instance, build_semantic
+
+from .modeling.backbones.timm import build_timm_backbone
+from .modeling.meta_arch.semantic import DeepLabV3Plus
+from .modeling.sem_seg_heads.deeplab_v3_plus import SemSegDeepLabV3PlusHead
 
 
 def _register(registry: Registry, *objects: Any) -> None:
@@ -39,13 +45,15 @@ def register_all() -> None:
 
 
 def _register_modeling() -> None:
-    _register(META_ARCH_REGISTRY)
-    _register(SEM_SEG_HEADS_REGISTRY)
-    _register(BACKBONE_REGISTRY)
+    _register(META_ARCH_REGISTRY, DeepLabV3Plus)
+    _register(SEM_SEG_HEADS_REGISTRY, SemSegDeepLabV3PlusHead)
+    # The dilated ResNets are the DeepLab project's own, which registers them when imported.
+    _register(BACKBONE_REGISTRY, build_resnet_deeplab_backbone, build_timm_backbone)
 
 
 def _register_data() -> None:
-    pass
+    _register(MAPPER_REGISTRY, SemanticMapper)
+    register_datasets()
 
 
 def _register_evaluation() -> None:

@@ -1,0 +1,124 @@
+"""Class tables: ids, names and colours, one JSON file per dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..errors import DatasetError
+
+__all__ = ["ClassTable", "DatasetClass", "load_class_table"]
+
+_FOLDER = Path(__file__).parent / "class_tables"
+
+
+@dataclass(frozen=True)
+class DatasetClass:
+    """One class of a dataset.
+
+    Attributes:
+        name: as published.
+        color: (R, G, B), as published where there is an official colour.
+        is_thing: countable; False for stuff and for classes of a purely semantic dataset.
+        category_id: id in the annotation JSON, where there is one.
+    """
+
+    name: str
+    color: tuple[int, int, int]
+    is_thing: bool = False
+    category_id: int | None = None
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """The classes of a dataset; a class's place in the list is its contiguous id.
+
+    Attributes:
+        classes: in the order of their ids.
+        ignore_label: the id of pixels without a class.
+        source: where ids, names and colours are published.
+        verified: whether they were compared with that source.
+    """
+
+    classes: tuple[DatasetClass, ...]
+    ignore_label: int = 255
+    source: str = ""
+    verified: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """The class names by id."""
+        return [c.name for c in self.classes]
+
+    @property
+    def colors(self) -> list[list[int]]:
+        """The class colours by id, RGB."""
+        return [list(c.color) for c in self.classes]
+
+    @property
+    def things(self) -> ClassTable:
+        """The things alone, numbered anew from 0."""
+        things = tuple(c for c in self.classes if c.is_thing)
+        return ClassTable(things, self.ignore_label, self.source, self.verified)
+
+    def category_map(self) -> dict[int, int]:
+        """Category id of the annotation JSON -> contiguous id."""
+        return {c.category_id: i for i, c in enumerate(self.classes) if c.category_id is not None}
+
+
+def spread_colors(count: int) -> list[tuple[int, int, int]]:
+    """Distinct colours for classes without official ones: the colour map of Pascal VOC."""
+    colors = []
+    for number in range(1, count + 1):
+        rgb = [0, 0, 0]
+        for bit in range(8):
+            for channel in range(3):
+                rgb[channel] |= (number >> (3 * bit + channel) & 1) << (7 - bit)
+        colors.append((rgb[0], rgb[1], rgb[2]))
+    return colors
+
+
+def parse_class_table(content: dict[str, Any], name: str) -> ClassTable:
+    """Build a table from the content of its file.
+
+    Raises:
+        DatasetError: ids that are not 0, 1, 2, ...; a missing name; a colour that is none.
+    """
+    entries: Sequence[dict[str, Any]] = content["classes"]
+    fallback = spread_colors(len(entries))
+    classes = []
+    for index, entry in enumerate(entries):
+        if entry.get("id", index) != index:
+            raise DatasetError(f"{name}: class {index} has the id {entry['id']}; ids count from 0")
+        color = tuple(entry.get("color") or fallback[index])
+        if len(color) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in color):
+            raise DatasetError(f"{name}: class {index}: color must be three integers in 0..255")
+        classes.append(
+            DatasetClass(
+                str(entry["name"]), color, bool(entry.get("isthing", 0)), entry.get("category_id")
+            )
+        )
+    return ClassTable(
+        tuple(classes),
+        content.get("ignore_label", 255),
+        content.get("source", ""),
+        content.get("verified", False),
+    )
+
+
+@cache
+def load_class_table(name: str) -> ClassTable:
+    """Read a shipped class table, e.g. ``camvid``.
+
+    Raises:
+        DatasetError: there is no such table.
+    """
+    path = _FOLDER / f"{name}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in _FOLDER.glob("*.json")))
+        raise DatasetError(f"no class table '{name}'; there are: {known}")
+    return parse_class_table(json.loads(path.read_text(encoding="utf-8")), str(path))

@@ -1,0 +1,142 @@
+"""Reading COCO instances JSON without trusting it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from detectron2.structures import BoxMode
+
+from ..errors import DatasetError
+from .class_table import ClassTable
+from .coco_fields import Fields, category_map, index_images, objects
+from .files import inside, read_json
+
+__all__ = ["check_segmentation", "read_instances"]
+
+_IDS = 1 << 62
+
+
+def read_instances(path: Path, image_root: Path, table: ClassTable) -> list[dict[str, Any]]:
+    """Read an instances file into Detectron2's dicts, images without annotation included.
+
+    Crowd run lengths stay uncompressed lists where the file has lists: mappers take both.
+
+    Args:
+        path: the JSON file.
+        image_root: the folder that its file names are relative to.
+        table: the things; category ids of the file map to places in it.
+
+    Raises:
+        DatasetError: any field that is missing, of the wrong type, or contradicts another;
+            the message names file, record and field.
+    """
+    content = read_json(path)
+    images = index_images(content, path)
+    categories = category_map(content, table, path)
+    records: dict[int, dict[str, Any]] = {}
+    for image_id, (name, height, width) in images.items():
+        try:
+            file_name = str(image_root / inside(name))
+        except DatasetError as error:
+            raise DatasetError(f"{path}: image {image_id}: file_name: {error}") from None
+        records[image_id] = {
+            "file_name": file_name,
+            "height": height,
+            "width": width,
+            "image_id": image_id,
+            "annotations": [],
+        }
+    seen: set[int] = set()
+    for fields in objects(content, "annotations", path):
+        annotation_id = fields.integer("id", -_IDS, _IDS)
+        if annotation_id in seen:
+            raise fields.fail("id", "stands twice among the annotations")
+        seen.add(annotation_id)
+        image_id = fields.integer("image_id", -_IDS, _IDS)
+        if image_id not in records:
+            raise fields.fail("image_id", f"{image_id} is none of the file's images")
+        record = records[image_id]
+        record["annotations"].append(_annotation(fields, categories, record))
+    return list(records.values())
+
+
+def _annotation(
+    fields: Fields, categories: dict[int, int], record: dict[str, Any]
+) -> dict[str, Any]:
+    category = fields.integer("category_id", -_IDS, _IDS)
+    if category not in categories:
+        raise fields.fail("category_id", f"{category} is none of the file's categories")
+    annotation = {
+        "bbox": fields.box(),
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "category_id": categories[category],
+        "iscrowd": fields.integer("iscrowd", 0, 1, default=0),
+    }
+    segmentation = fields.record.get("segmentation")
+    if segmentation is not None:
+        annotation["segmentation"] = check_segmentation(
+            fields, segmentation, record["height"], record["width"]
+        )
+    return annotation
+
+
+def check_segmentation(fields: Fields, segmentation: Any, height: int, width: int) -> Any:
+    """Polygons with at least three points each, or run lengths that fill the image.
+
+    Returns:
+        The segmentation as it stands.
+
+    Raises:
+        DatasetError: anything else.
+    """
+    if isinstance(segmentation, list):
+        if not segmentation:
+            raise fields.fail("segmentation", "has no polygon")
+        for polygon in segmentation:
+            fields.numbers("segmentation", polygon)
+            if len(polygon) < 6 or len(polygon) % 2:
+                raise fields.fail(
+                    "segmentation", f"has a polygon of {len(polygon)} numbers; three points are 6"
+                )
+        return segmentation
+    if not isinstance(segmentation, dict):
+        raise fields.fail("segmentation", "should be polygons or run lengths")
+    if segmentation.get("size") != [height, width]:
+        raise fields.fail(
+            "segmentation.size",
+            f"is {str(segmentation.get('size'))[:60]}, the image has {[height, width]}",
+        )
+    counts = segmentation.get("counts")
+    if isinstance(counts, str):
+        counts = _unpack(fields, counts)
+    if not isinstance(counts, list) or not all(type(n) is int and n >= 0 for n in counts):
+        raise fields.fail("segmentation.counts", "should be run lengths")
+    if sum(counts) != height * width:
+        raise fields.fail(
+            "segmentation.counts", f"fill {sum(counts)} pixels of {height}x{width}={height * width}"
+        )
+    return segmentation
+
+
+def _unpack(fields: Fields, packed: str) -> list[int]:
+    """Run lengths from COCO's string form: 5 bits per character, later runs as differences.
+
+    The COCO API reads past the end of a damaged string, so it is checked here first.
+    """
+    counts: list[int] = []
+    value, shift = 0, 0
+    for character in packed:
+        code = ord(character) - 48
+        if not 0 <= code < 64 or shift > 60:
+            raise fields.fail("segmentation.counts", f"has the impossible character {character!r}")
+        value |= (code & 31) << shift
+        shift += 5
+        if not code & 32:
+            if code & 16:
+                value -= 1 << shift
+            counts.append(value + counts[-2] if len(counts) > 2 else value)
+            value, shift = 0, 0
+    if shift:
+        raise fields.fail("segmentation.counts", "ends in the middle of a number")
+    return counts

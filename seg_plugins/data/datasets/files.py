@@ -1,0 +1,64 @@
+"""Reading lists and JSON files that others wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from ..errors import DatasetError
+
+__all__ = ["inside", "read_json", "read_lines"]
+
+
+def inside(name: str) -> str:
+    """`name` with forward slashes, if it stays below the folder it is relative to.
+
+    Raises:
+        DatasetError: an absolute path, one with ``..``, or an empty one.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    if not path.parts or "\0" in name:
+        raise DatasetError(f"{name!r} is no file name")
+    if path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive:
+        raise DatasetError(f"the path {name!r} leaves the dataset's folder")
+    return path.as_posix()
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list file that are not blank.
+
+    Raises:
+        DatasetError: the file is missing or no text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: not a readable list ({error})") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        DatasetError: the file is missing, not JSON, or holds something else than an object.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{path}: not readable as JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path}: expected an object, found a {type(content).__name__}")
+    return content
+
+
+def _missing(path: Path) -> DatasetError:
+    return DatasetError(
+        f"{path}: no such file. Datasets are looked for below DETECTRON2_DATASETS (default "
+        "'datasets'); datasets/README.md shows the expected tree."
+    )

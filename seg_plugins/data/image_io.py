@@ -1,0 +1,115 @@
+"""Reading images and label images without changing their values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .errors import DatasetError
+
+__all__ = ["MAX_PIXELS", "read_image", "read_label"]
+
+# Larger images are refused from the header: a small file can claim gigabytes.
+MAX_PIXELS = 300_000_000
+_EXIF_ORIENTATION = 0x0112
+_INTEGER_MODES = ("L", "P", "I", "I;16", "I;16B", "I;16L", "1")
+
+
+def open_image(file_name: str) -> Image.Image:
+    """Open an image and check its header; the pixels are not read yet.
+
+    Raises:
+        DatasetError: a missing, unreadable or oversized file.
+    """
+    try:
+        image = Image.open(file_name)
+    except FileNotFoundError:
+        raise DatasetError(f"{file_name}: no such file") from None
+    except Image.DecompressionBombError as error:
+        raise DatasetError(f"{file_name}: {error}") from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise DatasetError(f"{file_name}: not a readable image ({error})") from None
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise DatasetError(
+            f"{file_name}: {width}x{height} pixels are more than the limit of {MAX_PIXELS}"
+        )
+    return image
+
+
+def read_image(file_name: str, image_format: str = "BGR") -> np.ndarray:
+    """Read an image, upright as its EXIF tag says.
+
+    Args:
+        file_name: any format that Pillow reads, or ``.npy``.
+        image_format: "RGB", "BGR" or "L" convert to 8-bit channels in that order; "raw" gives
+            the stored channels and values: 16-bit, float, one or more than three channels.
+
+    Returns:
+        (H, W, C) array; uint8 unless `image_format` is "raw".
+
+    Raises:
+        DatasetError: the file is missing, unreadable or too large.
+    """
+    if Path(file_name).suffix == ".npy":
+        pixels = _read_npy(file_name)
+    else:
+        with open_image(file_name) as image:
+            pixels = _pixels(file_name, image, image_format)
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    return pixels[:, :, ::-1] if image_format == "BGR" else pixels
+
+
+def read_label(file_name: str, *, colour: bool = False) -> np.ndarray:
+    """Read a label image as stored: palette indices stay indices, 16 bits stay 16 bits.
+
+    Args:
+        file_name: any format that Pillow reads, or ``.npy``.
+        colour: the label holds colours, as (H, W, 3) uint8, RGB.
+
+    Returns:
+        (H, W) integers or, with `colour`, (H, W, 3) uint8.
+
+    Raises:
+        DatasetError: an unreadable file, or a colour picture where ids are expected.
+    """
+    if Path(file_name).suffix == ".npy":
+        return _read_npy(file_name)
+    with open_image(file_name) as image:
+        if colour:
+            return _pixels(file_name, image, "RGB")
+        if image.mode not in _INTEGER_MODES:
+            raise DatasetError(
+                f"{file_name}: a {image.mode} picture where a label with one class id per pixel "
+                "is expected; if its colours stand for classes, say so in the dataset's "
+                "description (labels: colours)"
+            )
+        label = _pixels(file_name, image, "raw")
+    if label.dtype == bool:
+        label = label.astype(np.uint8)
+    if label.dtype == np.int32 and label.size and label.min() >= 0 and label.max() < 65536:
+        label = label.astype(np.uint16)  # Pillow widens 16-bit PNGs
+    return label
+
+
+def _pixels(file_name: str, image: Image.Image, image_format: str) -> np.ndarray:
+    try:
+        if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+        if image_format != "raw":
+            image = image.convert("L" if image_format == "L" else "RGB")
+        return np.asarray(image)
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise DatasetError(f"{file_name}: damaged image ({error})") from None
+
+
+def _read_npy(file_name: str) -> np.ndarray:
+    try:
+        return np.load(file_name, allow_pickle=False)
+    except FileNotFoundError:
+        raise DatasetError(f"{file_name}: no such file") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise DatasetError(f"{file_name}: not a readable array ({error})") from None
