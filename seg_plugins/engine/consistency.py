@@ -24,13 +24,6 @@ DETECTRON2_TASKS = {
     "PanopticDeepLab": ("sem_seg",),
 }
 
-MAPPER_OF_TASKS = {
-    ("sem_seg",): "SemanticMapper",
-    ("instances",): "InstanceMapper",
-    ("sem_seg", "instances"): "PanopticMapper",
-}
-
-
 def tasks_of(meta_architecture: str) -> tuple[str, ...]:
     """What a meta-architecture is trained for: ``sem_seg``, ``instances`` or both.
 
@@ -50,15 +43,10 @@ def tasks_of(meta_architecture: str) -> tuple[str, ...]:
 def check_datasets(cfg: CfgNode) -> None:
     """Check that datasets exist and that classes and ignore label agree with the model's.
 
-    Also names the mapper where the configuration leaves it open, from what the model is
-    trained for.
-
     Raises:
         ConfigError: an unknown dataset or a contradiction, with the value to set.
     """
     tasks = tasks_of(cfg.MODEL.META_ARCHITECTURE)
-    if not cfg.INPUT.MAPPER:
-        cfg.INPUT.MAPPER = MAPPER_OF_TASKS.get(tasks, "")
     for split in ("TRAIN", "TEST"):
         key = f"DATASETS.{split}"
         for name in cfg.DATASETS[split]:
