@@ -14,7 +14,6 @@ from fvcore.common.registry import Registry
 
 from .data import MAPPER_REGISTRY, SemanticMapper, register_datasets
 from .evaluation.build import EVALUATOR_REGISTRY, build_instance, build_semantic
-
 from .modeling.backbones.timm import build_timm_backbone
 from .modeling.meta_arch.semantic import DeepLabV3Plus
 from .modeling.sem_seg_heads.deeplab_v3_plus import SemSegDeepLabV3PlusHead

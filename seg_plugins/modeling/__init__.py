@@ -1,0 +1,1 @@
+"""Models: backbones, semantic heads, meta-architectures, losses and inference."""

@@ -1,0 +1,1 @@
+"""Meta-architectures: Detectron2's input dicts in, losses or predictions out."""

@@ -1,0 +1,1 @@
+"""Semantic segmentation heads: named feature maps in, per-pixel class scores or losses out."""

@@ -1,0 +1,137 @@
+"""What every semantic head shares: feature selection, score layer, loss, output contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from torch import Tensor, nn
+
+from ...config import ConfigError
+from ..losses import SemanticLoss
+
+
+class ScoreConv2d(nn.Conv2d):
+    """A convolution to class scores that runs in float32 under every autocast.
+
+    Scores decide close calls, and they are few: half precision saves nothing here. (bfloat16
+    1x1 convolutions to few channels also write out of bounds on the CPU of PyTorch 2.14.)
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) of any float type to (N, K, H', W') float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
+class SemSegHead(nn.Module):
+    """Base of the semantic heads; a subclass computes scores in :meth:`layers`.
+
+    ``forward(features, targets)`` returns ``(None, {"loss_sem_seg": scalar})`` in training and
+    ``(logits, {})`` in inference. Logits are (N, K, H', W') at the input's stride, aligned with
+    its top-left corner, with H' >= H and W' >= W: callers cut the rest off.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        ignore_value: int = 255,
+        loss: SemanticLoss | None = None,
+        loss_weight: float = 1.0,
+        common_stride: int = 1,
+    ) -> None:
+        """Keep what all heads need.
+
+        Args:
+            num_classes: number of classes K; 1 means one sigmoid score.
+            ignore_value: label of pixels that are not trained on.
+            loss: maps (logits, targets, weights) to a scalar; default: mean cross-entropy.
+            loss_weight: factor of the loss.
+            common_stride: stride of the scores that :meth:`layers` returns.
+        """
+        super().__init__()
+        if num_classes < 1:
+            raise ConfigError(f"MODEL.SEM_SEG_HEAD.NUM_CLASSES must be >= 1, got {num_classes}")
+        self.num_classes = num_classes
+        self.ignore_value = ignore_value
+        self.loss = loss or SemanticLoss(num_classes=num_classes, ignore_value=ignore_value)
+        self.loss_weight = loss_weight
+        self.common_stride = common_stride
+
+    @staticmethod
+    def config_arguments(cfg: CfgNode) -> dict[str, Any]:
+        """The arguments of this class from the configuration, for ``from_config``."""
+        head = cfg.MODEL.SEM_SEG_HEAD
+        return {
+            "num_classes": head.NUM_CLASSES,
+            "ignore_value": head.IGNORE_VALUE,
+            "loss_weight": head.LOSS_WEIGHT,
+            "loss": SemanticLoss(
+                loss_type=head.LOSS_TYPE,
+                num_classes=head.NUM_CLASSES,
+                ignore_value=head.IGNORE_VALUE,
+            ),
+        }
+
+    def layers(self, features: dict[str, Tensor]) -> Tensor:
+        """Scores (N, K, H / common_stride, W / common_stride), before upsampling."""
+        raise NotImplementedError
+
+    def upsample(self, scores: Tensor) -> Tensor:
+        """Scores at the input's stride: bilinear, pixel areas aligned."""
+        if self.common_stride == 1:
+            return scores
+        return F.interpolate(
+            scores, scale_factor=self.common_stride, mode="bilinear", align_corners=False
+        )
+
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        targets: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Loss in training, scores in inference.
+
+        Args:
+            features: the backbone's output.
+            targets: (N, H, W) int64 labels, in training.
+            weights: optional (N, H, W) factors by pixel, in training.
+        """
+        logits = self.upsample(self.layers(features))
+        if not self.training:
+            return logits, {}
+        if targets is None:
+            raise ValueError("In training a semantic head needs targets: 'sem_seg' in each sample")
+        return None, self.losses(logits, targets, weights)
+
+    def losses(
+        self, logits: Tensor, targets: Tensor, weights: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The weighted loss of logits at the input's stride, cut to the targets' size."""
+        height, width = targets.shape[-2:]
+        loss = self.loss(logits[..., :height, :width], targets, weights)
+        return {"loss_sem_seg": loss * self.loss_weight}
+
+
+def select_features(
+    input_shape: dict[str, ShapeSpec], names: list[str], head: str
+) -> dict[str, ShapeSpec]:
+    """The features a head asked for, in the order of ``names``.
+
+    Raises:
+        ConfigError: the backbone does not give one of them; those it gives are listed.
+    """
+    missing = [name for name in names if name not in input_shape]
+    if missing or not names:
+        available = ", ".join(f"{k} (stride {v.stride})" for k, v in input_shape.items())
+        raise ConfigError(
+            f"{head} needs the feature(s) {missing or 'named in IN_FEATURES'}, which the backbone "
+            f"does not give. Set MODEL.SEM_SEG_HEAD.IN_FEATURES to names among: {available}; or "
+            "add the missing ones to the backbone's OUT_FEATURES."
+        )
+    return {name: input_shape[name] for name in names}
