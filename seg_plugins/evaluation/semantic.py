@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from seg_plugins.ops.segmentation_metrics import argmax_confusion, label_confusion
+
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-
-from seg_plugins.ops.segmentation_metrics import argmax_confusion, label_confusion
 
 from .confusion import semantic_scores
 from .errors import EvaluationError

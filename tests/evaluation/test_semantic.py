@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 
+from seg_plugins.evaluation import EvaluationError, SemanticEvaluator, build_evaluator
+from seg_plugins.ops.segmentation_metrics import argmax_confusion, label_confusion
+
 import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
-
-from seg_plugins.evaluation import EvaluationError, SemanticEvaluator, build_evaluator
-from seg_plugins.ops.segmentation_metrics import argmax_confusion, label_confusion
 
 IGNORE = 255
 

@@ -1,0 +1,312 @@
+// COCO run-length masks: from label maps and bitmasks, their overlaps and their boundary bands.
+
+#include "run_length.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <tuple>
+
+namespace {
+
+using seg_plugins::Runs;
+using seg_plugins::RunWriter;
+
+// Concatenated strings as (offsets (N + 1) int64, bytes uint8).
+std::tuple<at::Tensor, at::Tensor> pack(const std::vector<const RunWriter*>& writers) {
+  at::Tensor offsets = at::empty({static_cast<int64_t>(writers.size()) + 1}, at::kLong);
+  int64_t* offset = offsets.mutable_data_ptr<int64_t>();
+  offset[0] = 0;
+  for (size_t i = 0; i < writers.size(); ++i)
+    offset[i + 1] = offset[i] + static_cast<int64_t>(writers[i]->text().size());
+  at::Tensor bytes = at::empty({offset[writers.size()]}, at::kByte);
+  uint8_t* out = bytes.mutable_data_ptr<uint8_t>();
+  for (size_t i = 0; i < writers.size(); ++i)
+    std::copy(writers[i]->text().begin(), writers[i]->text().end(), out + offset[i]);
+  return {offsets, bytes};
+}
+
+std::tuple<at::Tensor, at::Tensor> pack(const std::vector<RunWriter>& writers) {
+  std::vector<const RunWriter*> pointers;
+  for (const RunWriter& writer : writers) pointers.push_back(&writer);
+  return pack(pointers);
+}
+
+std::vector<Runs> unpack(const at::Tensor& offsets, const at::Tensor& bytes, int64_t pixels) {
+  TORCH_CHECK_VALUE(offsets.scalar_type() == at::kLong && offsets.dim() == 1 &&
+                        offsets.size(0) >= 1 && bytes.scalar_type() == at::kByte,
+                    "offsets must be int64 of shape (N + 1,), bytes uint8");
+  const at::Tensor dense_offsets = offsets.contiguous(), dense_bytes = bytes.contiguous();
+  const int64_t* offset = dense_offsets.const_data_ptr<int64_t>();
+  const uint8_t* text = dense_bytes.const_data_ptr<uint8_t>();
+  const int64_t count = offsets.size(0) - 1;
+  std::vector<Runs> masks(count);
+  for (int64_t i = 0; i < count; ++i) {
+    TORCH_CHECK_VALUE(
+        offset[i] >= 0 && offset[i] <= offset[i + 1] && offset[i + 1] <= bytes.numel(),
+        "offsets must ascend within bytes");
+    masks[i] = seg_plugins::read_runs(text + offset[i], offset[i + 1] - offset[i], pixels, i);
+  }
+  return masks;
+}
+
+// One pass over the map, one writer per label.
+template <typename T>
+std::tuple<at::Tensor, at::Tensor, at::Tensor> encode_labels_as(const at::Tensor& labels) {
+  const int64_t height = labels.size(0), width = labels.size(1);
+  constexpr int64_t kLabels = int64_t{1} << (8 * sizeof(T));
+  std::vector<RunWriter> writers(kLabels);
+  std::vector<bool> seen(kLabels, false);
+  T current{};
+  int64_t start = 0;
+  const auto close = [&](int64_t end) {
+    if (end > start) {
+      seen[current] = true;
+      writers[current].add(start, end);
+    }
+    start = end;
+  };
+  seg_plugins::for_each_column(labels.const_data_ptr<T>(), width, 0, width, 0, height,
+                               [&](int64_t x, const T* column) {
+                                 for (int64_t y = 0; y < height;) {
+                                   if (column[y] != current) {
+                                     close(x * height + y);
+                                     current = column[y];
+                                   }
+                                   y = seg_plugins::run_end(column, y, height);
+                                 }
+                               });
+  close(height * width);
+  std::vector<const RunWriter*> used;
+  std::vector<int64_t> values;
+  for (int64_t label = 0; label < kLabels; ++label) {
+    if (!seen[label]) continue;
+    writers[label].finish(height * width);
+    used.push_back(&writers[label]);
+    values.push_back(label);
+  }
+  at::Tensor value_tensor = at::empty({static_cast<int64_t>(values.size())}, at::kLong);
+  std::copy(values.begin(), values.end(), value_tensor.mutable_data_ptr<int64_t>());
+  auto [offsets, bytes] = pack(used);
+  return {value_tensor, offsets, bytes};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> encode_label_map(const at::Tensor& labels_in) {
+  TORCH_CHECK_VALUE(labels_in.dim() == 2, "labels must have shape (H, W), not ", labels_in.sizes());
+  const at::Tensor labels = labels_in.contiguous();
+  if (labels.scalar_type() == at::kByte) return encode_labels_as<uint8_t>(labels);
+  TORCH_CHECK_VALUE(labels.scalar_type() == at::kUInt16, "labels must be uint8 or uint16, not ",
+                    labels.scalar_type());
+  return encode_labels_as<uint16_t>(labels);
+}
+
+// Smallest box around the set bytes: rows [top, bottom), columns [left, right).
+struct Extent {
+  int64_t top = 0, bottom = 0, left = 0, right = 0;
+};
+
+Extent extent_of(const uint8_t* mask, int64_t height, int64_t width) {
+  Extent box{height, 0, width, 0};
+  for (int64_t y = 0; y < height; ++y) {
+    const uint8_t* row = mask + y * width;
+    const int64_t first = row[0] ? 0 : seg_plugins::run_end(row, 0, width);
+    if (first >= width) continue;
+    int64_t last = width;
+    while (last > first && !row[last - 1]) --last;
+    box.top = std::min(box.top, y);
+    box.bottom = y + 1;
+    box.left = std::min(box.left, first);
+    box.right = std::max(box.right, last);
+  }
+  if (box.bottom == 0) return {};
+  return box;
+}
+
+// Foreground runs of the columns of `image` (rows [top, bottom) of a mask that is `height` high).
+template <typename Function>
+void for_each_run(const uint8_t* image, int64_t width, int64_t height, const Extent& box,
+                  const Function& function) {
+  int64_t start = -1;  // of the open run, -1 when there is none
+  int64_t next = 0;    // first position not looked at yet: rows between columns are background
+  seg_plugins::for_each_column(image, width, box.left, box.right, box.top, box.bottom,
+                               [&](int64_t x, const uint8_t* column) {
+                                 const int64_t base = x * height + box.top,
+                                               rows = box.bottom - box.top;
+                                 if (start >= 0 && base != next) {
+                                   function(start, next);
+                                   start = -1;
+                                 }
+                                 for (int64_t y = 0; y < rows;) {
+                                   const bool set = column[y] != 0;
+                                   int64_t end = y;
+                                   while (end < rows && (column[end] != 0) == set)
+                                     end = seg_plugins::run_end(column, end, rows);
+                                   if (set && start < 0) start = base + y;
+                                   if (!set && start >= 0) {
+                                     function(start, base + y);
+                                     start = -1;
+                                   }
+                                   y = end;
+                                 }
+                                 next = base + rows;
+                               });
+  if (start >= 0) function(start, next);
+}
+
+std::tuple<at::Tensor, at::Tensor> encode_masks(const at::Tensor& masks_in) {
+  TORCH_CHECK_VALUE(masks_in.dim() == 3 && (masks_in.scalar_type() == at::kByte ||
+                                            masks_in.scalar_type() == at::kBool),
+                    "masks must be bool or uint8 of shape (N, H, W), not ", masks_in.scalar_type(),
+                    " of shape ", masks_in.sizes());
+  const at::Tensor masks = masks_in.contiguous();
+  const int64_t count = masks.size(0), height = masks.size(1), width = masks.size(2);
+  const uint8_t* data = static_cast<const uint8_t*>(masks.const_data_ptr());
+  std::vector<RunWriter> writers(count);
+  at::parallel_for(0, count, 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const uint8_t* mask = data + i * height * width;
+      if (height * width > 0)
+        for_each_run(mask, width, height, extent_of(mask, height, width),
+                     [&](int64_t start, int64_t end) { writers[i].add(start, end); });
+      writers[i].finish(height * width);
+    }
+  });
+  return pack(writers);
+}
+
+int64_t area_of(const Runs& runs) {
+  int64_t area = 0;
+  for (const auto& [start, end] : runs) area += end - start;
+  return area;
+}
+
+int64_t intersection_of(const Runs& a, const Runs& b) {
+  int64_t sum = 0;
+  for (size_t i = 0, j = 0; i < a.size() && j < b.size();) {
+    const int64_t start = std::max(a[i].first, b[j].first);
+    const int64_t end = std::min(a[i].second, b[j].second);
+    if (end > start) sum += end - start;
+    if (a[i].second < b[j].second)
+      ++i;
+    else
+      ++j;
+  }
+  return sum;
+}
+
+// Overlaps of masks of one group each (other pairs are 0): iou (D, G) float64, areas (D,) and (G,).
+// With a crowd the union is the detection alone.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> mask_iou(
+    const at::Tensor& dt_offsets, const at::Tensor& dt_bytes, const at::Tensor& gt_offsets,
+    const at::Tensor& gt_bytes, const at::Tensor& dt_groups_in, const at::Tensor& gt_groups_in,
+    const at::Tensor& crowd_in, int64_t height, int64_t width) {
+  const std::vector<Runs> dts = unpack(dt_offsets, dt_bytes, height * width);
+  const std::vector<Runs> gts = unpack(gt_offsets, gt_bytes, height * width);
+  const int64_t num_dt = dts.size(), num_gt = gts.size();
+  TORCH_CHECK_VALUE(dt_groups_in.numel() == num_dt && gt_groups_in.numel() == num_gt &&
+                        crowd_in.numel() == num_gt && crowd_in.scalar_type() == at::kBool &&
+                        dt_groups_in.scalar_type() == at::kLong &&
+                        gt_groups_in.scalar_type() == at::kLong,
+                    "one int64 group per mask and one bool per ground truth");
+  const at::Tensor dt_groups = dt_groups_in.contiguous(), gt_groups = gt_groups_in.contiguous(),
+                   crowd = crowd_in.contiguous();
+  const int64_t* dt_group = dt_groups.const_data_ptr<int64_t>();
+  const int64_t* gt_group = gt_groups.const_data_ptr<int64_t>();
+  const bool* is_crowd = crowd.const_data_ptr<bool>();
+  at::Tensor iou = at::zeros({num_dt, num_gt}, at::kDouble);
+  at::Tensor dt_areas = at::empty({num_dt}, at::kLong), gt_areas = at::empty({num_gt}, at::kLong);
+  double* out = iou.mutable_data_ptr<double>();
+  int64_t* dt_area = dt_areas.mutable_data_ptr<int64_t>();
+  int64_t* gt_area = gt_areas.mutable_data_ptr<int64_t>();
+  for (int64_t d = 0; d < num_dt; ++d) dt_area[d] = area_of(dts[d]);
+  for (int64_t g = 0; g < num_gt; ++g) gt_area[g] = area_of(gts[g]);
+  for (int64_t d = 0; d < num_dt; ++d) {
+    for (int64_t g = 0; g < num_gt; ++g) {
+      if (dt_group[d] != gt_group[g] || dt_area[d] == 0 || gt_area[g] == 0) continue;
+      const int64_t shared = intersection_of(dts[d], gts[g]);
+      const int64_t joint = is_crowd[g] ? dt_area[d] : dt_area[d] + gt_area[g] - shared;
+      out[d * num_gt + g] = static_cast<double>(shared) / static_cast<double>(joint);
+    }
+  }
+  return {iou, dt_areas, gt_areas};
+}
+
+// Within `line` of n bytes `step` apart: keep[i] stays set only if all of line[i-r .. i+r] are set,
+// positions outside the line counting as unset.
+void erode_line(uint8_t* line, int64_t n, int64_t step, int64_t radius,
+                std::vector<int64_t>& zeros) {
+  zeros.assign(n + 1, 0);
+  for (int64_t i = 0; i < n; ++i) zeros[i + 1] = zeros[i] + (line[i * step] == 0);
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t low = i - radius, high = i + radius;
+    if (low < 0 || high >= n || zeros[high + 1] != zeros[low]) line[i * step] = 0;
+  }
+}
+
+// The mask without its erosion by a square of side 2 * radius + 1; outside the image is background.
+RunWriter boundary_band(const Runs& runs, int64_t height, int64_t width, int64_t radius) {
+  RunWriter writer;
+  if (!runs.empty()) {
+    const int64_t left = runs.front().first / height, right = (runs.back().second - 1) / height + 1;
+    const int64_t columns = right - left;
+    // Column-major crop of all rows: runs are contiguous in it.
+    std::vector<uint8_t> mask(columns * height, 0);
+    for (const auto& [start, end] : runs)
+      std::fill(mask.begin() + (start - left * height), mask.begin() + (end - left * height), 1);
+    std::vector<uint8_t> inner = mask;
+    std::vector<int64_t> zeros;
+    for (int64_t x = 0; x < columns; ++x)
+      erode_line(inner.data() + x * height, height, 1, radius, zeros);
+    // Columns beside the crop are background, as its outside is taken to be.
+    for (int64_t y = 0; y < height; ++y)
+      erode_line(inner.data() + y, columns, height, radius, zeros);
+    const int64_t size = columns * height;
+    for (int64_t i = 0; i < size; ++i) mask[i] &= !inner[i];
+    for (int64_t i = 0; i < size;) {
+      const int64_t end = seg_plugins::run_end(mask.data(), i, size);
+      if (mask[i]) writer.add(left * height + i, left * height + end);
+      i = end;
+    }
+  }
+  writer.finish(height * width);
+  return writer;
+}
+
+std::tuple<at::Tensor, at::Tensor> mask_boundaries(const at::Tensor& offsets,
+                                                   const at::Tensor& bytes, int64_t height,
+                                                   int64_t width, int64_t radius) {
+  TORCH_CHECK_VALUE(radius >= 1, "radius must be at least 1, not ", radius);
+  const std::vector<Runs> masks = unpack(offsets, bytes, height * width);
+  std::vector<RunWriter> writers(masks.size());
+  at::parallel_for(0, masks.size(), 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i)
+      writers[i] = boundary_band(masks[i], height, width, radius);
+  });
+  return pack(writers);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
+  m.def("encode_label_map(Tensor labels) -> (Tensor, Tensor, Tensor)");
+  m.def("encode_masks(Tensor masks) -> (Tensor, Tensor)");
+  m.def(
+      "mask_iou(Tensor dt_offsets, Tensor dt_bytes, Tensor gt_offsets, Tensor gt_bytes, Tensor "
+      "dt_groups, Tensor gt_groups, Tensor crowd, int height, int width) -> (Tensor, Tensor, "
+      "Tensor)");
+  m.def(
+      "mask_boundaries(Tensor offsets, Tensor bytes, int height, int width, int radius) -> "
+      "(Tensor, "
+      "Tensor)");
+}
+
+TORCH_LIBRARY_IMPL(seg_plugins, CPU, m) {
+  m.impl("encode_label_map", &encode_label_map);
+  m.impl("encode_masks", &encode_masks);
+  m.impl("mask_iou", &mask_iou);
+  m.impl("mask_boundaries", &mask_boundaries);
+}

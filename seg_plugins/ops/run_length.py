@@ -1,0 +1,198 @@
+"""COCO's run-length masks: encoding, overlaps and boundary bands without full-size bitmasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pycocotools.mask as coco_mask
+import torch
+
+from .segmentation_metrics import as_tensor, compiled
+
+
+@dataclass(frozen=True)
+class RunLengthMasks:
+    """Masks of one image as COCO's compressed run-length strings, back to back.
+
+    Attributes:
+        height: Rows of the image.
+        width: Columns of the image.
+        offsets: (N + 1,) int64; string i is ``data[offsets[i]:offsets[i + 1]]``.
+        data: (offsets[N],) uint8.
+    """
+
+    height: int
+    width: int
+    offsets: np.ndarray
+    data: np.ndarray
+
+    @classmethod
+    def from_strings(
+        cls, strings: Sequence[bytes | str], height: int, width: int
+    ) -> RunLengthMasks:
+        """From the ``counts`` of COCO's compressed RLEs."""
+        encoded = [s.encode("ascii") if isinstance(s, str) else bytes(s) for s in strings]
+        offsets = np.zeros(len(encoded) + 1, np.int64)
+        np.cumsum([len(s) for s in encoded], out=offsets[1:])
+        return cls(height, width, offsets, np.frombuffer(b"".join(encoded), np.uint8))
+
+    @classmethod
+    def from_coco(
+        cls, rles: Sequence[Mapping[str, Any]], height: int, width: int
+    ) -> RunLengthMasks:
+        """From COCO RLE dicts, compressed or as lists of counts.
+
+        Raises:
+            ValueError: an RLE whose ``size`` is not the image's.
+        """
+        strings = []
+        for index, rle in enumerate(rles):
+            if tuple(rle["size"]) != (height, width):
+                raise ValueError(
+                    f"run-length mask {index} is {rle['size'][0]}x{rle['size'][1]}, its image "
+                    f"{height}x{width} (height x width)"
+                )
+            if isinstance(rle["counts"], list):
+                rle = coco_mask.frPyObjects(dict(rle), height, width)
+            strings.append(rle["counts"])
+        return cls.from_strings(strings, height, width)
+
+    @classmethod
+    def from_bitmasks(cls, masks: np.ndarray | torch.Tensor) -> RunLengthMasks:
+        """From (N, H, W) bool or uint8 masks, non-zero inside; byte-identical to pycocotools."""
+        masks = torch.as_tensor(masks).cpu()
+        count, height, width = masks.shape
+        if compiled():
+            offsets, data = torch.ops.seg_plugins.encode_masks(masks)
+            return cls(height, width, offsets.numpy(), data.numpy())
+        if count == 0:
+            return cls.from_strings([], height, width)
+        stacked = np.asfortranarray((masks.numpy() != 0).astype(np.uint8).transpose(1, 2, 0))
+        return cls.from_strings([rle["counts"] for rle in coco_mask.encode(stacked)], height, width)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: Any) -> RunLengthMasks:
+        """The masks at an index array, boolean array or slice."""
+        chosen = np.arange(len(self))[_as_index(index)].reshape(-1)
+        return self.from_strings([self.string(i) for i in chosen], self.height, self.width)
+
+    def string(self, index: int) -> bytes:
+        """The compressed counts of one mask."""
+        return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()
+
+    def to_coco(self) -> list[dict[str, Any]]:
+        """COCO RLE dicts that JSON can hold: ``{"size": [h, w], "counts": str}``."""
+        size = [self.height, self.width]
+        return [{"size": size, "counts": self.string(i).decode("ascii")} for i in range(len(self))]
+
+    def to_bitmasks(self) -> np.ndarray:
+        """(N, H, W) uint8 masks, 1 inside."""
+        if len(self) == 0:
+            return np.zeros((0, self.height, self.width), np.uint8)
+        return np.ascontiguousarray(coco_mask.decode(self.to_coco()).transpose(2, 0, 1))
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Offsets and data as tensors."""
+        return as_tensor(self.offsets), as_tensor(self.data)
+
+
+def _as_index(index: Any) -> Any:
+    return index.cpu().numpy() if isinstance(index, torch.Tensor) else index
+
+
+def encode_label_map(labels: np.ndarray) -> dict[int, bytes]:
+    """COCO's compressed counts of every label present, in one pass over the map.
+
+    Args:
+        labels: (H, W) uint8 or uint16.
+
+    Returns:
+        The counts by label, ascending; byte-identical to ``pycocotools.mask.encode``.
+    """
+    height, width = labels.shape
+    if compiled():
+        values, offsets, data = torch.ops.seg_plugins.encode_label_map(as_tensor(labels))
+        masks = RunLengthMasks(height, width, offsets.numpy(), data.numpy())
+        return {value: masks.string(i) for i, value in enumerate(values.tolist())}
+    values = np.unique(labels)
+    masks = np.asfortranarray(labels)[:, :, None] == values
+    return {
+        int(value): rle["counts"]
+        for value, rle in zip(
+            values, coco_mask.encode(np.asfortranarray(masks, np.uint8)), strict=True
+        )
+    }
+
+
+def mask_iou(
+    detections: RunLengthMasks,
+    truths: RunLengthMasks,
+    *,
+    detection_groups: np.ndarray,
+    truth_groups: np.ndarray,
+    crowd: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Intersection over union of masks of the same group; 0 for other pairs.
+
+    Args:
+        detections: D masks.
+        truths: G masks of the same image.
+        detection_groups: (D,) int64, e.g. the category.
+        truth_groups: (G,) int64.
+        crowd: (G,) bool; with a crowd the union is the detection alone, as in COCO.
+
+    Returns:
+        iou: (D, G) float64.
+        detection_areas: (D,) int64 pixels.
+        truth_areas: (G,) int64 pixels.
+    """
+    if compiled():
+        found = torch.ops.seg_plugins.mask_iou(
+            *detections.tensors(),
+            *truths.tensors(),
+            as_tensor(detection_groups),
+            as_tensor(truth_groups),
+            as_tensor(crowd),
+            detections.height,
+            detections.width,
+        )
+        iou, detection_areas, truth_areas = (tensor.numpy() for tensor in found)
+        return iou, detection_areas, truth_areas
+    found_dt, found_gt = detections.to_coco(), truths.to_coco()
+    iou = np.zeros((len(found_dt), len(found_gt)))
+    if found_dt and found_gt:
+        iou = np.asarray(coco_mask.iou(found_dt, found_gt, crowd.astype(np.uint8).tolist()))
+        iou = np.where(detection_groups[:, None] == truth_groups[None], iou, 0.0)
+    return iou, _areas(found_dt), _areas(found_gt)
+
+
+def _areas(rles: list[dict[str, Any]]) -> np.ndarray:
+    return coco_mask.area(rles).astype(np.int64) if rles else np.zeros(0, np.int64)
+
+
+def mask_boundaries(masks: RunLengthMasks, radius: int) -> RunLengthMasks:
+    """The band inside each mask's outline: the mask without its erosion.
+
+    Args:
+        masks: N masks.
+        radius: width of the band in pixels; the erosion's square has side 2 * radius + 1, and
+            what lies outside the image counts as outside the mask.
+    """
+    height, width = masks.height, masks.width
+    if compiled():
+        offsets, data = torch.ops.seg_plugins.mask_boundaries(
+            *masks.tensors(), height, width, radius
+        )
+        return RunLengthMasks(height, width, offsets.numpy(), data.numpy())
+    square = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+    full = masks.to_bitmasks()
+    for mask in full:
+        inner = cv2.erode(mask, square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        mask[inner != 0] = 0
+    return RunLengthMasks.from_bitmasks(full)
