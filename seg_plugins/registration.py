@@ -12,7 +12,7 @@ from detectron2.modeling import (
 from detectron2.projects.deeplab import build_resnet_deeplab_backbone
 from fvcore.common.registry import Registry
 
-from .data import MAPPER_REGISTRY, SemanticMapper, register_datasets
+from .data import MAPPER_REGISTRY, InstanceMapper, SemanticMapper, register_datasets
 from .evaluation.build import EVALUATOR_REGISTRY, build_instance, build_semantic
 from .modeling.backbones.timm import build_timm_backbone
 from .modeling.meta_arch.semantic import DeepLabV3Plus
@@ -51,7 +51,7 @@ def _register_modeling() -> None:
 
 
 def _register_data() -> None:
-    _register(MAPPER_REGISTRY, SemanticMapper)
+    _register(MAPPER_REGISTRY, SemanticMapper, InstanceMapper)
     register_datasets()
 
 

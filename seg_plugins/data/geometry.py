@@ -147,6 +147,14 @@ class Geometry:
         """The nearest source column of each column before turning."""
         return _nearest(self.box[0], self.box[2], self.size[1], self.source[1])
 
+    def unturned_view(self, pixels: np.ndarray) -> np.ndarray:
+        """A view of output pixels (h, w, ...) in the frame before turning."""
+        if self.flip_y:
+            pixels = pixels[::-1]
+        if self.flip_x:
+            pixels = pixels[:, ::-1]
+        return pixels.swapaxes(0, 1) if self.transpose else pixels
+
     def _turned(self, pixels: np.ndarray) -> np.ndarray:
         if self.transpose:
             pixels = pixels.swapaxes(0, 1)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 
-from .augmentations import Augmentation
+from .augmentations import Augmentation, Content
 from .build import build_augmentations, build_photometric
 from .geometry import Geometry
 from .label_encoding import LabelEncoding
@@ -82,7 +82,7 @@ class SemanticMapper:
             check_size(label, image, sample, "sem_seg_file_name")
         geometry = Geometry.identity(image.shape[:2])
         for augmentation in self.augmentations:
-            geometry = augmentation(rng, geometry, label)
+            geometry = augmentation(rng, geometry, Content(label))
         image = geometry.apply_image(image)
         for change in self.photometric:
             image = change(rng, image)

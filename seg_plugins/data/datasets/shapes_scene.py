@@ -1,9 +1,9 @@
 """Random scenes of shapes for the embedded dataset: pixels and labels, no files.
 
 A scene is two kinds of textured ground, some shapes that occlude one another, sometimes a crowd
-of small discs and sometimes a smudge whose pixels are to be ignored. Only form tells the classes
-of things apart, and only the pattern tells the two grounds apart: every surface, ground or thing,
-draws its colour from one shuffled palette. Things carry the same two patterns, faintly.
+of small discs and sometimes a smudge whose pixels are to be ignored. Form and pattern tell the
+classes apart (cross, ring and line are all plain, so only form does), colour never: every
+surface, ground or thing, draws its colour from one shuffled palette.
 
 Everything is plain NumPy on uniform random numbers, so that one seed gives one scene everywhere.
 """
@@ -22,12 +22,14 @@ NUM_THINGS = 6
 IGNORE_LABEL = 255
 _DISC, _SQUARE, _TRIANGLE, _CROSS, _RING, _LINE, _STRIPES, _SPECKLE = range(len(CLASSES))
 
+_PLAIN = (_CROSS, _RING, _LINE)
+
 # A later thing may cover at most this share of an earlier one.
 _MAX_HIDDEN = 0.5
-_MIN_COLOUR_DISTANCE = 80.0
-# Grey levels between the two shades of a surface.
-_GROUND_CONTRAST = (30.0, 50.0)
-_THING_CONTRAST = (0.0, 15.0)
+_MIN_COLOUR_DISTANCE = 70.0
+# Grey levels between the two shades of a surface, for patterns and for plain surfaces.
+_CONTRAST = (45.0, 65.0)
+_FAINT_CONTRAST = (0.0, 15.0)
 _SMUDGE = -1  # id of the smudge in the segment map while a scene is built
 
 
@@ -204,17 +206,16 @@ def _paint(
     ys: np.ndarray,
     xs: np.ndarray,
 ) -> np.ndarray:
-    """Fill every surface; grounds get the pattern of their class, things either pattern."""
+    """Fill every surface with a colour and the pattern of its class."""
     palette = _draw_palette(rng, len(surfaces) + 1)
     image = np.empty((*parts.shape, 3))
     regions = [parts == part for _, part in surfaces] + [smudge]
     for number, mask in enumerate(regions):
-        class_id = layers[surfaces[number][0]][0] if number < len(surfaces) else None
-        striped = class_id == _STRIPES if class_id in (_STRIPES, _SPECKLE) else rng.random() < 0.5
-        pattern = (_stripes if striped else _speckle)(rng, ys, xs)[mask]
+        class_id = layers[surfaces[number][0]][0] if number < len(surfaces) else _LINE
+        pattern = _draw_pattern(rng, class_id, ys, xs)[mask]
         # Two shades around the surface's colour, equally often the lighter one first.
         contrast = np.array([_uniform(rng, -1, 1) for _ in range(3)])
-        low, high = _GROUND_CONTRAST if class_id in (_STRIPES, _SPECKLE) else _THING_CONTRAST
+        low, high = _FAINT_CONTRAST if class_id in _PLAIN else _CONTRAST
         contrast *= _uniform(rng, low, high) / max(abs(contrast).max(), 1e-3)
         image[mask] = palette[number] + (pattern[:, None] - 0.5) * contrast
     image += 12 * (rng.random(image.shape) - 0.5)
@@ -230,7 +231,7 @@ def _draw_palette(rng: np.random.Generator, count: int) -> np.ndarray:
     colours: list[np.ndarray] = []
     for _ in range(count):
         for _ in range(20):
-            colour = 20 + 215 * rng.random(3)
+            colour = 40 + 175 * rng.random(3)
             if all(np.linalg.norm(colour - other) >= _MIN_COLOUR_DISTANCE for other in colours):
                 break
         colours.append(colour)
@@ -238,15 +239,35 @@ def _draw_palette(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.array(colours)[order]
 
 
-def _stripes(rng: np.random.Generator, ys: np.ndarray, xs: np.ndarray) -> np.ndarray:
-    """Waves in one direction, in [0, 1]."""
-    angle, period = _uniform(rng, 0, np.pi), _uniform(rng, 5, 8)
-    phase = (np.cos(angle) * xs + np.sin(angle) * ys) / period + rng.random()
-    return 0.5 + 0.5 * np.sin(2 * np.pi * phase)
+def _draw_pattern(
+    rng: np.random.Generator, class_id: int, ys: np.ndarray, xs: np.ndarray
+) -> np.ndarray:
+    """The pattern of a class, turned and shifted at random: (H, W) in [0, 1]."""
+    if class_id == _SPECKLE:
+        return _speckle(rng, ys, xs)
+    angle, shift_u, shift_v = _uniform(rng, 0, 2 * np.pi), rng.random(), rng.random()
+    u = np.cos(angle) * xs + np.sin(angle) * ys
+    v = np.cos(angle) * ys - np.sin(angle) * xs
+    if class_id == _SQUARE:  # a chequered pattern
+        period = _uniform(rng, 7, 9)
+        wave = _wave(u / period + shift_u) * _wave(v / period + shift_v)
+    elif class_id == _TRIANGLE:  # chevrons
+        period = _uniform(rng, 5, 6)
+        bend = abs((v / 10 + shift_v) % 1 - 0.5) * 10
+        wave = _wave((u + bend) / period + shift_u)
+    elif class_id == _DISC:  # fine stripes
+        wave = _wave(u / _uniform(rng, 4, 5) + shift_u)
+    else:  # wide stripes; faint on plain surfaces
+        wave = _wave(u / _uniform(rng, 9, 12) + shift_u)
+    return 0.5 + 0.5 * wave
+
+
+def _wave(phase: np.ndarray) -> np.ndarray:
+    return np.sin(2 * np.pi * phase)
 
 
 def _speckle(rng: np.random.Generator, ys: np.ndarray, xs: np.ndarray) -> np.ndarray:
-    """Blots without a direction, in [0, 1], with the arcsine-like spread of the stripes."""
+    """Blots without a direction, in [0, 1], with a spread like that of a wave."""
     cells = _uniform(rng, 3.5, 5.0)
     grid = rng.random((len(ys), len(ys)))
     y, x = ys / cells, xs / cells
