@@ -8,16 +8,16 @@ import multiprocessing
 import os
 from pathlib import Path
 
+from seg_plugins.data import DatasetError
+from seg_plugins.data.datasets import shapes
+from seg_plugins.data.datasets.shapes_scene import CLASSES
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from pycocotools.coco import COCO
-
-from seg_plugins.data import DatasetError
-from seg_plugins.data.datasets import shapes
-from seg_plugins.data.datasets.shapes_scene import CLASSES
 
 # SHA-256 over the decoded pixels of all PNGs of a kind in the order of their names, and over the
 # annotation files without white space: a change of any of them is a new version of the dataset.
