@@ -55,6 +55,9 @@ def _add_semantic_head_keys(head: CfgNode) -> None:
     # --- this package's own
     # Separable decoder: 3 is the paper's two 3x3 per step, 5 the DeepLab project's one 5x5.
     _defaults(head, SEPARABLE_DECODER_KERNEL=3)
+    # FCN (COMMON_STRIDE 32, 16 or 8 names the variant): train the upsampling or keep it bilinear;
+    # factors of the skip features from fine to coarse, e.g. [0.0001, 0.01] for pool3 and pool4.
+    _defaults(head, LEARN_UPSAMPLING=True, SKIP_SCALES=[])
 
 
 def _add_model_keys(model: CfgNode) -> None:
@@ -73,6 +76,14 @@ def _add_model_keys(model: CfgNode) -> None:
     _defaults(model.TIMM, OUT_FEATURES=["res2", "res3", "res4", "res5"])
     # "" keeps the model's own batch norms; "FrozenBN", "SyncBN" or "GN" replace them.
     _defaults(model.TIMM, NORM="")
+    # --- build_vgg_backbone
+    _defaults(model, VGG=CfgNode())
+    # 11, 13, 16 or 19; "" or "BN"; channels of the first stage and of fc6 and fc7; dropout there.
+    _defaults(model.VGG, DEPTH=16, NORM="", WIDTH=64, FC_CHANNELS=4096, DROPOUT=0.5)
+    # pool1 ... pool5, fc7.
+    _defaults(model.VGG, OUT_FEATURES=["pool5"])
+    # Padding of the first convolution (FCN: 100), and whether to hand on pooling indices (SegNet).
+    _defaults(model.VGG, INPUT_PAD=1, POOLING_INDICES=False)
 
 
 def _add_input_keys(inputs: CfgNode) -> None:

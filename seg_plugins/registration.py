@@ -15,8 +15,10 @@ from fvcore.common.registry import Registry
 from .data import MAPPER_REGISTRY, InstanceMapper, SemanticMapper, register_datasets
 from .evaluation.build import EVALUATOR_REGISTRY, build_instance, build_semantic
 from .modeling.backbones.timm import build_timm_backbone
-from .modeling.meta_arch.semantic import DeepLabV3Plus
+from .modeling.backbones.vgg import build_vgg_backbone
+from .modeling.meta_arch.semantic import FCN, DeepLabV3Plus
 from .modeling.sem_seg_heads.deeplab_v3_plus import SemSegDeepLabV3PlusHead
+from .modeling.sem_seg_heads.fcn import SemSegFCNHead
 
 
 def _register(registry: Registry, *objects: Any) -> None:
@@ -44,10 +46,11 @@ def register_all() -> None:
 
 
 def _register_modeling() -> None:
-    _register(META_ARCH_REGISTRY, DeepLabV3Plus)
-    _register(SEM_SEG_HEADS_REGISTRY, SemSegDeepLabV3PlusHead)
+    _register(META_ARCH_REGISTRY, DeepLabV3Plus, FCN)
+    _register(SEM_SEG_HEADS_REGISTRY, SemSegDeepLabV3PlusHead, SemSegFCNHead)
     # The dilated ResNets are the DeepLab project's own, which registers them when imported.
-    _register(BACKBONE_REGISTRY, build_resnet_deeplab_backbone, build_timm_backbone)
+    _register(BACKBONE_REGISTRY, build_resnet_deeplab_backbone)
+    _register(BACKBONE_REGISTRY, build_timm_backbone, build_vgg_backbone)
 
 
 def _register_data() -> None:

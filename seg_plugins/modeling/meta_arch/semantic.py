@@ -154,3 +154,9 @@ class DeepLabV3Plus(SemanticSystem):
     """DeepLabv3+ (Chen et al. 2018): dilated backbone, ASPP, decoder on the stride-4 feature."""
 
     heads = ("SemSegDeepLabV3PlusHead",)
+
+
+class FCN(SemanticSystem):
+    """FCN (Long et al. 2015): class scores at one to three strides, upsampled in network."""
+
+    heads = ("SemSegFCNHead",)

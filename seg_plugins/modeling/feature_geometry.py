@@ -1,0 +1,89 @@
+"""Where the cells of feature maps lie in the image, so that maps can be joined without drift.
+
+The *origin* of a map is the coordinate, in input pixels, of the centre of its first cell; the
+centre of the first pixel is 0. A map of stride s whose cells tile the image has origin
+(s - 1) / 2, which is what a plain ``ShapeSpec`` stands for. Convolutions without padding move the
+origin into the image, extra padding moves it out.
+"""
+
+from __future__ import annotations
+
+import torch
+from detectron2.layers import ShapeSpec
+from torch import Tensor
+
+from ..config import ConfigError
+
+
+def placed_shape(channels: int, stride: int, origin: float) -> ShapeSpec:
+    """A ``ShapeSpec`` whose ``origin`` is not (stride - 1) / 2."""
+    shape = ShapeSpec(channels=channels, stride=stride)
+    shape.origin = origin
+    return shape
+
+
+def origin_of(shape: ShapeSpec) -> float:
+    """Origin of a feature in input pixels."""
+    return getattr(shape, "origin", (shape.stride - 1) / 2)
+
+
+def transposed_origin(origin: float, stride: int, factor: int, kernel: int) -> float:
+    """Origin after a transposed convolution without padding.
+
+    Args:
+        origin: of its input.
+        stride: of its input, in pixels.
+        factor: its own stride, by which the resolution grows.
+        kernel: its kernel size.
+    """
+    return origin - (kernel - 1) / 2 * stride / factor
+
+
+def cell_offset(first: float, second: float, stride: int) -> int:
+    """Whole cells from the map with origin ``second`` to the one with origin ``first``.
+
+    Raises:
+        ConfigError: the grids do not coincide.
+    """
+    offset = (first - second) / stride
+    if offset != round(offset):
+        raise ConfigError(
+            f"Two feature maps of stride {stride} lie {offset} cells apart and cannot be joined: "
+            "use features of one backbone, with the padding it was designed for."
+        )
+    return round(offset)
+
+
+def overlap(first: Tensor, second: Tensor, offset: int) -> tuple[Tensor, Tensor]:
+    """The common part of two maps (N, C, H, W) and (N, C', H', W').
+
+    Args:
+        first: the map whose cell 0 lies over cell ``offset`` of the second, on both axes.
+        second: the other map.
+        offset: may be negative.
+    """
+    first = first[..., max(-offset, 0) :, max(-offset, 0) :]
+    second = second[..., max(offset, 0) :, max(offset, 0) :]
+    height = min(first.shape[-2], second.shape[-2])
+    width = min(first.shape[-1], second.shape[-1])
+    return first[..., :height, :width], second[..., :height, :width]
+
+
+def mirror_pad(images: Tensor, before: int, after: int) -> Tensor:
+    """Extend (N, C, H, W) images on all sides by mirroring, the border pixel not repeated.
+
+    Any width is possible: beyond the far border the image is mirrored again.
+
+    Args:
+        images: the images.
+        before: pixels at the top and left.
+        after: pixels at the bottom and right.
+    """
+    rows, columns = (_mirrored(size, before, after).to(images.device) for size in images.shape[-2:])
+    return images[..., rows, :][..., columns]
+
+
+def _mirrored(size: int, before: int, after: int) -> Tensor:
+    period = max(2 * (size - 1), 1)
+    index = torch.arange(-before, size + after).remainder(period)
+    return torch.where(index < size, index, period - index)
