@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from seg_plugins.ops.run_length import encode_label_map
 from seg_plugins.ops.segmentation_metrics import argmax_confusion, label_confusion
 
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from .boundary import BoundaryMeasures
 from .confusion import semantic_scores
 from .errors import EvaluationError
 from .ground_truth import LabelSource
@@ -23,12 +25,17 @@ class SemanticEvaluator(StreamingEvaluator):
 
     Scores ``output["sem_seg"]``: (K, H, W) scores of any float type and device, or an (H, W)
     integer label map, at the size of the ground truth. The digits equal those of Detectron2's
-    SemSegEvaluator. Memory is one confusion matrix, whatever the number of images.
+    SemSegEvaluator. Memory is a few matrices of counts, whatever the number
+    of images.
 
     Args:
         dataset_name: dataset whose dicts have ``file_name`` and ``sem_seg_file_name`` and whose
             metadata has ``stuff_classes`` and ``ignore_label``.
         output_dir: folder for ``sem_seg_results.json``; None writes nothing.
+        boundary: accumulates the boundary measures as well (slower); see
+            :class:`~seg_plugins.evaluation.boundary.BoundaryMeasures`.
+        save_predictions: write ``sem_seg_predictions.json``, Detectron2's list of run-length
+            masks per image and class, to `output_dir` while the images come.
         distributed: gather over all processes.
         allow_missing: score although some images of the dataset never came.
     """
@@ -41,6 +48,8 @@ class SemanticEvaluator(StreamingEvaluator):
         dataset_name: str,
         output_dir: str | Path | None = None,
         *,
+        boundary: BoundaryMeasures | None = None,
+        save_predictions: bool = False,
         distributed: bool = True,
         allow_missing: bool = False,
     ) -> None:
@@ -49,11 +58,14 @@ class SemanticEvaluator(StreamingEvaluator):
         self.ignore_label: int = metadata.get("ignore_label", 255)
         records = DatasetCatalog.get(dataset_name)
         self._truth = LabelSource(records, metadata)
-        self.confusion = self._empty_confusion()
+        dataset_ids = metadata.get("stuff_dataset_id_to_contiguous_id", None)
+        self._dataset_ids = {v: k for k, v in dataset_ids.items()} if dataset_ids else None
+        self.boundary = boundary
         super().__init__(
             dataset_name,
             output_dir,
             image_keys=[record["file_name"] for record in records],
+            predictions_file="sem_seg_predictions.json" if save_predictions else None,
             distributed=distributed,
             allow_missing=allow_missing,
         )
@@ -66,29 +78,52 @@ class SemanticEvaluator(StreamingEvaluator):
     def reset(self) -> None:
         """Forget everything seen; called before each round of evaluation."""
         super().reset()
-        self.confusion = self._empty_confusion()
+        size = self.num_classes + 1
+        self.confusion = np.zeros((size, size), dtype=np.int64)
+        if self.boundary:
+            self.boundary.reset()
 
     def score_image(self, position: int, given: Mapping, output: Mapping) -> None:
-        """Add one image to the confusion matrix."""
+        """Add one image to the sums."""
         target = self._truth.read(position)
-        _, confusion = self._confusion(output["sem_seg"], target)
+        labels, confusion = self._confusion(output["sem_seg"], target)
+        if self.predictions:
+            self.predictions.write(self._records(given["file_name"], labels))
+        if self.boundary:
+            self.boundary.add(labels, target, self.ignore_label)
         self.confusion += confusion
 
     def local_state(self) -> Any:
-        """This process's confusion matrix."""
-        return self.confusion
+        """The sums of this process."""
+        return self.confusion, self.boundary.state() if self.boundary else None
 
     def summarize(self, states: Sequence[Any]) -> dict[str, dict[str, float]]:
-        """Scores of the summed confusion matrix."""
-        self.confusion = np.sum(states, axis=0)
-        return {self.task: semantic_scores(self.confusion, self.class_names)}
+        """Scores of the sums of all processes."""
+        self.confusion = np.sum([confusion for confusion, _ in states], axis=0)
+        scores = semantic_scores(self.confusion, self.class_names)
+        if self.boundary:
+            parts = zip(*(state for _, state in states), strict=True)
+            self.boundary.set_state([np.sum(part, axis=0) for part in parts])
+            scores |= self.boundary.scores(self.class_names)
+        return {self.task: scores}
 
     def extra_json(self) -> dict[str, Any]:
         """The confusion matrix (truth by prediction, ignored last) and its class names."""
         return {"classes": list(self.class_names), "confusion": self.confusion}
 
-    def _empty_confusion(self) -> np.ndarray:
-        return np.zeros((self.num_classes + 1, self.num_classes + 1), dtype=np.int64)
+    def _records(self, file_name: str, labels: np.ndarray) -> Iterator[dict[str, Any]]:
+        """Detectron2's records of one image: a run-length mask per class present."""
+        size = list(labels.shape)
+        if labels.dtype not in (np.uint8, np.uint16):
+            labels = labels.astype(np.uint16)
+        for label, counts in encode_label_map(labels).items():
+            if label >= self.num_classes:
+                continue  # "nothing" in a label map
+            yield {
+                "file_name": file_name,
+                "category_id": self._dataset_ids[label] if self._dataset_ids else label,
+                "segmentation": {"size": size, "counts": counts.decode("ascii")},
+            }
 
     def _confusion(
         self, prediction: torch.Tensor, target: np.ndarray

@@ -13,6 +13,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from .errors import EvaluationError
+from .predictions import PredictionStream
 from .results import plain_json
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ class StreamingEvaluator(DatasetEvaluator):
         dataset_name: registered dataset.
         output_dir: folder for the result files; None writes nothing.
         image_keys: one hashable key per image of the dataset, in dataset order.
+        predictions_file: name, in `output_dir`, of a JSON list of predictions that the subclass
+            writes to ``self.predictions``; None writes none.
         distributed: gather over all processes; False scores what this process saw.
         allow_missing: score although some images of the dataset never came; the number that did
             is logged and written beside the results.
@@ -47,6 +50,7 @@ class StreamingEvaluator(DatasetEvaluator):
         output_dir: str | Path | None = None,
         *,
         image_keys: Sequence[Hashable],
+        predictions_file: str | None = None,
         distributed: bool = True,
         allow_missing: bool = False,
     ) -> None:
@@ -59,6 +63,12 @@ class StreamingEvaluator(DatasetEvaluator):
         if len(self._position) != len(image_keys):
             twice = next(key for p, key in enumerate(image_keys) if self._position[key] != p)
             raise EvaluationError(f"{dataset_name} lists the image {twice!r} more than once.")
+        self.predictions: PredictionStream | None = None
+        if predictions_file:
+            if self.output_dir is None:
+                raise ValueError(f"{predictions_file} needs an output_dir to be written to.")
+            path = self.output_dir / predictions_file
+            self.predictions = PredictionStream(path, distributed=distributed)
         self.reset()
 
     # ------------------------------------------------------------------ Detectron2's interface
@@ -66,6 +76,8 @@ class StreamingEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """Forget everything seen; called before each round of evaluation."""
         self._visits = np.zeros(len(self._image_keys), dtype=np.uint8)
+        if self.predictions:
+            self.predictions.reset()
 
     def process(self, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
         """Score a batch.
@@ -106,6 +118,8 @@ class StreamingEvaluator(DatasetEvaluator):
         """
         visits = self._merged_visits()
         self._check_visits(visits)
+        if self.predictions:
+            self.predictions.finish()
         states = comm.gather(self.local_state()) if self.distributed else [self.local_state()]
         if self.distributed and not comm.is_main_process():
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from seg_plugins.evaluation import EvaluationError, SemanticEvaluator, build_evaluator
+from seg_plugins.evaluation.boundary import BoundaryMeasures
 from seg_plugins.ops.segmentation_metrics import argmax_confusion, label_confusion
 
 import numpy as np
@@ -195,3 +196,23 @@ def test_ops_equal_a_slow_count():
             expected[4 if target[y, x] == IGNORE else target[y, x], best] += 1
     np.testing.assert_array_equal(confusion, expected)
     np.testing.assert_array_equal(label_confusion(labels, target, 4, IGNORE), expected)
+
+
+def test_streamed_predictions_equal_detectron2s(semantic_dataset, tmp_path):
+    targets, predictions = zip(*adversarial_pairs(), strict=True)
+    name, inputs = semantic_dataset(targets, stuff_dataset_id_to_contiguous_id={7: 0, 11: 1, 8: 2})
+    run(SemanticEvaluator(name, tmp_path / "ours", save_predictions=True), inputs, predictions)
+    theirs = SemSegEvaluator(name, distributed=False, output_dir=str(tmp_path / "theirs"))
+    run(theirs, inputs, predictions)
+    file = "sem_seg_predictions.json"
+    ours = json.loads((tmp_path / "ours" / file).read_text())
+    assert ours == json.loads((tmp_path / "theirs" / file).read_text())
+    assert sorted(p.name for p in (tmp_path / "ours").iterdir()) == [file, "sem_seg_results.json"]
+
+
+def test_boundary_measures_on_request(semantic_dataset):
+    name, inputs = semantic_dataset([np.zeros((4, 4), np.uint8)])
+    evaluator = SemanticEvaluator(name, boundary=BoundaryMeasures(3))
+    first = run(evaluator, inputs, [torch.rand(3, 4, 4)])["sem_seg"]
+    second = run(evaluator, inputs, [one_hot_scores(np.zeros((4, 4)), 3)])["sem_seg"]
+    assert first["mBoundaryIoU"] < second["mBoundaryIoU"] == 100  # reset forgets the first round

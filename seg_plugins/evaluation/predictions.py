@@ -1,0 +1,85 @@
+"""Predictions written to disk while they come, so that they never pile up in memory."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
+
+
+class PredictionStream:
+    """One JSON list, written by all processes.
+
+    Each process appends to a part file of its own; :meth:`finish` joins the parts in rank order.
+    With Detectron2's contiguous test sampler that is the order of the dataset.
+
+    Args:
+        path: the JSON file to end up with.
+        distributed: several processes write.
+    """
+
+    def __init__(self, path: Path, *, distributed: bool = True) -> None:
+        self.path = path
+        self._rank = comm.get_rank() if distributed else 0
+        self._world_size = comm.get_world_size() if distributed else 1
+        self._file: TextIO | None = None
+
+    def reset(self) -> None:
+        """Start over with an empty part."""
+        self.close()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._part(self._rank).unlink(missing_ok=True)
+
+    def write(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Append records that JSON can hold."""
+        if self._file is None:
+            self._file = self._part(self._rank).open("a", encoding="utf-8")
+        for record in records:
+            self._file.write(json.dumps(record))
+            self._file.write("\n")
+
+    def close(self) -> None:
+        """Close the part file; further records are appended to it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def finish(self) -> None:
+        """Join the parts; to be called by every process, after its last record."""
+        self.write([])  # a process without images leaves an empty part, not a missing one
+        self.close()
+        if self._world_size > 1:
+            comm.synchronize()
+        if self._rank == 0:
+            self._join()
+
+    def _join(self) -> None:
+        parts = [self._part(rank) for rank in range(self._world_size)]
+        missing = [part.name for part in parts if not part.exists()]
+        if missing:
+            logger.warning(
+                "%s: the parts %s are not visible here (another machine's disk?); the parts are "
+                "left as they are.",
+                self.path,
+                ", ".join(missing),
+            )
+            return
+        with self.path.open("w", encoding="utf-8") as joined:
+            separator = "[\n"
+            for part in parts:
+                with part.open(encoding="utf-8") as lines:
+                    for line in lines:
+                        joined.write(separator + line.rstrip("\n"))
+                        separator = ",\n"
+            joined.write("[]\n" if separator == "[\n" else "\n]\n")
+        for part in parts:
+            part.unlink()
+
+    def _part(self, rank: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.part{rank}")
