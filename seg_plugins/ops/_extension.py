@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 from dataclasses import dataclass
 
-import torch  # noqa: F401 - its libraries must be in the process before the extension
+import torch  # before the extension, which needs its libraries in the process
 
 BUILD_HINT = (
     "Build it with `python setup.py build_ext --inplace` in a checkout, or reinstall with "

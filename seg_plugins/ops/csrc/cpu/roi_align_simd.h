@@ -1,0 +1,231 @@
+// The inner loops of RoIAlign on the CPU, compiled for SSE/NEON, AVX2 and AVX-512 in one binary;
+// the running processor chooses.
+//
+// Tap tables and sampling points are never computed in here: these functions may fuse a
+// multiplication and an addition, which would move a coordinate by a rounding error and fp32
+// results away from torchvision's.
+#pragma once
+
+#include <ATen/OpMathType.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "cpu/vector_pack.h"
+#include "roi_align.h"
+
+namespace seg_plugins {
+namespace roi_align {
+
+// One RoI forward.
+template <class T>
+struct PoolJob {
+  using A = at::opmath_type<T>;
+  TapTable<A> rows, cols;  // a list per bin
+  int64_t channels, width, plane;
+  const T* map;  // of the image: (H, W, C), or (C, H, W) for pool_planes
+  T* output;     // (h, w, C), or (C, h, w)
+  int first_row, last_row, first_col, last_col;  // what the taps read, for pool_planes
+};
+
+// One RoI's share in one row of the gradient map.
+template <class T>
+struct SpreadJob {
+  using A = at::opmath_type<T>;
+  const T* grad;     // (h, w, C)
+  A* row;            // (W, C)
+  Taps<A> bin_rows;  // the bin rows that read this row of pixels
+  TapTable<A> cols;  // a list of bin columns per pixel from first_col on
+  int64_t channels, bin_columns;
+  int first_col, last_col;
+};
+
+// Calls step(pack count, first channel) over all channels, in large blocks while they last.
+template <class Pack, int N, class Step>
+SEG_INLINE void for_channel_blocks(int64_t channels, const Step& step) {
+  int64_t c = 0;
+  for (; c + N * Pack::kLanes <= channels; c += N * Pack::kLanes) {
+    step.template run<Pack, N>(c);
+  }
+  for (; c + Pack::kLanes <= channels; c += Pack::kLanes) step.template run<Pack, 1>(c);
+  using Single = VectorPack<typename Step::Accumulator, 1>;
+  for (; c < channels; ++c) step.template run<Single, 1>(c);
+}
+
+template <class T>
+struct PoolStep {
+  using Accumulator = at::opmath_type<T>;
+  const PoolJob<T>& job;
+
+  template <class Pack, int N>
+  SEG_INLINE void run(int64_t c) const {
+    const int64_t channels = job.channels;
+    T* out = job.output + c;
+    for (int row = 0; row < job.rows.lists; ++row) {
+      for (int col = 0; col < job.cols.lists; ++col, out += channels) {
+        Pack sum[N];
+#pragma GCC unroll 16
+        for (int n = 0; n < N; ++n) sum[n].clear();
+        weighted_sum(sum, job.map + c, job.rows.list(row), job.width * channels,
+                     job.cols.list(col), channels);
+#pragma GCC unroll 16
+        for (int n = 0; n < N; ++n) sum[n].store(out + n * Pack::kLanes);
+      }
+    }
+  }
+};
+
+template <class T>
+struct SpreadStep {
+  using Accumulator = at::opmath_type<T>;
+  const SpreadJob<T>& job;
+
+  template <class Pack, int N>
+  SEG_INLINE void run(int64_t c) const {
+    const int64_t channels = job.channels;
+    for (int x = job.first_col; x < job.last_col; ++x) {
+      const auto bins = job.cols.list(x - job.first_col);
+      if (bins.count == 0) continue;
+      Accumulator* pixel = job.row + x * channels + c;
+      Pack sum[N];
+#pragma GCC unroll 16
+      for (int n = 0; n < N; ++n) sum[n].load(pixel + n * Pack::kLanes);
+      weighted_sum(sum, job.grad + c, job.bin_rows, job.bin_columns * channels, bins, channels);
+#pragma GCC unroll 16
+      for (int n = 0; n < N; ++n) sum[n].store(pixel + n * Pack::kLanes);
+    }
+  }
+};
+
+template <class Pack, int N, class T>
+SEG_INLINE void pool(const PoolJob<T>& job) {
+  for_channel_blocks<Pack, N>(job.channels, PoolStep<T>{job});
+}
+
+template <class Pack, int N, class T>
+SEG_INLINE void spread(const SpreadJob<T>& job) {
+  for_channel_blocks<Pack, N>(job.channels, SpreadStep<T>{job});
+}
+
+// The same for planes of channels: the pixels that the RoI touches are brought into a patch with
+// the channels last, a few channels at a time.
+template <class Pack, int N, class T>
+SEG_INLINE void pool_planes(const PoolJob<T>& job, std::vector<at::opmath_type<T>>& patch,
+                            std::vector<at::opmath_type<T>>& pooled) {
+  using A = at::opmath_type<T>;
+  constexpr int kChannels = 32;
+  const int rows = job.last_row - job.first_row, cols = job.last_col - job.first_col;
+  const int bins = job.rows.lists * job.cols.lists;
+  patch.resize(int64_t(rows) * cols * kChannels);
+  pooled.resize(int64_t(bins) * kChannels);
+  for (int64_t c = 0; c < job.channels; c += kChannels) {
+    const int n = static_cast<int>(std::min<int64_t>(kChannels, job.channels - c));
+    const T* from = job.map + c * job.plane + job.first_row * job.width + job.first_col;
+    for (int y = 0; y < rows; ++y) {
+      for (int x = 0; x < cols; ++x) {
+        A* to = patch.data() + (int64_t(y) * cols + x) * n;
+        const T* pixel = from + y * job.width + x;
+        for (int k = 0; k < n; ++k) to[k] = A(pixel[k * job.plane]);
+      }
+    }
+    PoolJob<A> inner;
+    inner.rows = job.rows;
+    inner.cols = job.cols;
+    inner.channels = n;
+    inner.width = cols;
+    inner.map = patch.data() - (int64_t(job.first_row) * cols + job.first_col) * n;
+    inner.output = pooled.data();
+    for_channel_blocks<Pack, kChannels / Pack::kLanes>(n, PoolStep<A>{inner});
+    T* out = job.output + c * bins;
+    for (int k = 0; k < n; ++k) {
+      for (int bin = 0; bin < bins; ++bin) out[k * bins + bin] = T(pooled[int64_t(bin) * n + k]);
+    }
+  }
+}
+
+// A finished row of the gradient map, (W, C), into a map of another dtype or layout.
+template <class T, class A>
+SEG_INLINE void write_row(const A* row, int64_t width, int64_t channels, T* to, int64_t col_stride,
+                          int64_t channel_stride) {
+  if (channel_stride == 1) {
+    for (int64_t i = 0; i < width * channels; ++i) to[i] = T(row[i]);
+    return;
+  }
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t x = 0; x < width; ++x) {
+      to[c * channel_stride + x * col_stride] = T(row[x * channels + c]);
+    }
+  }
+}
+
+#if defined(__GNUC__) && defined(__x86_64__)
+#define SEG_X86_DISPATCH 1
+#define SEG_TARGET_AVX2 __attribute__((target("avx2,fma")))
+#define SEG_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
+#endif
+#define SEG_TARGET_BASE
+
+// The functions of one instruction set, with registers of BYTES and N of them in a block.
+#define SEG_DEFINE_KERNELS(NAME, TARGET, BYTES, N)                                                 \
+  template <class T>                                                                               \
+  struct NAME {                                                                                    \
+    using A = at::opmath_type<T>;                                                                  \
+    using Pack = VectorPack<A, (BYTES) / sizeof(A)>;                                               \
+    TARGET static void pool(const PoolJob<T>& job) { roi_align::pool<Pack, N>(job); }              \
+    TARGET static void pool_planes(const PoolJob<T>& job, std::vector<A>& a, std::vector<A>& b) {  \
+      roi_align::pool_planes<Pack, N>(job, a, b);                                                  \
+    }                                                                                              \
+    TARGET static void spread(const SpreadJob<T>& job) { roi_align::spread<Pack, N>(job); }        \
+    TARGET static void write_row(const A* row, int64_t width, int64_t channels, T* to,             \
+                                 int64_t col_stride, int64_t channel_stride) {                     \
+      roi_align::write_row(row, width, channels, to, col_stride, channel_stride);                  \
+    }                                                                                              \
+  };
+
+SEG_DEFINE_KERNELS(BaseKernels, SEG_TARGET_BASE, 16, 8)
+#ifdef SEG_X86_DISPATCH
+SEG_DEFINE_KERNELS(Avx2Kernels, SEG_TARGET_AVX2, 32, 8)
+SEG_DEFINE_KERNELS(Avx512Kernels, SEG_TARGET_AVX512, 64, 16)
+#endif
+#undef SEG_DEFINE_KERNELS
+
+inline const char* instruction_set() {
+#ifdef SEG_X86_DISPATCH
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    return "avx512";
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "avx2";
+#endif
+  return "baseline";
+}
+
+template <class T>
+struct Kernels {
+  using A = at::opmath_type<T>;
+  void (*pool)(const PoolJob<T>&);
+  void (*pool_planes)(const PoolJob<T>&, std::vector<A>&, std::vector<A>&);
+  void (*spread)(const SpreadJob<T>&);
+  void (*write_row)(const A*, int64_t, int64_t, T*, int64_t, int64_t);
+  void (*maximum)(const T*, const Axis<A>&, const Axis<A>&, int, int, int64_t, int64_t, int,
+                  int64_t, A*, int*);
+
+  template <template <class> class K>
+  static Kernels of() {
+    return {&K<T>::pool, &K<T>::pool_planes, &K<T>::spread, &K<T>::write_row, &bin_maximum<T, A>};
+  }
+
+  static const Kernels& best() {
+#ifdef SEG_X86_DISPATCH
+    static const Kernels kernels = instruction_set()[3] == '5'   ? of<Avx512Kernels>()
+                                   : instruction_set()[3] == '2' ? of<Avx2Kernels>()
+                                                                 : of<BaseKernels>();
+#else
+    static const Kernels kernels = of<BaseKernels>();
+#endif
+    return kernels;
+  }
+};
+
+}  // namespace roi_align
+}  // namespace seg_plugins

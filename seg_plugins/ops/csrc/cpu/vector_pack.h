@@ -1,0 +1,113 @@
+// A few neighbouring channels in one vector register: what weighted_sum() adds up on the CPU.
+#pragma once
+
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "roi_align.h"
+
+namespace seg_plugins {
+
+#if defined(__GNUC__)
+
+// The compiler's vector types: arithmetic on them becomes the widest instructions of the function
+// they are inlined into, so that one source serves SSE, AVX2, AVX-512 and NEON.
+template <class A, int L>
+struct VectorOf {
+  typedef A Type __attribute__((vector_size(L * sizeof(A))));
+};
+
+template <class A, int L>
+struct VectorPack {
+  static constexpr int kLanes = L;
+  using Vector = typename VectorOf<A, L>::Type;
+  using Word = typename VectorOf<uint32_t, L>::Type;
+  using Short = typename VectorOf<uint16_t, L>::Type;
+
+  Vector value;
+
+  SEG_INLINE void clear() { value = Vector{}; }
+
+  SEG_INLINE void load(const A* from) { std::memcpy(&value, from, sizeof value); }
+
+  SEG_INLINE void load(const c10::BFloat16* from) {
+    const Word bits = widen(from) << 16;
+    std::memcpy(&value, &bits, sizeof value);
+  }
+
+  // Shifting the exponent field into place and scaling by 2^112 is exact, subnormals included;
+  // infinity and NaN keep their exponent of ones by the last term.
+  SEG_INLINE void load(const c10::Half* from) {
+    const Word half = widen(from);
+    const Word shifted = (half & 0x7fff) << 13;
+    Vector scaled;
+    std::memcpy(&scaled, &shifted, sizeof scaled);
+    scaled *= A(0x1p112f);
+    Word bits;
+    std::memcpy(&bits, &scaled, sizeof bits);
+    const Word special = Word((half & 0x7c00) == 0x7c00) & 0x7f800000u;
+    bits |= special | ((half & 0x8000) << 16);
+    std::memcpy(&value, &bits, sizeof value);
+  }
+
+  template <class T>
+  SEG_INLINE void add(A weight, const T* from) {
+    VectorPack other;
+    other.load(from);
+    value += weight * other.value;
+  }
+
+  SEG_INLINE void store(A* to) const { std::memcpy(to, &value, sizeof value); }
+
+  // Round to nearest even; NaN stays a (quiet) NaN.
+  SEG_INLINE void store(c10::BFloat16* to) const {
+    Word bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    const Word rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const Word is_nan = Word((bits & 0x7fffffff) > 0x7f800000u);
+    const Short narrow = __builtin_convertvector((rounded & ~is_nan) | (is_nan & 0x7fc0), Short);
+    std::memcpy(static_cast<void*>(to), &narrow, sizeof narrow);
+  }
+
+  SEG_INLINE void store(c10::Half* to) const {
+    for (int i = 0; i < L; ++i) to[i] = c10::Half(float(value[i]));
+  }
+
+ private:
+  SEG_INLINE static Word widen(const void* from) {
+    Short narrow;
+    std::memcpy(&narrow, from, sizeof narrow);
+    return __builtin_convertvector(narrow, Word);
+  }
+};
+
+#else
+
+template <class A, int L>
+struct VectorPack {
+  static constexpr int kLanes = L;
+  A value[L];
+
+  SEG_INLINE void clear() {
+    for (int i = 0; i < L; ++i) value[i] = A(0);
+  }
+  template <class T>
+  SEG_INLINE void load(const T* from) {
+    for (int i = 0; i < L; ++i) value[i] = A(from[i]);
+  }
+  template <class T>
+  SEG_INLINE void add(A weight, const T* from) {
+    for (int i = 0; i < L; ++i) value[i] += weight * A(from[i]);
+  }
+  template <class T>
+  SEG_INLINE void store(T* to) const {
+    for (int i = 0; i < L; ++i) to[i] = T(value[i]);
+  }
+};
+
+#endif
+
+}  // namespace seg_plugins
