@@ -17,7 +17,7 @@ class WeightsError(RuntimeError):
     """Weights could not be found or read; the message names the file and the fix."""
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
     The bytes go to a temporary file in the same folder, to the disk, and then take the name.
@@ -72,7 +72,7 @@ class Checkpointer(DetectionCheckpointer):
         """Name the file that ``--resume`` continues from."""
         write_atomically(
             Path(self.save_dir) / "last_checkpoint",
-            lambda file: file.write(last_filename_basename.encode()) and None,
+            lambda file: file.write(last_filename_basename.encode()),
         )
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ DETECTRON2_TASKS = {
     "PanopticDeepLab": ("sem_seg",),
 }
 
+
 def tasks_of(meta_architecture: str) -> tuple[str, ...]:
     """What a meta-architecture is trained for: ``sem_seg``, ``instances`` or both.
 

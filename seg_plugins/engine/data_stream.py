@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import copy
 import inspect
+import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, get_detection_dataset_dicts
 from detectron2.utils import comm
@@ -78,20 +81,12 @@ class _GlobalRandomState:
         self.seed = seed
 
     def __enter__(self) -> None:
-        import random
-
-        import torch
-
         self.saved = random.getstate(), np.random.get_state(), torch.get_rng_state()
         random.seed(self.seed)
         np.random.seed(self.seed)
         torch.manual_seed(self.seed)
 
     def __exit__(self, *_: object) -> None:
-        import random
-
-        import torch
-
         random.setstate(self.saved[0])
         np.random.set_state(self.saved[1])
         torch.set_rng_state(self.saved[2])
@@ -177,6 +172,8 @@ class TrainLoader:
             collate_fn=_as_list,
             worker_init_fn=_one_thread,
             persistent_workers=num_workers > 0,
+            # Otherwise starting the loader would draw from the model's random numbers.
+            generator=torch.Generator(),
         )
 
     def start_at(self, batch: int) -> None:
@@ -193,9 +190,6 @@ def _as_list(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _one_thread(_: int) -> None:
     """Workers share the cores with training: more threads in each only get in the way."""
-    import cv2
-    import torch
-
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

@@ -106,7 +106,7 @@ def write_pictures(cfg: CfgNode, model: nn.Module) -> Path | None:
     path = Path(cfg.OUTPUT_DIR) / "inference" / "pictures.png"
     os.makedirs(path.parent, exist_ok=True)
     encoded = cv2.imencode(".png", overlays.grid(rows)[:, :, ::-1])[1].tobytes()
-    write_atomically(path, lambda file: file.write(encoded) and None)
+    write_atomically(path, lambda file: file.write(encoded))
     logger.info("Pictures (image | ground truth | prediction): %s", path)
     return path
 

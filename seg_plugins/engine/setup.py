@@ -26,8 +26,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
             ``OUTPUT_DIR`` holds another run; the message names the fix.
     """
     cfg = load_config(args.config_file, args.opts or ())
-    setup_logger(distributed_rank=comm.get_rank(), name="seg_plugins")
-    use_available_device(cfg, args)
+    notice = use_available_device(cfg, args)
     check_datasets(cfg)
     if cfg.SEED < 0:
         # A run can be repeated only when its seed is known: draw it here, so that it is written
@@ -38,7 +37,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
     comm.synchronize()
     cfg.freeze()
     default_setup(cfg, args)
+    # Only now: a run that the checks stop leaves no log behind in OUTPUT_DIR.
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="seg_plugins")
+    if notice:
+        logger.warning(notice)
     return cfg
 
 

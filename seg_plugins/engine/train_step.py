@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..config import ConfigError
+from .data_stream import TrainLoader
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -52,7 +53,7 @@ class TrainStep(SimpleTrainer):
 
     Args:
         model: returns a dict of scalar losses in training mode.
-        loader: iterable over batches (lists of samples).
+        loader: gives batches (lists of samples).
         optimizer: as torch's.
         device: ``MODEL.DEVICE``.
         dtype: autocast type or None; float16 scales the loss.
@@ -62,7 +63,7 @@ class TrainStep(SimpleTrainer):
         self,
         *,
         model: nn.Module,
-        loader: Iterable[list[dict[str, Any]]],
+        loader: TrainLoader,
         optimizer: torch.optim.Optimizer,
         device: str,
         dtype: torch.dtype | None = None,
@@ -77,8 +78,9 @@ class TrainStep(SimpleTrainer):
         )
         self._batches: Any = None
 
-    def start(self) -> None:
-        """Begin (or begin anew) to draw batches."""
+    def start(self, iteration: int) -> None:
+        """Begin to draw batches; the first is the one of ``iteration``."""
+        self.data_loader.start_at(iteration)
         self._batches = iter(self.data_loader)
 
     def run_step(self) -> None:

@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.modeling import build_model
 from detectron2.utils import comm
 from torch import nn
 
@@ -57,9 +58,17 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """The meta-architecture, in channels-last memory where ``MODEL.CHANNELS_LAST`` says so."""
-        model = super().build_model(cfg)
+        model = build_model(cfg)
+        count = sum(p.numel() for p in model.parameters()) / 1e6
+        logger.info(
+            "%s with %s: %.2f M parameters on %s",
+            cfg.MODEL.META_ARCHITECTURE,
+            cfg.MODEL.BACKBONE.NAME,
+            count,
+            cfg.MODEL.DEVICE,
+        )
         if cfg.MODEL.CHANNELS_LAST:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model = model.to(memory_format=torch.channels_last)
         return model
 
     @classmethod
@@ -150,7 +159,6 @@ class Trainer(DefaultTrainer):
                 self.max_iter,
             )
             return None
-        self._trainer.data_loader.start_at(self.start_iter)
-        self._trainer.start()
+        self._trainer.start(self.start_iter)
         super().train()
         return getattr(self, "_last_eval_results", None)

@@ -1,0 +1,117 @@
+"""The stream of samples: a pure function of seed and position."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+from seg_plugins.config import ConfigError
+from seg_plugins.engine.data_stream import SampleStream, StreamBatches, TrainLoader, record_index
+
+import numpy as np
+import pytest
+import torch
+
+
+def records(n):
+    return [{"file_name": f"{i}.png", "width": 10 + 10 * (i % 2), "height": 15} for i in range(n)]
+
+
+def mapper(record, rng=None):
+    return {**record, "crop": int(rng.integers(1000))}
+
+
+def global_mapper(record):
+    """Draws from global state, as Detectron2's mappers do."""
+    crop = (random.random(), np.random.rand(), torch.rand(()).item())
+    return {**record, "crop": crop}
+
+
+def take(loader, count):
+    return [
+        (s["file_name"], s["crop"], s["stream_position"])
+        for batch in itertools.islice(iter(loader), count)
+        for s in batch
+    ]
+
+
+def loader(map_function=mapper, *, workers=0, rank=0, world_size=1, start=0, batch=4):
+    stream = SampleStream(records=records(10), mapper=map_function, seed=3)
+    batches = StreamBatches(batch_size=batch, rank=rank, world_size=world_size)
+    result = TrainLoader(stream, batches, workers)
+    result.start_at(start)
+    return result
+
+
+def test_every_epoch_is_a_new_permutation():
+    epochs = [[record_index(5, 10 * e + i, 10) for i in range(10)] for e in range(3)]
+    assert all(sorted(e) == list(range(10)) for e in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert epochs[0] != [record_index(6, i, 10) for i in range(10)]
+
+
+@pytest.mark.parametrize("map_function", [mapper, global_mapper])
+def test_worker_count_changes_nothing(map_function):
+    expected = take(loader(map_function), 5)
+    assert len({crop for _, crop, _ in expected}) > 15, "augmentation does not vary"
+    for workers in (1, 3):
+        assert take(loader(map_function, workers=workers), 5) == expected
+
+
+def test_a_restart_continues_the_stream():
+    whole = take(loader(), 6)
+    assert take(loader(start=4), 2) == whole[16:]
+
+
+def test_processes_share_each_global_batch():
+    whole = take(loader(), 3)
+    parts = [take(loader(rank=r, world_size=2), 3) for r in range(2)]
+    merged = [sample for i in range(3) for part in parts for sample in part[2 * i : 2 * i + 2]]
+    assert merged == whole
+
+
+def test_aspect_ratio_groups_are_pure_and_resume():
+    ratios = np.array([r["width"] / r["height"] for r in records(10)])
+
+    def batches(first, count, rank=0, world_size=1):
+        sampler = StreamBatches(
+            batch_size=4, seed=3, aspect_ratios=ratios, rank=rank, world_size=world_size
+        )
+        sampler.first_batch = first
+        return list(itertools.islice(iter(sampler), count))
+
+    whole = batches(0, 20)
+    for batch in whole:
+        assert len({ratios[record_index(3, p, 10)] > 1 for p in batch}) == 1
+    positions = [p for batch in whole for p in batch]
+    assert len(set(positions)) == len(positions), "a position was used twice"
+    assert batches(7, 13) == whole[7:]
+    halves = [batches(0, 20, rank, 2) for rank in range(2)]
+    assert [a + b for a, b in zip(*halves, strict=True)] == whole
+
+
+def test_refused_samples_are_replaced_deterministically():
+    def refuse_odd(record, rng=None):
+        keep = int(record["file_name"][:-4]) % 2 == 0
+        return {**record, "crop": int(rng.integers(1000))} if keep else None
+
+    first, second = (take(loader(refuse_odd), 5) for _ in range(2))
+    assert first == second
+    assert {int(name[:-4]) % 2 for name, _, _ in first} == {0}
+    with pytest.raises(ConfigError, match="refused 100 samples"):
+        SampleStream(records=records(3), mapper=lambda r, rng=None: None, seed=0)[0]
+
+
+def test_global_random_state_is_left_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    take(loader(global_mapper), 2)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_mistakes_name_the_fix():
+    with pytest.raises(ConfigError, match=r"IMS_PER_BATCH 5 cannot .* 2 processes: use 4"):
+        StreamBatches(batch_size=5, world_size=2)
+    with pytest.raises(ConfigError, match="empty"):
+        SampleStream(records=[], mapper=mapper, seed=0)
