@@ -58,6 +58,9 @@ def _add_semantic_head_keys(head: CfgNode) -> None:
     # FCN (COMMON_STRIDE 32, 16 or 8 names the variant): train the upsampling or keep it bilinear;
     # factors of the skip features from fine to coarse, e.g. [0.0001, 0.01] for pool3 and pool4.
     _defaults(head, LEARN_UPSAMPLING=True, SKIP_SCALES=[])
+    # Networks without padding (U-Net, valid): mirror training images so that every label counts,
+    # or train on the part of the crop that the scores cover, as in the paper.
+    _defaults(head, MIRROR_BORDER=True)
 
 
 def _add_model_keys(model: CfgNode) -> None:
@@ -84,6 +87,23 @@ def _add_model_keys(model: CfgNode) -> None:
     _defaults(model.VGG, OUT_FEATURES=["pool5"])
     # Padding of the first convolution (FCN: 100), and whether to hand on pooling indices (SegNet).
     _defaults(model.VGG, INPUT_PAD=1, POOLING_INDICES=False)
+    # --- build_unet_backbone and SemSegUNetHead
+    _defaults(model, UNET=CfgNode())
+    # Levels, channels of the first one, "valid" or "same" padding, "" or a norm's name, dropout
+    # after the two deepest levels.
+    _defaults(model.UNET, DEPTH=5, WIDTH=64, PADDING="valid", NORM="", DROPOUT=0.5)
+    # "transposed" or "bilinear"; channels of the decoder's steps from fine to coarse, or [] for
+    # those of the encoder.
+    _defaults(model.UNET, UPSAMPLING="transposed", DECODER_CHANNELS=[])
+    # --- how the semantic systems cover an image at inference
+    _defaults(model, INFERENCE=CfgNode())
+    # "whole", "slide" (windows blended) or "overlap_tile" (tiles with mirrored context).
+    _defaults(model.INFERENCE, MODE="whole")
+    # Height and width of a window or tile, step of the sliding window, Gaussian blending, and
+    # context around a tile for networks that lose no border themselves.
+    _defaults(model.INFERENCE, WINDOW=[512, 512], STRIDE=[384, 384], GAUSSIAN=True, CONTEXT=0)
+    # Test-time augmentation: factors of the image size, and mirror images.
+    _defaults(model.INFERENCE, SCALES=[1.0], FLIP=False)
 
 
 def _add_input_keys(inputs: CfgNode) -> None:
@@ -94,6 +114,29 @@ def _add_input_keys(inputs: CfgNode) -> None:
     _defaults(inputs.CROP, SINGLE_CATEGORY_MAX_AREA=1.0)
     # Random brightness, contrast, saturation and hue.
     _defaults(inputs, COLOR_AUG_SSD=False)
+    # --- this package's own
+    # Probability that a crop holds a pixel of a class drawn evenly from those in the image.
+    _defaults(inputs.CROP, RARE_CLASS_CHANCE=0.0)
+    # "shortest_edge" (MIN_SIZE_TRAIN ...), "scale_jitter" (IMAGE_SIZE times a factor between
+    # MIN_SCALE and MAX_SCALE: large-scale jitter, with a crop of IMAGE_SIZE) or "fixed".
+    _defaults(inputs, RESIZE="shortest_edge", IMAGE_SIZE=1024, MIN_SCALE=0.1, MAX_SCALE=2.0)
+    # Turn by a random multiple of 90 degrees. RANDOM_FLIP may be "both", too.
+    _defaults(inputs, RANDOM_TURN=False)
+    # Largest sigma of a random blur, in pixels, and of random noise, in the image's unit.
+    _defaults(inputs, BLUR_SIGMA=0.0, NOISE_SIGMA=0.0)
+    # Elastic deformation (U-Net): sigma of the displacements in pixels, 0 = off, and the points
+    # of the coarse grid along each side.
+    _defaults(inputs, ELASTIC=CfgNode({"SIGMA": 0.0, "POINTS": 3}))
+    # U-Net's weight map, computed in the loader: w_c + W0 exp(-(d1 + d2)^2 / (2 SIGMA^2)).
+    # FOREGROUND: the classes whose connected components are cells; CLASS_WEIGHTS: w_c, empty = 1.
+    _defaults(
+        inputs,
+        BORDER_WEIGHTS=CfgNode(
+            {"ENABLED": False, "W0": 10.0, "SIGMA": 5.0, "FOREGROUND": [1], "CLASS_WEIGHTS": []}
+        ),
+    )
+    # Semantic label of panoptic samples: all things as class 0, stuff from 1 (Panoptic FPN).
+    _defaults(inputs, PANOPTIC_THINGS_AS_ONE=False)
 
 
 def _add_dataset_keys(datasets: CfgNode) -> None:

@@ -12,13 +12,21 @@ from detectron2.modeling import (
 from detectron2.projects.deeplab import build_resnet_deeplab_backbone
 from fvcore.common.registry import Registry
 
-from .data import MAPPER_REGISTRY, InstanceMapper, SemanticMapper, register_datasets
+from .data import (
+    MAPPER_REGISTRY,
+    InstanceMapper,
+    PanopticMapper,
+    SemanticMapper,
+    register_datasets,
+)
 from .evaluation.build import EVALUATOR_REGISTRY, build_instance, build_semantic
 from .modeling.backbones.timm import build_timm_backbone
+from .modeling.backbones.unet import build_unet_backbone
 from .modeling.backbones.vgg import build_vgg_backbone
-from .modeling.meta_arch.semantic import FCN, DeepLabV3Plus
+from .modeling.meta_arch.semantic import FCN, DeepLabV3Plus, UNet
 from .modeling.sem_seg_heads.deeplab_v3_plus import SemSegDeepLabV3PlusHead
 from .modeling.sem_seg_heads.fcn import SemSegFCNHead
+from .modeling.sem_seg_heads.unet import SemSegUNetHead
 
 
 def _register(registry: Registry, *objects: Any) -> None:
@@ -46,15 +54,15 @@ def register_all() -> None:
 
 
 def _register_modeling() -> None:
-    _register(META_ARCH_REGISTRY, DeepLabV3Plus, FCN)
-    _register(SEM_SEG_HEADS_REGISTRY, SemSegDeepLabV3PlusHead, SemSegFCNHead)
+    _register(META_ARCH_REGISTRY, DeepLabV3Plus, FCN, UNet)
+    _register(SEM_SEG_HEADS_REGISTRY, SemSegDeepLabV3PlusHead, SemSegFCNHead, SemSegUNetHead)
     # The dilated ResNets are the DeepLab project's own, which registers them when imported.
     _register(BACKBONE_REGISTRY, build_resnet_deeplab_backbone)
-    _register(BACKBONE_REGISTRY, build_timm_backbone, build_vgg_backbone)
+    _register(BACKBONE_REGISTRY, build_timm_backbone, build_unet_backbone, build_vgg_backbone)
 
 
 def _register_data() -> None:
-    _register(MAPPER_REGISTRY, SemanticMapper, InstanceMapper)
+    _register(MAPPER_REGISTRY, SemanticMapper, InstanceMapper, PanopticMapper)
     register_datasets()
 
 

@@ -69,21 +69,24 @@ def overlap(first: Tensor, second: Tensor, offset: int) -> tuple[Tensor, Tensor]
     return first[..., :height, :width], second[..., :height, :width]
 
 
-def mirror_pad(images: Tensor, before: int, after: int) -> Tensor:
-    """Extend (N, C, H, W) images on all sides by mirroring, the border pixel not repeated.
+def mirror_pad(images: Tensor, before: int, size: tuple[int, int]) -> Tensor:
+    """Extend (N, C, H, W) images by mirroring, the border pixel not repeated.
 
     Any width is possible: beyond the far border the image is mirrored again.
 
     Args:
         images: the images.
-        before: pixels at the top and left.
-        after: pixels at the bottom and right.
+        before: pixels added at the top and left.
+        size: (H', W') of the result; the rest is added at the bottom and right.
     """
-    rows, columns = (_mirrored(size, before, after).to(images.device) for size in images.shape[-2:])
+    rows, columns = (
+        _mirrored(old, before, new).to(images.device)
+        for old, new in zip(images.shape[-2:], size, strict=True)
+    )
     return images[..., rows, :][..., columns]
 
 
-def _mirrored(size: int, before: int, after: int) -> Tensor:
+def _mirrored(size: int, before: int, length: int) -> Tensor:
     period = max(2 * (size - 1), 1)
-    index = torch.arange(-before, size + after).remainder(period)
+    index = torch.arange(-before, length - before).remainder(period)
     return torch.where(index < size, index, period - index)

@@ -12,7 +12,8 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ...config import ConfigError
-from ..inference import WholeImage
+from ..feature_geometry import mirror_pad
+from ..inference import Strategy, WholeImage, build_inference
 
 
 class SemanticSystem(SemanticSegmentor):
@@ -34,7 +35,8 @@ class SemanticSystem(SemanticSegmentor):
         sem_seg_head: nn.Module,
         pixel_mean: list[float],
         pixel_std: list[float],
-        inference: WholeImage | None = None,
+        inference: Strategy | None = None,
+        mirror_border: bool = True,
     ) -> None:
         """Join the parts.
 
@@ -44,6 +46,9 @@ class SemanticSystem(SemanticSegmentor):
             pixel_mean: mean of each image channel, in the image's raw range.
             pixel_std: divisor of each image channel.
             inference: how an image is covered at inference; default: at once.
+            mirror_border: for heads that lose a border (U-Net without padding): mirror images in
+                training, so that every label counts; False trains on the part that the scores
+                cover. Inference always mirrors.
         """
         super().__init__(
             backbone=backbone,
@@ -52,6 +57,9 @@ class SemanticSystem(SemanticSegmentor):
             pixel_std=pixel_std,
         )
         self.cover = inference or WholeImage()
+        self.mirror_border = mirror_border
+        self.border: int = getattr(sem_seg_head, "border", 0)
+        self.alignment = max(shape.stride for shape in backbone.output_shape().values())
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -67,7 +75,11 @@ class SemanticSystem(SemanticSegmentor):
                 f"{' or '.join(cls.heads)}, not {head}. Set it, or choose the meta-architecture "
                 "that is named after the head."
             )
-        return super().from_config(cfg)
+        return {
+            **super().from_config(cfg),
+            "inference": build_inference(cfg),
+            "mirror_border": cfg.MODEL.SEM_SEG_HEAD.MIRROR_BORDER,
+        }
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Losses in training, predictions in inference.
@@ -86,22 +98,59 @@ class SemanticSystem(SemanticSegmentor):
         """
         images = [sample["image"].to(self.device) for sample in batched_inputs]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
-        batch = ImageList.from_tensors(images, self.backbone.size_divisibility)
         if self.training:
-            targets, weights = self._targets(batched_inputs, tuple(batch.tensor.shape[-2:]))
-            features = self.backbone(batch.tensor)
-            return self.sem_seg_head(features, targets, weights)[1]
-        logits = self.cover(self._logits, batch.tensor)
-        results = []
-        for scores, size, sample in zip(logits, batch.image_sizes, batched_inputs, strict=True):
+            return self._losses(images, batched_inputs)
+        results: list[dict[str, Tensor]] = []
+        for image, logits in zip(images, self._cover(images), strict=True):
+            sample = batched_inputs[len(results)]
+            size = (image.shape[-2], image.shape[-1])
             height, width = sample.get("height", size[0]), sample.get("width", size[1])
-            results.append({"sem_seg": sem_seg_postprocess(scores, size, height, width)})
+            results.append({"sem_seg": sem_seg_postprocess(logits, size, height, width)})
         return results
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def _losses(self, images: list[Tensor], samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        crop = self.border if not self.mirror_border else 0
+        # A network without padding takes particular sizes only: leave them as they come.
+        batch = ImageList.from_tensors(images, 0 if crop else self.backbone.size_divisibility)
+        size = (batch.tensor.shape[-2], batch.tensor.shape[-1])
+        targets, weights = self._targets(samples, size)
+        inputs = batch.tensor
+        if crop:
+            inner = (..., slice(crop, size[0] - crop), slice(crop, size[1] - crop))
+            targets, weights = targets[inner], weights[inner] if weights is not None else None
+        else:
+            inputs = self._extended(inputs)
+        return self.sem_seg_head(self.backbone(inputs), targets, weights)[1]
+
+    def _cover(self, images: list[Tensor]) -> list[Tensor]:
+        """Logits (K, H', W') of each image, which they cover."""
+        divisor = self.backbone.size_divisibility
+        if self.cover.batched:
+            return list(self.cover(self, ImageList.from_tensors(images, divisor).tensor))
+        return [self.cover(self, image[None])[0] for image in images]
+
+    def logits(self, images: Tensor) -> Tensor:
         """(N, C, H, W) normalised images to (N, K, H, W) logits."""
-        logits, _ = self.sem_seg_head(self.backbone(images))
-        return logits[..., : images.shape[-2], : images.shape[-1]]
+        height, width = images.shape[-2:]
+        padded = ImageList.from_tensors(list(images), self.backbone.size_divisibility).tensor
+        return self.inner_logits(self._extended(padded))[..., :height, :width]
+
+    def inner_logits(self, images: Tensor) -> Tensor:
+        """Logits of what backbone and head cover of (N, C, H, W) images by themselves."""
+        return self.sem_seg_head(self.backbone(images))[0]
+
+    def valid_size(self, size: int) -> int:
+        """The smallest height or width >= ``size`` that the backbone takes."""
+        own = getattr(self.backbone, "valid_size", None)
+        step = max(self.backbone.size_divisibility, 1)
+        return own(size) if own else -(-size // step) * step
+
+    def _extended(self, images: Tensor) -> Tensor:
+        """Images with a mirrored border, of a size that the backbone takes."""
+        if not self.border:
+            return images
+        height, width = (self.valid_size(n + 2 * self.border) for n in images.shape[-2:])
+        return mirror_pad(images, self.border, (height, width))
 
     def _targets(
         self, samples: list[dict[str, Any]], size: tuple[int, int]
@@ -160,3 +209,9 @@ class FCN(SemanticSystem):
     """FCN (Long et al. 2015): class scores at one to three strides, upsampled in network."""
 
     heads = ("SemSegFCNHead",)
+
+
+class UNet(SemanticSystem):
+    """U-Net (Ronneberger et al. 2015): contracting and expanding path with concatenated skips."""
+
+    heads = ("SemSegUNetHead",)

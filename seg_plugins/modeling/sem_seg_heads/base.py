@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -14,6 +15,13 @@ from ...config import ConfigError
 from ..losses import SemanticLoss
 
 
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager[None]:
+    """Turn autocast off for the device of ``x``."""
+    device = x.device.type
+    available = torch.amp.is_autocast_available(device)  # not on the meta device
+    return torch.autocast(device, enabled=False) if available else contextlib.nullcontext()
+
+
 class ScoreConv2d(nn.Conv2d):
     """A convolution to class scores that runs in float32 under every autocast.
 
@@ -23,7 +31,7 @@ class ScoreConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) of any float type to (N, K, H', W') float32."""
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             return super().forward(x.float())
 
 
@@ -32,8 +40,14 @@ class SemSegHead(nn.Module):
 
     ``forward(features, targets)`` returns ``(None, {"loss_sem_seg": scalar})`` in training and
     ``(logits, {})`` in inference. Logits are (N, K, H', W') at the input's stride, aligned with
-    its top-left corner, with H' >= H and W' >= W: callers cut the rest off.
+    its top-left corner, with H' >= H and W' >= W: callers cut the rest off. Only heads without
+    padding lose a ``border`` on each side; targets belong to what remains.
+
+    Attributes:
+        border: pixels of the input before the first score.
     """
+
+    border = 0
 
     def __init__(
         self,

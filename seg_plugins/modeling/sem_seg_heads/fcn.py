@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...config import ConfigError
 from ..feature_geometry import cell_offset, origin_of, overlap, transposed_origin
-from .base import ScoreConv2d, SemSegHead, select_features
+from .base import ScoreConv2d, SemSegHead, full_precision, select_features
 
 
 class BilinearUpsampling(nn.ConvTranspose2d):
@@ -37,7 +37,7 @@ class BilinearUpsampling(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Upsample in float32."""
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             return super().forward(x.float(), output_size)
 
 
