@@ -1,16 +1,22 @@
 """Datasets, mappers and augmentations."""
 
+from .border_weights import border_weights
 from .build import MAPPER_REGISTRY, build_mapper
+from .class_weights import class_weights
 from .datasets.catalogue import register_datasets
 from .errors import DatasetError
 from .instance_mapper import InstanceMapper
+from .panoptic_mapper import PanopticMapper
 from .semantic_mapper import SemanticMapper
 
 __all__ = [
     "MAPPER_REGISTRY",
     "DatasetError",
     "InstanceMapper",
+    "PanopticMapper",
     "SemanticMapper",
+    "border_weights",
     "build_mapper",
+    "class_weights",
     "register_datasets",
 ]

@@ -8,10 +8,18 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from fvcore.common.registry import Registry
 
-from .augmentations import Augmentation, Crop, Flip, ResizeShortestEdge
-from .photometric import ColorJitter, Photometric
+from .augmentations import Augmentation, Crop, Flip, Resize, ResizeShortestEdge, ScaleJitter, Turn
+from .elastic import ElasticDeformation
+from .photometric import Blur, ColorJitter, Noise, Photometric
 
-__all__ = ["MAPPER_REGISTRY", "build_augmentations", "build_mapper", "build_photometric"]
+__all__ = [
+    "MAPPER_REGISTRY",
+    "build_augmentations",
+    "build_border",
+    "build_elastic",
+    "build_mapper",
+    "build_photometric",
+]
 
 MAPPER_REGISTRY = Registry("MAPPER")
 MAPPER_REGISTRY.__doc__ = "Dataset mappers by name: called with a dict and a generator."
@@ -43,30 +51,78 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Any:
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> list[Augmentation]:
-    """Resize, crop and flips in this order; only the resize when testing."""
+    """Resize, crop, flips and turns in this order; only the resize when testing."""
     inputs = cfg.INPUT
     if not is_train:
         return [ResizeShortestEdge((inputs.MIN_SIZE_TEST,), inputs.MAX_SIZE_TEST)]
-    as_range = inputs.MIN_SIZE_TRAIN_SAMPLING == "range"
-    steps: list[Augmentation] = [
-        ResizeShortestEdge(tuple(inputs.MIN_SIZE_TRAIN), inputs.MAX_SIZE_TRAIN, as_range)
-    ]
+    steps = [_build_resize(inputs)]
     if inputs.CROP.ENABLED:
+        if inputs.CROP.TYPE not in ("absolute", "relative"):
+            raise ValueError(
+                f"INPUT.CROP.TYPE is {inputs.CROP.TYPE!r}; this package's mappers know "
+                "'absolute' (pixels) and 'relative' (fractions of the image)"
+            )
         steps.append(
             Crop(
                 tuple(inputs.CROP.SIZE),
                 relative=inputs.CROP.TYPE == "relative",
                 max_class_share=inputs.CROP.SINGLE_CATEGORY_MAX_AREA,
+                rare_class_chance=inputs.CROP.RARE_CLASS_CHANCE,
                 ignore_label=cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
             )
         )
-    if inputs.RANDOM_FLIP != "none":
-        steps.append(Flip(horizontal=inputs.RANDOM_FLIP == "horizontal"))
+    flips = {"none": (), "horizontal": (True,), "vertical": (False,), "both": (True, False)}
+    if inputs.RANDOM_FLIP not in flips:
+        raise ValueError(f"INPUT.RANDOM_FLIP is {inputs.RANDOM_FLIP!r}; one of {sorted(flips)}")
+    steps += [Flip(horizontal=horizontal) for horizontal in flips[inputs.RANDOM_FLIP]]
+    if inputs.RANDOM_TURN:
+        steps.append(Turn())
     return steps
 
 
+def _build_resize(inputs: CfgNode) -> Augmentation:
+    size = (inputs.IMAGE_SIZE, inputs.IMAGE_SIZE)
+    if inputs.RESIZE == "shortest_edge":
+        as_range = inputs.MIN_SIZE_TRAIN_SAMPLING == "range"
+        return ResizeShortestEdge(tuple(inputs.MIN_SIZE_TRAIN), inputs.MAX_SIZE_TRAIN, as_range)
+    if inputs.RESIZE == "scale_jitter":
+        return ScaleJitter(size, (inputs.MIN_SCALE, inputs.MAX_SCALE))
+    if inputs.RESIZE == "fixed":
+        return Resize(size)
+    raise ValueError(
+        f"INPUT.RESIZE is {inputs.RESIZE!r}; one of 'shortest_edge', 'scale_jitter', 'fixed'"
+    )
+
+
 def build_photometric(cfg: CfgNode, is_train: bool) -> list[Photometric]:
-    """Changes of colour, in training only."""
-    if is_train and cfg.INPUT.COLOR_AUG_SSD:
-        return [ColorJitter(image_format=cfg.INPUT.FORMAT)]
-    return []
+    """Changes of colour, blur and noise in this order, in training only."""
+    if not is_train:
+        return []
+    steps: list[Photometric] = []
+    if cfg.INPUT.COLOR_AUG_SSD:
+        steps.append(ColorJitter(image_format=cfg.INPUT.FORMAT))
+    if cfg.INPUT.BLUR_SIGMA > 0:
+        steps.append(Blur(cfg.INPUT.BLUR_SIGMA))
+    if cfg.INPUT.NOISE_SIGMA > 0:
+        steps.append(Noise(cfg.INPUT.NOISE_SIGMA))
+    return steps
+
+
+def build_elastic(cfg: CfgNode, is_train: bool) -> ElasticDeformation | None:
+    """The elastic deformation, in training and if it is on."""
+    if not is_train or cfg.INPUT.ELASTIC.SIGMA <= 0:
+        return None
+    return ElasticDeformation(cfg.INPUT.ELASTIC.SIGMA, cfg.INPUT.ELASTIC.POINTS)
+
+
+def build_border(cfg: CfgNode, is_train: bool) -> dict[str, Any] | None:
+    """Arguments of `border_weights`, in training and if they are on."""
+    node = cfg.INPUT.BORDER_WEIGHTS
+    if not is_train or not node.ENABLED:
+        return None
+    return {
+        "foreground": tuple(node.FOREGROUND),
+        "w0": node.W0,
+        "sigma": node.SIGMA,
+        "class_weights": tuple(node.CLASS_WEIGHTS),
+    }

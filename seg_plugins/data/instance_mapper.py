@@ -14,7 +14,13 @@ from .augmentations import Augmentation, Content
 from .build import build_augmentations, build_photometric
 from .errors import DatasetError
 from .geometry import Geometry
-from .instance_masks import clipped_bounds, move_polygons, polygons_to_mask, rle_to_mask
+from .instance_masks import (
+    clipped_bounds,
+    mask_bounds,
+    move_polygons,
+    polygons_to_mask,
+    rle_to_mask,
+)
 from .photometric import Photometric
 from .sample import generator, image_to_tensor, read_sample_image
 
@@ -156,8 +162,7 @@ class InstanceMapper:
             if self.mask_format == "polygon" or bounds is None:
                 return polygons, bounds
             mask = np.zeros((height, width), bool)
-            polygons_to_mask(polygons, mask)
-            return mask, bounds if mask.any() else None
+            return mask, polygons_to_mask(polygons, mask)
         if not isinstance(segmentation, dict):
             raise DatasetError("an annotation has no segmentation; set MODEL.MASK_ON False")
         if self.mask_format == "polygon":
@@ -168,12 +173,3 @@ class InstanceMapper:
         mask = np.zeros((height, width), bool)
         rle_to_mask(segmentation, geometry, mask)
         return mask, mask_bounds(mask)
-
-
-def mask_bounds(mask: np.ndarray) -> tuple[float, float, float, float] | None:
-    """x0, y0, x1, y1 of the set pixels, at pixel edges; None for an empty mask."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    if not len(rows):
-        return None
-    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)

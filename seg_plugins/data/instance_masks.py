@@ -9,7 +9,7 @@ import pycocotools.mask as coco_mask
 
 from .geometry import Geometry
 
-__all__ = ["clipped_bounds", "move_polygons", "polygons_to_mask", "rle_to_mask"]
+__all__ = ["clipped_bounds", "mask_bounds", "move_polygons", "polygons_to_mask", "rle_to_mask"]
 
 
 def move_polygons(polygons: list[list[float]], geometry: Geometry) -> list[np.ndarray]:
@@ -20,13 +20,20 @@ def move_polygons(polygons: list[list[float]], geometry: Geometry) -> list[np.nd
     ]
 
 
-def polygons_to_mask(polygons: list[np.ndarray], out: np.ndarray) -> None:
-    """Rasterise flat polygons as the COCO API does, into `out`, (H, W) bool, all False."""
+def polygons_to_mask(
+    polygons: list[np.ndarray], out: np.ndarray
+) -> tuple[float, float, float, float] | None:
+    """Rasterise flat polygons as the COCO API does, into `out`, (H, W) bool, all False.
+
+    Returns:
+        x0, y0, x1, y1 of the set pixels; None where no pixel is set.
+    """
     height, width = out.shape
     rle = coco_mask.merge(coco_mask.frPyObjects([p.tolist() for p in polygons], height, width))
     x, y, w, h = (int(v) for v in coco_mask.toBbox(rle))
     # The decoded mask is stored by columns: copying its box alone avoids most of the scatter.
     out[y : y + h, x : x + w] = coco_mask.decode(rle)[y : y + h, x : x + w]
+    return (x, y, x + w, y + h) if w and h else None
 
 
 def rle_to_mask(rle: dict[str, Any], geometry: Geometry, out: np.ndarray) -> None:
@@ -68,6 +75,15 @@ def clipped_bounds(
         return None
     (x0, y0), (x1, y1) = found.min(axis=0), found.max(axis=0)
     return (float(x0), float(y0), float(x1), float(y1)) if x1 > x0 and y1 > y0 else None
+
+
+def mask_bounds(mask: np.ndarray) -> tuple[float, float, float, float] | None:
+    """x0, y0, x1, y1 of the set pixels, at pixel edges; None for an empty mask."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return None
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def _clip_segments(start: np.ndarray, end: np.ndarray, limits: np.ndarray) -> np.ndarray:

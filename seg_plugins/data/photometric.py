@@ -8,7 +8,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-__all__ = ["ColorJitter", "Photometric"]
+__all__ = ["Blur", "ColorJitter", "Noise", "Photometric"]
 
 
 class Photometric(Protocol):
@@ -76,3 +76,43 @@ def _map_levels(image: np.ndarray, levels: np.ndarray) -> np.ndarray:
     table = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
     # OpenCV drops a last axis of length 1.
     return cv2.LUT(np.ascontiguousarray(image), table).reshape(image.shape)
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Gaussian blur of a random strength, for every other image.
+
+    Attributes:
+        max_sigma: largest standard deviation, in pixels.
+    """
+
+    max_sigma: float
+
+    def __call__(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+        """Blur, or not; any depth and number of channels."""
+        on, sigma = rng.random() < 0.5, rng.uniform(0.1, max(self.max_sigma, 0.1))
+        if not on:
+            return image
+        return cv2.GaussianBlur(np.ascontiguousarray(image), (0, 0), sigma).reshape(image.shape)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Gaussian noise of a random strength, for every other image.
+
+    Attributes:
+        max_sigma: largest standard deviation, in the unit of the pixel values.
+    """
+
+    max_sigma: float
+
+    def __call__(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+        """Add noise, or not; integer images are rounded and clipped to their range."""
+        on, sigma = rng.random() < 0.5, rng.uniform(0, self.max_sigma)
+        if not on:
+            return image
+        noisy = image + rng.standard_normal(image.shape, dtype=np.float32) * np.float32(sigma)
+        if np.issubdtype(image.dtype, np.integer):
+            limits = np.iinfo(image.dtype)
+            noisy = np.clip(np.rint(noisy), limits.min, limits.max)
+        return noisy.astype(image.dtype)

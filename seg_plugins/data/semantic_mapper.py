@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ import torch
 from detectron2.config import CfgNode, configurable
 
 from .augmentations import Augmentation, Content
-from .build import build_augmentations, build_photometric
+from .border_weights import border_weights
+from .build import build_augmentations, build_border, build_elastic, build_photometric
+from .elastic import ElasticDeformation
 from .geometry import Geometry
 from .label_encoding import LabelEncoding
 from .photometric import Photometric
@@ -29,6 +31,8 @@ class SemanticMapper:
         augmentations: geometry, in order.
         photometric: changes of colour, in order, after the geometry.
         image_format: "RGB", "BGR", "L", or "raw" for the stored channels and depth.
+        elastic: deformation after the other geometry.
+        border: arguments of `border_weights`; None computes no weights.
     """
 
     @configurable
@@ -39,11 +43,15 @@ class SemanticMapper:
         augmentations: Sequence[Augmentation] = (),
         photometric: Sequence[Photometric] = (),
         image_format: str = "BGR",
+        elastic: ElasticDeformation | None = None,
+        border: Mapping[str, Any] | None = None,
     ) -> None:
         self.is_train = is_train
         self.augmentations = tuple(augmentations)
         self.photometric = tuple(photometric)
         self.image_format = image_format
+        self.elastic = elastic
+        self.border = border
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -53,6 +61,8 @@ class SemanticMapper:
             "augmentations": build_augmentations(cfg, is_train),
             "photometric": build_photometric(cfg, is_train),
             "image_format": cfg.INPUT.FORMAT,
+            "elastic": build_elastic(cfg, is_train),
+            "border": build_border(cfg, is_train),
         }
 
     def __call__(
@@ -67,7 +77,7 @@ class SemanticMapper:
 
         Returns:
             The dict with ``image`` (C, H, W), values as stored, and, in training, ``sem_seg``
-            (H, W) int64.
+            (H, W) int64 and, if asked for, ``sem_seg_weights`` (H, W) float32.
 
         Raises:
             DatasetError: an unreadable file, or image and label of different sizes.
@@ -84,10 +94,18 @@ class SemanticMapper:
         for augmentation in self.augmentations:
             geometry = augmentation(rng, geometry, Content(label))
         image = geometry.apply_image(image)
+        if label is not None:
+            label = geometry.apply_label(label)
+        if self.elastic is not None:
+            moves = self.elastic.draw(rng, *image.shape[:2])
+            image = self.elastic.apply_image(image, moves)
+            if label is not None:
+                label = self.elastic.apply_label(label, moves)
         for change in self.photometric:
             image = change(rng, image)
         sample["image"] = image_to_tensor(image)
         if label is not None:
-            label = geometry.apply_label(label)
+            if self.border is not None:
+                sample["sem_seg_weights"] = torch.from_numpy(border_weights(label, **self.border))
             sample["sem_seg"] = torch.from_numpy(label.astype(np.int64))
         return sample

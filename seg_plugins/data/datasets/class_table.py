@@ -42,12 +42,14 @@ class ClassTable:
         ignore_label: the id of pixels without a class.
         source: where ids, names and colours are published.
         verified: whether they were compared with that source.
+        published_weights: loss weights released with the dataset, by class id.
     """
 
     classes: tuple[DatasetClass, ...]
     ignore_label: int = 255
     source: str = ""
     verified: bool = False
+    published_weights: tuple[float, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -107,6 +109,7 @@ def parse_class_table(content: dict[str, Any], name: str) -> ClassTable:
         content.get("ignore_label", 255),
         content.get("source", ""),
         content.get("verified", False),
+        tuple(content.get("published_weights", ())),
     )
 
 

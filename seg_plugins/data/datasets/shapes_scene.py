@@ -26,9 +26,9 @@ _PLAIN = (_CROSS, _RING, _LINE)
 
 # A later thing may cover at most this share of an earlier one.
 _MAX_HIDDEN = 0.5
-_MIN_COLOUR_DISTANCE = 70.0
+_MIN_COLOUR_DISTANCE = 50.0
 # Grey levels between the two shades of a surface, for patterns and for plain surfaces.
-_CONTRAST = (45.0, 65.0)
+_CONTRAST = (70.0, 90.0)
 _FAINT_CONTRAST = (0.0, 15.0)
 _SMUDGE = -1  # id of the smudge in the segment map while a scene is built
 
@@ -231,7 +231,7 @@ def _draw_palette(rng: np.random.Generator, count: int) -> np.ndarray:
     colours: list[np.ndarray] = []
     for _ in range(count):
         for _ in range(20):
-            colour = 40 + 175 * rng.random(3)
+            colour = 65 + 125 * rng.random(3)
             if all(np.linalg.norm(colour - other) >= _MIN_COLOUR_DISTANCE for other in colours):
                 break
         colours.append(colour)

@@ -22,10 +22,10 @@ from pycocotools.coco import COCO
 # SHA-256 over the decoded pixels of all PNGs of a kind in the order of their names, and over the
 # annotation files without white space: a change of any of them is a new version of the dataset.
 FROZEN = {
-    "images": "1299a83401be4d09fbd688cf54ba9e2855c48794784a314dc5e9437b037b15bd",
+    "images": "0b4b0e6c48d139c731ad916e8d740ea0d8d3a9a7d657f00638053005919a3ae2",
     "labels": "0ac970d818ac041956615eda8b6bc5adbc4ae76ad2fd76cc76c2293ead0eccc5",
     "panoptic": "e137ecdf9678e1fbcf9ba5401bb78e9313dcd9f00969909b666b7da003a71fc0",
-    "annotations": "7598577112fa06e482da648d6884ae5b51dfbcda2a2d5e59a3f20ea745004053",
+    "annotations": "10153ec09e1f7c3d5e55acf6a711bbc441ae37d17cdd970b5e6406b4e366f511",
 }
 
 

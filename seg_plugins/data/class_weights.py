@@ -1,0 +1,151 @@
+"""Class frequencies of a dataset, and the loss weights that follow from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from .augmentations import class_counts
+from .datasets.class_table import load_class_table
+from .datasets.root import user_cache_dir
+from .errors import DatasetError
+from .label_encoding import LabelEncoding
+
+__all__ = ["SCHEMES", "class_weights", "count_pixels"]
+
+SCHEMES = ("median_frequency", "inverse", "published")
+
+
+def class_weights(dataset_name: str, scheme: str) -> list[float]:
+    """Loss weights of a semantic dataset's classes.
+
+    Args:
+        dataset_name: a registered dataset with semantic labels.
+        scheme: "median_frequency" (Eigen and Fergus 2015; SegNet): the median of the classes'
+            frequencies over the class's own, where a class's frequency is its share of the
+            pixels of the images that show it. Pixels without a class count among the pixels of
+            an image, and as one more class for the median, as in SegNet's released list.
+            "inverse": the mean number of pixels of a class over the class's own.
+            "published": the list that the dataset's authors released, if its class table has
+            one. CamVid's comes within 12% of "median_frequency" on the training set but for
+            SignSymbol: 9.64 released, about 3.85 counted.
+
+    Returns:
+        One weight per class; 1.0 for a class that never occurs.
+
+    Raises:
+        ValueError: an unknown scheme, or no published weights.
+        DatasetError: a label that cannot be read or holds an id outside the classes.
+    """
+    if scheme == "published":
+        return _published(dataset_name)
+    if scheme not in SCHEMES:
+        raise ValueError(f"unknown class weights '{scheme}'; known are {', '.join(SCHEMES)}")
+    pixels, shown_in = count_pixels(dataset_name)
+    classes = len(MetadataCatalog.get(dataset_name).stuff_classes)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if scheme == "median_frequency":
+            frequency = pixels / shown_in
+            weights = np.median(frequency[pixels > 0]) / frequency
+        else:
+            counted = pixels[:classes]
+            weights = counted[counted > 0].mean() / pixels
+    return [float(w) if np.isfinite(w) else 1.0 for w in weights[:classes]]
+
+
+def count_pixels(dataset_name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Count the pixels of each class; the result is kept in the user's cache folder.
+
+    Returns:
+        Two arrays of K + 1 int64, for K classes and the pixels without a class: the pixels of
+        the class, and all pixels of the images that show it.
+
+    Raises:
+        DatasetError: no semantic labels, an unreadable one, or an id outside the classes.
+    """
+    records = DatasetCatalog.get(dataset_name)
+    metadata = MetadataCatalog.get(dataset_name)
+    classes = len(metadata.get("stuff_classes", ()))
+    if not records or "sem_seg_file_name" not in records[0] or not classes:
+        raise DatasetError(f"dataset '{dataset_name}' has no semantic labels to count")
+    ignore_label = metadata.get("ignore_label", 255)
+    cache = _cache_file(dataset_name, records, classes, ignore_label)
+    if cache.is_file():
+        content = json.loads(cache.read_text())
+        return np.array(content["pixels"]), np.array(content["shown_in"])
+    logging.getLogger(__name__).info(
+        "Counting the classes of %d labels of %s", len(records), dataset_name
+    )
+
+    def count(record: dict[str, Any]) -> np.ndarray:
+        encoding = record.get("sem_seg_encoding") or LabelEncoding()
+        counts = class_counts(encoding(record["sem_seg_file_name"]))
+        result = np.zeros(classes + 1, np.int64)
+        known = min(classes, len(counts))
+        result[:known] = counts[:known]
+        if ignore_label < len(counts):
+            result[classes] = counts[ignore_label]
+        if result.sum() != counts.sum():
+            wrong = [i for i in np.flatnonzero(counts) if i >= classes and i != ignore_label]
+            raise DatasetError(
+                f"{record['sem_seg_file_name']}: label value {wrong[0]} is none of the {classes} "
+                f"classes of '{dataset_name}' nor its ignore label {ignore_label}"
+            )
+        return result
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        images = np.array(list(pool.map(count, records)))
+    pixels = images.sum(axis=0)
+    shown_in = ((images > 0) * images.sum(axis=1, keepdims=True)).sum(axis=0)
+    _write(cache, {"pixels": pixels.tolist(), "shown_in": shown_in.tolist()})
+    return pixels, shown_in
+
+
+def _cache_file(
+    dataset_name: str, records: list[dict[str, Any]], classes: int, ignore_label: int
+) -> Path:
+    """A file name that changes with any label file."""
+    digest = hashlib.sha256(f"1 {classes} {ignore_label}".encode())
+    for record in records:
+        name = record["sem_seg_file_name"]
+        try:
+            stat = os.stat(name)
+        except OSError as error:
+            raise DatasetError(f"{name}: {error.strerror}") from None
+        known = f"{name} {stat.st_size} {stat.st_mtime_ns} {record.get('sem_seg_encoding')}"
+        digest.update(known.encode())
+    safe = "".join(c if c.isalnum() else "_" for c in dataset_name)[:80]
+    return user_cache_dir() / "class_frequencies" / f"{safe}-{digest.hexdigest()[:16]}.json"
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Write atomically; a cache that cannot be written is no error."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            json.dump(content, file)
+        os.replace(file.name, path)
+    except OSError as error:
+        logging.getLogger(__name__).info("Class counts are not cached: %s", error)
+
+
+def _published(dataset_name: str) -> list[float]:
+    for table in (dataset_name.rsplit("_", 1)[0], dataset_name):
+        try:
+            weights = load_class_table(table).published_weights
+        except DatasetError:
+            continue
+        if weights:
+            return list(weights)
+    raise ValueError(
+        f"no published class weights are known for '{dataset_name}'; use 'median_frequency'"
+    )
