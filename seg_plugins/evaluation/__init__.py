@@ -2,12 +2,14 @@
 
 from .build import EVALUATOR_REGISTRY, build_evaluator
 from .errors import EvaluationError
+from .instance import InstanceEvaluator
 from .results import format_results
 from .semantic import SemanticEvaluator
 
 __all__ = [
     "EVALUATOR_REGISTRY",
     "EvaluationError",
+    "InstanceEvaluator",
     "SemanticEvaluator",
     "build_evaluator",
     "format_results",

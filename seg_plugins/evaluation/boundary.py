@@ -7,6 +7,7 @@ class and an ignored region is unknown, and what is predicted inside one is not 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from seg_plugins.ops.segmentation_metrics import label_confusion
 
@@ -94,7 +95,7 @@ class BoundaryMeasures:
         iou = divide(shared, np.where(truth > 0, union, 0))
         f1_sums = np.array([total / SCALE for total in self.f1_sums], float)
         f1 = divide(f1_sums, self.f1_images)
-        scores = {
+        scores: dict[str, Any] = {
             "mBoundaryIoU": divide(np.nansum(iou), np.count_nonzero(union)),
             "mBoundaryF1": divide(np.nansum(f1), np.count_nonzero(self.f1_images)),
         }

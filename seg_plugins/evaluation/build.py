@@ -7,9 +7,10 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
 from .errors import EvaluationError
+from .instance import InstanceEvaluator
 from .semantic import SemanticEvaluator
 
 EvaluatorBuilder = Callable[[CfgNode, str, "Path | None"], DatasetEvaluator]
@@ -87,5 +88,4 @@ def build_semantic(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> 
 
 def build_instance(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> DatasetEvaluator:
     """``coco``: boxes and masks."""
-    # The fast form needs Detectron2's compiled extension.
-    return COCOEvaluator(dataset_name, output_dir=output_dir, use_fast_impl=False)
+    return InstanceEvaluator(dataset_name, output_dir)

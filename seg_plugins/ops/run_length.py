@@ -82,6 +82,11 @@ class RunLengthMasks:
         chosen = np.arange(len(self))[_as_index(index)].reshape(-1)
         return self.from_strings([self.string(i) for i in chosen], self.height, self.width)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image."""
+        return self.height, self.width
+
     def string(self, index: int) -> bytes:
         """The compressed counts of one mask."""
         return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()

@@ -1,0 +1,338 @@
+"""Instance segmentation and detection: COCO's average precision, matched while images come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seg_plugins.ops.instance_matching import match_instances
+from seg_plugins.ops.run_length import RunLengthMasks, mask_boundaries, mask_iou
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+
+from .average_precision import (
+    AREA_SUFFIXES,
+    FLAG_BYTES,
+    IOU_THRESHOLDS,
+    RECALL_STEPS,
+    PrecisionRecall,
+    pack_flags,
+)
+from .coco_truth import CocoTruth, ImageTruth, outside_area_ranges
+from .errors import EvaluationError
+from .streaming import StreamingEvaluator
+
+TASKS = ("bbox", "segm", "boundary")
+
+
+class InstanceEvaluator(StreamingEvaluator):
+    """COCO's twelve numbers for boxes and masks, per class and per size, and Boundary AP.
+
+    Scores ``output["instances"]``, Detectron2's Instances in the original image's pixels:
+    ``pred_boxes``, ``scores``, ``pred_classes`` (contiguous) and, for masks, ``pred_masks``: an
+    (N, H, W) bool or uint8 tensor, a :class:`~seg_plugins.ops.run_length.RunLengthMasks` or a
+    list of COCO RLE dicts.
+
+    Each image is matched when it comes; what stays is a record of under 64 bytes per detection.
+    The numbers equal pycocotools', except that an annotation whose id is 0 counts like any other
+    (pycocotools takes it for "unmatched"), and that they are 0, not NaN, when nothing at all was
+    predicted.
+
+    Args:
+        dataset_name: dataset in COCO's format (``json_file``) or Detectron2's.
+        output_dir: folder for ``instances_results.json`` and ``<task>_curves.npz``; None writes
+            nothing.
+        max_dets_per_image: detections per image and category that count, as in COCO.
+        boundary: score Boundary AP as well (Cheng et al., Boundary IoU, 2021): overlap is the
+            smaller of mask IoU and the IoU of the masks' boundary bands.
+        dilation_ratio: width of the boundary band as a share of the image diagonal.
+        save_predictions: write ``coco_instances_results.json`` to `output_dir`, streamed.
+        distributed: gather over all processes.
+        allow_missing: score although some images never came; their truth counts as missed.
+    """
+
+    task = "instances"
+    image_key = "image_id"
+    output_key = "instances"
+
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | Path | None = None,
+        *,
+        max_dets_per_image: int = 100,
+        boundary: bool = False,
+        dilation_ratio: float = 0.02,
+        save_predictions: bool = False,
+        distributed: bool = True,
+        allow_missing: bool = False,
+    ) -> None:
+        self._truth = CocoTruth.of_dataset(dataset_name)
+        if not (self._truth.has_annotations or save_predictions):
+            raise EvaluationError(
+                f"{self._truth.source} has no annotations to score against; pass "
+                f"save_predictions=True to write predictions alone."
+            )
+        self._limits = sorted({1, min(10, max_dets_per_image), max_dets_per_image})
+        self._dilation_ratio = dilation_ratio
+        self._record = np.dtype(
+            [("score", "f8"), ("position", "u4"), ("category", "u2"), ("rank", "u2")]
+            + [
+                (f"{task}_{kind}", "u1", FLAG_BYTES)
+                for task in (TASKS if boundary else TASKS[:2])
+                for kind in ("hit", "miss")
+            ]
+        )
+        self._boundary = boundary
+        self._category_of_class, self.class_names = self._classes(dataset_name)
+        super().__init__(
+            dataset_name,
+            output_dir,
+            image_keys=self._truth.image_ids,
+            predictions_file="coco_instances_results.json" if save_predictions else None,
+            distributed=distributed,
+            allow_missing=allow_missing,
+        )
+
+    def reset(self) -> None:
+        """Forget everything seen; called before each round of evaluation."""
+        super().reset()
+        self._records = bytearray()
+        self._with_masks = False
+        self.curves: dict[str, PrecisionRecall] = {}
+
+    # --------------------------------------------------------------------------- one image
+
+    def score_image(self, position: int, given: Mapping, output: Mapping) -> None:
+        """Match the detections of one image and keep a record of each."""
+        instances = output["instances"]
+        truth = self._truth.image(self._truth.image_ids[position])
+        scores = np.asarray(instances.scores.cpu().numpy(), np.float64)
+        categories = self._categories(instances.pred_classes.cpu().numpy())
+        if np.isnan(scores).any():
+            raise EvaluationError("a detection has the score NaN.")
+        boxes = _boxes_xywh(instances.pred_boxes.tensor)
+        if self.predictions:
+            masks = self._masks(instances, slice(None), truth)
+            self.predictions.write(self._coco_records(given, boxes, scores, categories, masks))
+        if not self._truth.has_annotations:
+            return
+        # By category, best first; ties keep the model's order.
+        order = np.lexsort((-scores, categories))
+        first_of_category = np.searchsorted(categories[order], categories[order])
+        ranks = np.arange(len(order)) - first_of_category
+        order, ranks = order[ranks < self._limits[-1]], ranks[ranks < self._limits[-1]]
+        records = np.zeros(len(order), self._record)
+        records["score"] = scores[order]
+        records["position"] = position
+        records["category"] = categories[order]
+        records["rank"] = ranks
+        box_areas = boxes[order, 2] * boxes[order, 3]
+        box_overlaps = box_iou(boxes[order], truth, categories[order])
+        self._match("bbox", records, box_overlaps, box_areas, truth)
+        if len(order) and self._truth.has_masks and instances.has("pred_masks"):
+            self._match_masks(records, self._masks(instances, order, truth), truth)
+            self._with_masks = True
+        elif len(order) and self._with_masks:
+            raise EvaluationError("detections without pred_masks, while other images had them.")
+        self._records += records.tobytes()
+
+    def _match_masks(
+        self, records: np.ndarray, masks: RunLengthMasks | None, truth: ImageTruth
+    ) -> None:
+        if masks is None:
+            return
+        true_masks = truth.masks()
+        groups: dict[str, np.ndarray] = {
+            "detection_groups": records["category"].astype(np.int64),
+            "truth_groups": truth.categories,
+            "crowd": truth.crowd,
+        }
+        overlaps, areas, _ = mask_iou(masks, true_masks, **groups)
+        self._match("segm", records, overlaps, areas, truth)
+        if self._boundary:
+            diagonal = np.hypot(truth.height, truth.width)
+            width = max(1, round(self._dilation_ratio * diagonal))
+            found_bands, true_bands = (mask_boundaries(m, width) for m in (masks, true_masks))
+            band_overlaps, _, _ = mask_iou(found_bands, true_bands, **groups)
+            self._match("boundary", records, np.minimum(overlaps, band_overlaps), areas, truth)
+
+    def _match(
+        self,
+        task: str,
+        records: np.ndarray,
+        overlaps: np.ndarray,
+        areas: np.ndarray,
+        truth: ImageTruth,
+    ) -> None:
+        matched, ignored = match_instances(
+            overlaps,
+            detection_groups=records["category"].astype(np.int64),
+            truth_groups=truth.categories,
+            crowd=truth.crowd,
+            truth_ignored=truth.ignored,
+            thresholds=IOU_THRESHOLDS,
+        )
+        # A detection that found nothing and has not the asked-for size does not count either.
+        other_size = outside_area_ranges(areas)[:, None]
+        records[f"{task}_hit"] = pack_flags(matched & ~ignored)
+        records[f"{task}_miss"] = pack_flags(~matched & ~other_size)
+
+    def _classes(self, dataset_name: str) -> tuple[dict[int, int], list[str]]:
+        """Category index by the model's class, and the names in the order of categories."""
+        metadata = MetadataCatalog.get(dataset_name)
+        category_ids = self._truth.category_ids
+        index = {category: i for i, category in enumerate(category_ids)}
+        mapping = metadata.get("thing_dataset_id_to_contiguous_id", None)
+        if mapping is None:
+            mapping = {category: category for category in category_ids}
+        lacking = sorted(set(mapping) - set(category_ids))
+        if lacking:
+            raise EvaluationError(
+                f"{self._truth.source} lacks the categories {lacking} of '{dataset_name}'."
+            )
+        of_class = {contiguous: index[category] for category, contiguous in mapping.items()}
+        names = [str(category) for category in category_ids]
+        for contiguous, name in enumerate(metadata.get("thing_classes", ())):
+            if contiguous in of_class:
+                names[of_class[contiguous]] = name
+        return of_class, names
+
+    def _categories(self, classes: np.ndarray) -> np.ndarray:
+        unknown = [int(c) for c in np.unique(classes) if int(c) not in self._category_of_class]
+        if unknown:
+            raise EvaluationError(
+                f"predicted class {unknown[0]} is none of the {len(self._category_of_class)} of "
+                f"'{self.dataset_name}'."
+            )
+        return np.array([self._category_of_class[int(c)] for c in classes], np.int64)
+
+    def _masks(self, instances: Any, chosen: Any, truth: ImageTruth) -> RunLengthMasks | None:
+        """The chosen detections' masks, encoded; None where the model gives none."""
+        if not instances.has("pred_masks"):
+            return None
+        masks = instances.pred_masks
+        if not isinstance(masks, torch.Tensor | RunLengthMasks):
+            masks = RunLengthMasks.from_coco(masks, truth.height, truth.width)
+        size = tuple(masks.shape[-2:]) if isinstance(masks, torch.Tensor) else masks.size
+        if size != (truth.height, truth.width):
+            raise EvaluationError(
+                f"masks are {size[0]}x{size[1]}, the image is {truth.height}x{truth.width} "
+                f"(height x width); predict at the size of the original image."
+            )
+        if isinstance(masks, RunLengthMasks):
+            return masks[chosen]
+        index = chosen if isinstance(chosen, slice) else torch.from_numpy(chosen)
+        return RunLengthMasks.from_bitmasks(masks[index])
+
+    def _coco_records(
+        self,
+        given: Mapping,
+        boxes: np.ndarray,
+        scores: np.ndarray,
+        categories: np.ndarray,
+        masks: RunLengthMasks | None,
+    ) -> Iterator[dict[str, Any]]:
+        rles = masks.to_coco() if masks is not None else None
+        for i, (box, score, category) in enumerate(zip(boxes, scores, categories, strict=True)):
+            record = {
+                "image_id": given["image_id"],
+                "category_id": self._truth.category_ids[category],
+                "bbox": box.tolist(),
+                "score": float(score),
+            }
+            if rles is not None:
+                record["segmentation"] = rles[i]
+            yield record
+
+    # ----------------------------------------------------------------------------- results
+
+    def local_state(self) -> Any:
+        """The records of this process."""
+        return bytes(self._records), self._with_masks
+
+    def summarize(self, states: Sequence[Any]) -> dict[str, dict[str, float]]:
+        """Average precision over all processes' records."""
+        if not self._truth.has_annotations:
+            return {}
+        records = np.concatenate([np.frombuffer(part, self._record) for part, _ in states])
+        # COCO breaks ties of the score by image.
+        records = records[np.argsort(records["position"], kind="stable")]
+        tasks = ["bbox"]
+        if self._truth.has_masks and any(with_masks for _, with_masks in states):
+            tasks += ["segm", "boundary"] if self._boundary else ["segm"]
+        results = {}
+        for task in tasks:
+            self.curves[task] = PrecisionRecall(
+                categories=records["category"].astype(np.int64),
+                scores=records["score"],
+                ranks=records["rank"],
+                hits=records[f"{task}_hit"],
+                misses=records[f"{task}_miss"],
+                positives=self._truth.positives,
+                limits=self._limits,
+            )
+            results[task] = self._scores(self.curves[task])
+            self._write_curves(task)
+        return results
+
+    def _scores(self, curves: PrecisionRecall) -> dict[str, float]:
+        scores = curves.summary()
+        for k, name in enumerate(self.class_names):
+            scores[f"AP-{name}"] = curves.average_precision(category=k)
+        return {key: 100 * value for key, value in scores.items()}
+
+    def extra_json(self) -> dict[str, Any]:
+        """AP of each class by size, for each task."""
+        return {
+            "by_class_and_size": {
+                task: {
+                    name: {
+                        f"AP{suffix}": 100 * curves.average_precision(area=area, category=k)
+                        for area, suffix in enumerate(AREA_SUFFIXES)
+                    }
+                    for k, name in enumerate(self.class_names)
+                }
+                for task, curves in self.curves.items()
+            }
+        }
+
+    def _write_curves(self, task: str) -> None:
+        if self.output_dir is None:
+            return
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            self.output_dir / f"{task}_curves.npz",
+            precision=self.curves[task].precision,
+            recall=self.curves[task].recall,
+            iou_thresholds=IOU_THRESHOLDS,
+            recall_steps=RECALL_STEPS,
+            classes=np.array(self.class_names),
+        )
+
+
+def _boxes_xywh(boxes: torch.Tensor) -> np.ndarray:
+    """(N, 4) corners to float64 x, y, width, height; subtracted in the model's own precision."""
+    boxes = boxes.detach().cpu()
+    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).double().numpy()
+
+
+def box_iou(boxes: np.ndarray, truth: ImageTruth, categories: np.ndarray) -> np.ndarray:
+    """(D, G) float64 overlaps of boxes of the same category; with a crowd over the box alone.
+
+    Args:
+        boxes: (D, 4) x, y, width, height.
+        truth: G annotations.
+        categories: (D,) category of each box.
+    """
+    one, two = boxes[:, None], truth.boxes[None]
+    corner = np.maximum(one[..., :2], two[..., :2])
+    sides = np.minimum(one[..., 2:] + one[..., :2], two[..., 2:] + two[..., :2]) - corner
+    shared = sides[..., 0] * sides[..., 1]
+    areas, true_areas = one[..., 2] * one[..., 3], two[..., 2] * two[..., 3]
+    joint = np.where(truth.crowd, areas, areas + true_areas - shared)
+    touch = (sides > 0).all(axis=-1) & (categories[:, None] == truth.categories)
+    return np.divide(shared, joint, out=np.zeros_like(shared), where=touch)

@@ -1,0 +1,213 @@
+"""InstanceEvaluator against pycocotools, on everything that is awkward about COCO."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+
+from seg_plugins.evaluation import EvaluationError, InstanceEvaluator
+from seg_plugins.evaluation.average_precision import pack_flags, unpack_flags
+from seg_plugins.ops.run_length import RunLengthMasks
+
+import numpy as np
+import pytest
+import torch
+from coco_samples import as_coco_results, as_instances, make_coco, write_coco
+from detectron2.data import MetadataCatalog
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
+RECALLS = ["AR@1", "AR@10", "AR@100", "ARs@100", "ARm@100", "ARl@100"]
+
+
+@pytest.fixture
+def coco_dataset(tmp_path):
+    """Registers a COCO dict as metadata; gives the dataset's name."""
+    names = []
+
+    def register(content, mapped=True):
+        name = f"instance_test_{tmp_path.name}_{len(names)}"
+        ids = [category["id"] for category in content["categories"]]
+        metadata = {"json_file": write_coco(content, tmp_path / f"{name}.json")}
+        if mapped:
+            metadata["thing_dataset_id_to_contiguous_id"] = {c: i for i, c in enumerate(ids)}
+            metadata["thing_classes"] = [category["name"] for category in content["categories"]]
+        MetadataCatalog.get(name).set(evaluator_type="coco", **metadata)
+        names.append(name)
+        return name
+
+    yield register
+    for name in names:
+        MetadataCatalog.remove(name)
+
+
+def run(evaluator, content, predictions, masks="bitmasks"):
+    evaluator.reset()
+    for image in content["images"]:
+        size = image["height"], image["width"]
+        instances = as_instances(predictions[image["id"]], size, masks)
+        evaluator.process([{"image_id": image["id"]}], [{"instances": instances}])
+    return evaluator.evaluate()
+
+
+def official(content, results, task):
+    """pycocotools' twelve numbers and the AP of each category, in percent."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = copy.deepcopy(content)
+        truth.createIndex()
+        results = copy.deepcopy(results)
+        if task == "segm":  # as Detectron2: sizes are those of the masks
+            for result in results:
+                del result["bbox"]
+        evaluation = COCOeval(truth, truth.loadRes(results), task)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    precision = evaluation.eval["precision"]
+    per_class = []
+    for k in range(precision.shape[2]):
+        values = precision[:, :, k, 0, -1]
+        values = values[values > -1]
+        per_class.append(100 * values.mean() if values.size else np.nan)
+    stats = np.where(evaluation.stats == -1, np.nan, 100 * evaluation.stats)
+    return stats, per_class
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("masks", ["bitmasks", "coco"])
+def test_same_numbers_as_pycocotools(coco_dataset, seed, masks):
+    content, predictions = make_coco(seed)
+    found = run(InstanceEvaluator(coco_dataset(content)), content, predictions, masks)
+    results = as_coco_results(content, predictions)
+    for task in ("bbox", "segm"):
+        stats, per_class = official(content, results, task)
+        ours = [found[task][name] for name in NAMES + RECALLS]
+        np.testing.assert_array_equal(ours, stats, err_msg=task)
+        ours = [found[task][f"AP-{c['name']}"] for c in content["categories"]]
+        np.testing.assert_allclose(ours, per_class, rtol=1e-12)
+    assert 0 < found["segm"]["AP"] < 100
+
+
+def test_more_detections_than_count(coco_dataset):
+    content, predictions = make_coco(1, images=2, categories=(5,), size=40)
+    masks, boxes, _, _ = predictions[content["images"][1]["id"]]
+    rng = np.random.default_rng(0)
+    many = rng.integers(0, len(masks), 230)
+    scores = np.float32(rng.integers(0, 40, 230) / 40).astype(float)
+    crowded = (masks[many], boxes[many], scores, np.zeros(230, int))
+    predictions[content["images"][1]["id"]] = crowded
+    found = run(InstanceEvaluator(coco_dataset(content)), content, predictions)
+    for task in ("bbox", "segm"):
+        stats, _ = official(content, as_coco_results(content, predictions), task)
+        np.testing.assert_array_equal([found[task][n] for n in NAMES + RECALLS], stats)
+
+
+def test_boxes_alone(coco_dataset):
+    content, predictions = make_coco(2)
+    found = run(InstanceEvaluator(coco_dataset(content)), content, predictions, masks=None)
+    assert list(found) == ["bbox"]
+    stats, _ = official(content, as_coco_results(content, predictions), "bbox")
+    np.testing.assert_array_equal([found["bbox"][n] for n in NAMES + RECALLS], stats)
+
+
+def test_no_truth_is_nan_and_no_prediction_is_zero(coco_dataset):
+    content, predictions = make_coco(3, images=3)
+    empty = {**content, "annotations": []}
+    found = run(InstanceEvaluator(coco_dataset(empty)), empty, predictions)
+    assert all(np.isnan(value) for value in found["bbox"].values())
+    nothing = {key: (m[:0], b[:0], s[:0], c[:0]) for key, (m, b, s, c) in predictions.items()}
+    found = run(InstanceEvaluator(coco_dataset(content)), content, nothing)
+    assert found["bbox"]["AP"] == found["bbox"]["AR@100"] == 0
+
+
+def test_an_annotation_with_id_zero_counts(coco_dataset):
+    content, predictions = make_coco(4)
+    expected = run(InstanceEvaluator(coco_dataset(content)), content, predictions)
+    for annotation in content["annotations"]:
+        annotation["id"] -= 1
+    found = run(InstanceEvaluator(coco_dataset(content)), content, predictions)
+    np.testing.assert_equal(found, expected)
+
+
+def test_boundary_ap_is_at_most_mask_ap_and_perfect_on_the_truth(coco_dataset):
+    content, predictions = make_coco(5)
+    evaluator = InstanceEvaluator(coco_dataset(content), boundary=True)
+    found = run(evaluator, content, predictions)
+    assert 0 < found["boundary"]["AP"] <= found["segm"]["AP"]
+    assert evaluator._record.itemsize <= 64
+
+
+def test_files(coco_dataset, tmp_path):
+    content, predictions = make_coco(6)
+    name = coco_dataset(content)
+    found = run(InstanceEvaluator(name, tmp_path, save_predictions=True), content, predictions)
+    written = json.loads((tmp_path / "coco_instances_results.json").read_text())
+    assert written == as_coco_results(content, predictions)
+    summary = json.loads((tmp_path / "instances_results.json").read_text())
+    assert summary["results"]["segm"]["AP"] == found["segm"]["AP"]
+    by_size = summary["by_class_and_size"]["segm"]["class7"]
+    assert by_size["AP"] == found["segm"]["AP-class7"]
+    curves = np.load(tmp_path / "segm_curves.npz")
+    assert curves["precision"].shape == (10, 101, 3, 4)
+    precision = curves["precision"][..., 0]
+    assert 100 * precision[precision > -1].mean() == found["segm"]["AP"]
+
+
+def test_run_length_masks_and_detectron2_dataset_dicts(coco_dataset):
+    content, predictions = make_coco(7)
+    name = coco_dataset(content)
+    expected = run(InstanceEvaluator(name), content, predictions)
+    evaluator = InstanceEvaluator(name)
+    for image in content["images"]:
+        instances = as_instances(predictions[image["id"]], (image["height"], image["width"]))
+        instances.pred_masks = RunLengthMasks.from_bitmasks(instances.pred_masks)
+        evaluator.process([{"image_id": image["id"]}], [{"instances": instances}])
+    np.testing.assert_equal(evaluator.evaluate(), expected)
+
+
+def test_wrong_input_names_the_image(coco_dataset):
+    content, predictions = make_coco(8, images=3)
+    evaluator = InstanceEvaluator(coco_dataset(content))
+    image = content["images"][1]
+    size = image["height"], image["width"]
+    good = as_instances(predictions[image["id"]], size)
+
+    def fails(message, instances, image_id=image["id"]):
+        with pytest.raises(EvaluationError, match=message):
+            evaluator.process([{"image_id": image_id}], [{"instances": instances}])
+        evaluator.reset()
+
+    fails("image_id=5 is not in dataset", good, image_id=5)
+    wrong = as_instances(predictions[image["id"]], size)
+    wrong.pred_classes = wrong.pred_classes + 3
+    fails(f"{image['id']}: predicted class . is none of the 3", wrong)
+    wrong = as_instances(predictions[image["id"]], size)
+    wrong.scores = wrong.scores * torch.nan
+    fails(f"{image['id']}: a detection has the score NaN", wrong)
+    wrong = as_instances(predictions[image["id"]], size)
+    wrong.pred_masks = torch.zeros(len(wrong), size[0] + 1, size[1])
+    fails(f"{image['id']}: masks are {size[0] + 1}x{size[1]}", wrong)
+    evaluator.process([{"image_id": image["id"]}], [{"instances": good}])
+    with pytest.raises(EvaluationError, match=f"{image['id']}: a second prediction"):
+        evaluator.process([{"image_id": image["id"]}], [{"instances": good}])
+    with pytest.raises(EvaluationError, match="2 of the 3 images"):
+        evaluator.evaluate()
+
+
+def test_flags_survive_packing():
+    flags = np.random.default_rng(0).random((4, 10, 7)) < 0.5
+    np.testing.assert_array_equal(unpack_flags(pack_flags(flags)), flags)
+
+
+def test_a_truth_without_annotations_only_writes_predictions(coco_dataset, tmp_path):
+    content, predictions = make_coco(9, images=2)
+    del content["annotations"]
+    name = coco_dataset(content)
+    with pytest.raises(EvaluationError, match="has no annotations"):
+        InstanceEvaluator(name)
+    assert run(InstanceEvaluator(name, tmp_path, save_predictions=True), content, predictions) == {}
+    assert (tmp_path / "coco_instances_results.json").exists()
