@@ -95,6 +95,12 @@ def _add_model_keys(model: CfgNode) -> None:
     # "transposed" or "bilinear"; channels of the decoder's steps from fine to coarse, or [] for
     # those of the encoder.
     _defaults(model.UNET, UPSAMPLING="transposed", DECODER_CHANNELS=[])
+    # --- SemSegSegNetHead and build_segnet_basic_backbone
+    _defaults(model, SEGNET=CfgNode())
+    # Decoder convolutions per stage from fine to coarse (those of VGG-16), their size, ReLU after
+    # them, and a 1x1 classifier on top; SegNet-Basic: [1, 1, 1, 1], 7, False, True.
+    _defaults(model.SEGNET, CONVS=[2, 2, 3, 3, 3], KERNEL=3, DECODER_RELU=True)
+    _defaults(model.SEGNET, EXTRA_CLASSIFIER=False, BASIC_WIDTH=64)
     # --- how the semantic systems cover an image at inference
     _defaults(model, INFERENCE=CfgNode())
     # "whole", "slide" (windows blended) or "overlap_tile" (tiles with mirrored context).

@@ -20,12 +20,14 @@ from .data import (
     register_datasets,
 )
 from .evaluation.build import EVALUATOR_REGISTRY, build_instance, build_semantic
+from .modeling.backbones.segnet_basic import build_segnet_basic_backbone
 from .modeling.backbones.timm import build_timm_backbone
 from .modeling.backbones.unet import build_unet_backbone
 from .modeling.backbones.vgg import build_vgg_backbone
-from .modeling.meta_arch.semantic import FCN, DeepLabV3Plus, UNet
+from .modeling.meta_arch.semantic import FCN, DeepLabV3Plus, SegNet, UNet
 from .modeling.sem_seg_heads.deeplab_v3_plus import SemSegDeepLabV3PlusHead
 from .modeling.sem_seg_heads.fcn import SemSegFCNHead
+from .modeling.sem_seg_heads.segnet import SemSegSegNetHead
 from .modeling.sem_seg_heads.unet import SemSegUNetHead
 
 
@@ -54,10 +56,11 @@ def register_all() -> None:
 
 
 def _register_modeling() -> None:
-    _register(META_ARCH_REGISTRY, DeepLabV3Plus, FCN, UNet)
-    _register(SEM_SEG_HEADS_REGISTRY, SemSegDeepLabV3PlusHead, SemSegFCNHead, SemSegUNetHead)
+    _register(META_ARCH_REGISTRY, DeepLabV3Plus, FCN, SegNet, UNet)
+    _register(SEM_SEG_HEADS_REGISTRY, SemSegDeepLabV3PlusHead, SemSegFCNHead)
+    _register(SEM_SEG_HEADS_REGISTRY, SemSegSegNetHead, SemSegUNetHead)
     # The dilated ResNets are the DeepLab project's own, which registers them when imported.
-    _register(BACKBONE_REGISTRY, build_resnet_deeplab_backbone)
+    _register(BACKBONE_REGISTRY, build_resnet_deeplab_backbone, build_segnet_basic_backbone)
     _register(BACKBONE_REGISTRY, build_timm_backbone, build_unet_backbone, build_vgg_backbone)
 
 

@@ -122,8 +122,12 @@ class VGGBackbone(Backbone):
         return outputs
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels, stride and origin of each feature."""
-        return {name: self._shapes[name] for name in self._out_features}
+        """Channels, stride and origin of each feature; indices have those of what was pooled."""
+        shapes = {name: self._shapes[name] for name in self._out_features}
+        if self.pooling_indices:
+            pooled = [f"pool{i + 1}" for i in range(len(self._ends))]
+            shapes |= {f"{name}_indices": self._shapes[name] for name in pooled}
+        return shapes
 
 
 def _fully_convolutional(in_channels: int, channels: int, dropout: float) -> nn.Sequential:

@@ -215,3 +215,9 @@ class UNet(SemanticSystem):
     """U-Net (Ronneberger et al. 2015): contracting and expanding path with concatenated skips."""
 
     heads = ("SemSegUNetHead",)
+
+
+class SegNet(SemanticSystem):
+    """SegNet and SegNet-Basic (Badrinarayanan et al. 2017): unpooling by the encoder's indices."""
+
+    heads = ("SemSegSegNetHead",)

@@ -68,7 +68,9 @@ def test_pooling_indices_come_with_the_features() -> None:
     outputs = VGGBackbone(width=2, norm="BN", pooling_indices=True)(torch.randn(2, 3, 64, 64))
     assert outputs["pool3_indices"].shape == (2, 8, 8, 8)
     assert outputs["pool3_indices"].dtype == torch.uint8
-    assert list(VGGBackbone(width=2, pooling_indices=True).output_shape()) == ["pool5"]
+    declared = VGGBackbone(width=2, pooling_indices=True).output_shape()
+    assert set(declared) == set(outputs)
+    assert (declared["pool3_indices"].channels, declared["pool3_indices"].stride) == (8, 8)
 
 
 def test_frozen_stages() -> None:
