@@ -19,11 +19,12 @@ from .data import (
     SemanticMapper,
     register_datasets,
 )
-from .evaluation.build import EVALUATOR_REGISTRY, build_instance, build_semantic
+from .evaluation.build import EVALUATOR_REGISTRY, build_instance, build_panoptic, build_semantic
 from .modeling.backbones.segnet_basic import build_segnet_basic_backbone
 from .modeling.backbones.timm import build_timm_backbone
 from .modeling.backbones.unet import build_unet_backbone
 from .modeling.backbones.vgg import build_vgg_backbone
+from .modeling.meta_arch.patch_classifier import PatchClassifier
 from .modeling.meta_arch.semantic import FCN, DeepLabV3Plus, SegNet, UNet
 from .modeling.sem_seg_heads.deeplab_v3_plus import SemSegDeepLabV3PlusHead
 from .modeling.sem_seg_heads.fcn import SemSegFCNHead
@@ -56,7 +57,7 @@ def register_all() -> None:
 
 
 def _register_modeling() -> None:
-    _register(META_ARCH_REGISTRY, DeepLabV3Plus, FCN, SegNet, UNet)
+    _register(META_ARCH_REGISTRY, DeepLabV3Plus, FCN, PatchClassifier, SegNet, UNet)
     _register(SEM_SEG_HEADS_REGISTRY, SemSegDeepLabV3PlusHead, SemSegFCNHead)
     _register(SEM_SEG_HEADS_REGISTRY, SemSegSegNetHead, SemSegUNetHead)
     # The dilated ResNets are the DeepLab project's own, which registers them when imported.
@@ -73,6 +74,7 @@ def _register_evaluation() -> None:
     builders = {
         "sem_seg": build_semantic,
         "coco": build_instance,
+        "coco_panoptic_seg": build_panoptic,
     }
     for evaluator_type, builder in builders.items():
         EVALUATOR_REGISTRY.register(evaluator_type, builder)

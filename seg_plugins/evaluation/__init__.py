@@ -3,6 +3,7 @@
 from .build import EVALUATOR_REGISTRY, build_evaluator
 from .errors import EvaluationError
 from .instance import InstanceEvaluator
+from .panoptic import PanopticEvaluator
 from .results import format_results
 from .semantic import SemanticEvaluator
 
@@ -10,6 +11,7 @@ __all__ = [
     "EVALUATOR_REGISTRY",
     "EvaluationError",
     "InstanceEvaluator",
+    "PanopticEvaluator",
     "SemanticEvaluator",
     "build_evaluator",
     "format_results",

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
 
 from .errors import EvaluationError
 from .instance import InstanceEvaluator
+from .panoptic import PanopticEvaluator
 from .semantic import SemanticEvaluator
+from .tasks import TaskEvaluators
 
 EvaluatorBuilder = Callable[[CfgNode, str, "Path | None"], DatasetEvaluator]
 
@@ -78,7 +80,7 @@ def build_evaluator(
     types = [evaluator_type] if isinstance(evaluator_type, str) else list(evaluator_type)
     folder = Path(output_dir) if output_dir else None
     evaluators = [EVALUATOR_REGISTRY.get(name)(cfg, dataset_name, folder) for name in types]
-    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+    return evaluators[0] if len(evaluators) == 1 else TaskEvaluators(evaluators)
 
 
 def build_semantic(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> DatasetEvaluator:
@@ -89,3 +91,14 @@ def build_semantic(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> 
 def build_instance(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> DatasetEvaluator:
     """``coco``: boxes and masks."""
     return InstanceEvaluator(dataset_name, output_dir)
+
+
+def build_panoptic(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> DatasetEvaluator:
+    """``coco_panoptic_seg``: PQ and, where the dataset has their truth, label maps and masks."""
+    evaluators: list[DatasetEvaluator] = [PanopticEvaluator(dataset_name, output_dir)]
+    records = DatasetCatalog.get(dataset_name)
+    if records and "sem_seg_file_name" in records[0]:
+        evaluators.insert(0, SemanticEvaluator(dataset_name, output_dir))
+    if MetadataCatalog.get(dataset_name).get("json_file", None):
+        evaluators.insert(-1, InstanceEvaluator(dataset_name, output_dir))
+    return TaskEvaluators(evaluators)

@@ -15,8 +15,9 @@ from .errors import EvaluationError
 class LabelSource:
     """The label map of each record of a dataset.
 
-    A dataset whose labels are not index images (RGB colours, arrays, volumes) names a function
-    in its metadata, ``read_sem_seg(record) -> (H, W) integer array``; it then reads them all.
+    Labels that are not index images (colours, arrays, volumes) are read by a function
+    ``file_name -> (H, W) integers``: the record's ``sem_seg_encoding`` or, for all records, the
+    metadata's ``sem_seg_loading_fn``; the mappers read with the same one.
 
     Args:
         records: the dataset's dicts.
@@ -25,7 +26,7 @@ class LabelSource:
 
     def __init__(self, records: Sequence[Mapping[str, Any]], metadata: Any) -> None:
         self._records = records
-        self._reader = metadata.get("read_sem_seg", None)
+        self._read = metadata.get("sem_seg_loading_fn", read_label_image)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -33,11 +34,10 @@ class LabelSource:
     def read(self, position: int) -> np.ndarray:
         """The (H, W) integer labels of the record at `position`."""
         record = self._records[position]
-        if self._reader is not None:
-            return np.asarray(self._reader(record))
         if "sem_seg_file_name" not in record:
             raise EvaluationError("its record has no sem_seg_file_name.")
-        return read_label_image(record["sem_seg_file_name"])
+        read = record.get("sem_seg_encoding", self._read)
+        return np.asarray(read(record["sem_seg_file_name"]))
 
 
 def read_label_image(path: str) -> np.ndarray:

@@ -14,18 +14,22 @@ logger = logging.getLogger(__name__)
 
 
 class PredictionStream:
-    """One JSON list, written by all processes.
+    """A JSON list of records, written by all processes.
 
     Each process appends to a part file of its own; :meth:`finish` joins the parts in rank order.
     With Detectron2's contiguous test sampler that is the order of the dataset.
 
     Args:
         path: the JSON file to end up with.
+        beside: further entries of the file; the list is then its ``annotations``.
         distributed: several processes write.
     """
 
-    def __init__(self, path: Path, *, distributed: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, beside: Mapping[str, Any] | None = None, distributed: bool = True
+    ) -> None:
         self.path = path
+        self._beside = beside
         self._rank = comm.get_rank() if distributed else 0
         self._world_size = comm.get_world_size() if distributed else 1
         self._file: TextIO | None = None
@@ -71,13 +75,16 @@ class PredictionStream:
             )
             return
         with self.path.open("w", encoding="utf-8") as joined:
+            if self._beside is not None:
+                joined.write(f'{json.dumps(self._beside)[:-1]}, "annotations": ')
             separator = "[\n"
             for part in parts:
                 with part.open(encoding="utf-8") as lines:
                     for line in lines:
                         joined.write(separator + line.rstrip("\n"))
                         separator = ",\n"
-            joined.write("[]\n" if separator == "[\n" else "\n]\n")
+            joined.write("[]" if separator == "[\n" else "\n]")
+            joined.write("\n" if self._beside is None else "}\n")
         for part in parts:
             part.unlink()
 

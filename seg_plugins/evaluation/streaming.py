@@ -32,6 +32,8 @@ class StreamingEvaluator(DatasetEvaluator):
         image_keys: one hashable key per image of the dataset, in dataset order.
         predictions_file: name, in `output_dir`, of a JSON list of predictions that the subclass
             writes to ``self.predictions``; None writes none.
+        predictions_beside: further entries of that file, see
+            :class:`~seg_plugins.evaluation.predictions.PredictionStream`.
         distributed: gather over all processes; False scores what this process saw.
         allow_missing: score although some images of the dataset never came; the number that did
             is logged and written beside the results.
@@ -51,6 +53,7 @@ class StreamingEvaluator(DatasetEvaluator):
         *,
         image_keys: Sequence[Hashable],
         predictions_file: str | None = None,
+        predictions_beside: Mapping[str, Any] | None = None,
         distributed: bool = True,
         allow_missing: bool = False,
     ) -> None:
@@ -68,7 +71,9 @@ class StreamingEvaluator(DatasetEvaluator):
             if self.output_dir is None:
                 raise ValueError(f"{predictions_file} needs an output_dir to be written to.")
             path = self.output_dir / predictions_file
-            self.predictions = PredictionStream(path, distributed=distributed)
+            self.predictions = PredictionStream(
+                path, beside=predictions_beside, distributed=distributed
+            )
         self.reset()
 
     # ------------------------------------------------------------------ Detectron2's interface

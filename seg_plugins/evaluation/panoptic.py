@@ -1,0 +1,196 @@
+"""Panoptic segmentation: PQ, SQ and RQ, without a PNG on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.utils.file_io import PathManager
+from PIL import Image
+
+from .errors import EvaluationError
+from .panoptic_quality import VOID, PanopticCounts
+from .streaming import StreamingEvaluator
+
+
+class PanopticEvaluator(StreamingEvaluator):
+    """PQ, SQ and RQ of all, thing (``_th``) and stuff (``_st``) classes, and of each, in percent.
+
+    Scores ``output["panoptic_seg"]``, Detectron2's pair of an (H, W) id map and its segments:
+    ``id``, ``category_id`` (contiguous, with ``isthing``; the dataset's own without). Where the
+    segments are None the ids are category * ``label_divisor`` + instance, and -1 is void.
+
+    Args:
+        dataset_name: dataset whose metadata has ``panoptic_json`` and ``panoptic_root`` in COCO's
+            panoptic format.
+        output_dir: folder for ``panoptic_seg_results.json``; None writes nothing.
+        save_predictions: write COCO's panoptic result format to `output_dir`:
+            ``panoptic_predictions.json`` and the PNGs in ``panoptic_predictions/``.
+        distributed: gather over all processes.
+        allow_missing: score although some images of the dataset never came.
+    """
+
+    task = "panoptic_seg"
+    image_key = "image_id"
+    output_key = "panoptic_seg"
+
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | Path | None = None,
+        *,
+        save_predictions: bool = False,
+        distributed: bool = True,
+        allow_missing: bool = False,
+    ) -> None:
+        metadata = MetadataCatalog.get(dataset_name)
+        self._root = Path(PathManager.get_local_path(str(metadata.panoptic_root)))
+        with PathManager.open(str(metadata.panoptic_json)) as file:
+            content = json.load(file)
+        self._annotations = content["annotations"]
+        self.categories: list[dict[str, Any]] = content["categories"]
+        self._label_divisor = metadata.get("label_divisor", None)
+        self._dataset_id = {
+            kind: {contiguous: category for category, contiguous in metadata.get(key, {}).items()}
+            for kind, key in (
+                (True, "thing_dataset_id_to_contiguous_id"),
+                (False, "stuff_dataset_id_to_contiguous_id"),
+            )
+        }
+        super().__init__(
+            dataset_name,
+            output_dir,
+            image_keys=[annotation["image_id"] for annotation in self._annotations],
+            predictions_file="panoptic_predictions.json" if save_predictions else None,
+            predictions_beside={
+                "images": content.get("images", []),
+                "categories": self.categories,
+            },
+            distributed=distributed,
+            allow_missing=allow_missing,
+        )
+
+    def reset(self) -> None:
+        """Forget everything seen; called before each round of evaluation."""
+        super().reset()
+        self.counts = PanopticCounts([category["id"] for category in self.categories])
+
+    def score_image(self, position: int, given: Mapping, output: Mapping) -> None:
+        """Add one image to the counts."""
+        ids, segments = output["panoptic_seg"]
+        found_ids, found = self._prediction(ids, segments)
+        annotation = self._annotations[position]
+        truth_ids = read_panoptic_png(self._root / annotation["file_name"])
+        if truth_ids.shape[:2] != found_ids.shape:
+            raise EvaluationError(
+                f"the prediction is {_size(found_ids)} but the ground truth is "
+                f"{_size(truth_ids)} (height x width); predict at the size of the original image."
+            )
+        self.counts.add(truth_ids, annotation["segments_info"], found_ids, found)
+        if self.predictions and self.output_dir:
+            name = Path(annotation["file_name"]).with_suffix(".png").as_posix()
+            write_panoptic_png(self.output_dir / "panoptic_predictions" / name, found_ids)
+            record = {"image_id": annotation["image_id"], "file_name": name}
+            self.predictions.write([{**record, "segments_info": found}])
+
+    def local_state(self) -> Any:
+        """The counts of this process."""
+        return self.counts.state()
+
+    def summarize(self, states: Sequence[Any]) -> dict[str, dict[str, float]]:
+        """Quality from the counts of all processes."""
+        self.counts.set_state([np.sum(part, axis=0) for part in zip(*states, strict=True)])
+        qualities = dict(zip(("PQ", "SQ", "RQ"), self.counts.quality(), strict=True))
+        things = np.array([bool(category["isthing"]) for category in self.categories], bool)
+        scores = {}
+        for suffix, chosen in (("", things | True), ("_th", things), ("_st", ~things)):
+            for name, values in qualities.items():
+                scores[name + suffix] = _mean(values[chosen])
+        for name, values in qualities.items():
+            for category, value in zip(self.categories, values, strict=True):
+                scores[f"{name}-{category['name']}"] = value
+        scores = {key: 100 * float(value) for key, value in scores.items()}
+        wrong = [key for key, value in scores.items() if not (np.isnan(value) or 0 <= value <= 100)]
+        if wrong:
+            raise EvaluationError(f"{wrong[0]} is {scores[wrong[0]]}, outside 0..100.")
+        return {self.task: scores}
+
+    def extra_json(self) -> dict[str, Any]:
+        """Counts per category."""
+        tp, fp, fn, _ = self.counts.state()
+        return {
+            "counts": {
+                category["name"]: {"tp": tp[i], "fp": fp[i], "fn": fn[i]}
+                for i, category in enumerate(self.categories)
+            }
+        }
+
+    def _prediction(
+        self, ids: torch.Tensor, segments: Sequence[Mapping[str, Any]] | None
+    ) -> tuple[np.ndarray, list[dict[str, int]]]:
+        """The id map (0 is void) and its segments with the dataset's categories."""
+        found_ids = torch.as_tensor(ids).cpu().numpy()
+        if found_ids.ndim != 2:
+            raise EvaluationError(f"the id map has shape {found_ids.shape}, not (H, W).")
+        if segments is not None:
+            return found_ids, [self._segment(segment) for segment in segments]
+        if self._label_divisor is None:
+            raise EvaluationError(
+                "ids without segments need 'label_divisor' in the dataset's metadata."
+            )
+        found_ids = found_ids + 1  # 0 becomes void
+        found = []
+        for value in np.unique(found_ids).tolist():
+            if value == VOID:
+                continue
+            contiguous = (value - 1) // self._label_divisor
+            isthing = contiguous in self._dataset_id[True]
+            found.append(
+                self._segment({"id": value, "category_id": contiguous, "isthing": isthing})
+            )
+        return found_ids, found
+
+    def _segment(self, segment: Mapping[str, Any]) -> dict[str, int]:
+        category = int(segment["category_id"])
+        if "isthing" in segment:
+            kind = bool(segment["isthing"])
+            if category not in self._dataset_id[kind]:
+                raise EvaluationError(
+                    f"predicted segment {segment['id']} has the unknown "
+                    f"{'thing' if kind else 'stuff'} class {category}."
+                )
+            category = self._dataset_id[kind][category]
+        return {"id": int(segment["id"]), "category_id": category}
+
+
+def write_panoptic_png(path: Path, ids: np.ndarray) -> None:
+    """Write an (H, W) map of ids below 2**24 as a COCO panoptic PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colours = ids[:, :, None].astype(np.int64) >> np.array([0, 8, 16]) & 255
+    Image.fromarray(colours.astype(np.uint8)).save(path)
+
+
+def read_panoptic_png(path: Path) -> np.ndarray:
+    """The (H, W, 3) bytes of a COCO panoptic PNG: id = R + 256 G + 65536 B."""
+    with PathManager.open(str(path), "rb") as file, Image.open(file) as image:
+        colours = np.asarray(image)
+    if colours.ndim != 3 or colours.shape[2] != 3 or colours.dtype != np.uint8:
+        raise EvaluationError(
+            f"{path}: a panoptic label image has three 8-bit channels; this one is "
+            f"{colours.dtype} of shape {colours.shape}."
+        )
+    return colours
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[~np.isnan(values)]
+    return float(sum(values) / len(values)) if len(values) else float("nan")
+
+
+def _size(ids: np.ndarray) -> str:
+    return f"{ids.shape[0]}x{ids.shape[1]}"
