@@ -101,6 +101,12 @@ def _add_model_keys(model: CfgNode) -> None:
     # them, and a 1x1 classifier on top; SegNet-Basic: [1, 1, 1, 1], 7, False, True.
     _defaults(model.SEGNET, CONVS=[2, 2, 3, 3, 3], KERNEL=3, DECODER_RELU=True)
     _defaults(model.SEGNET, EXTRA_CLASSIFIER=False, BASIC_WIDTH=64)
+    # --- PatchClassifier (backbone and head are fixed)
+    _defaults(model, PATCH=CfgNode())
+    # Channels and sizes of the convolutions, width of the hidden layer (N4 of the paper).
+    _defaults(model.PATCH, CHANNELS=48, KERNELS=[4, 5, 4, 4], HIDDEN=200)
+    # Windows drawn from each training image; "dense" or "naive" evaluation.
+    _defaults(model.PATCH, SAMPLES_PER_IMAGE=256, EVALUATION="dense")
     # --- how the semantic systems cover an image at inference
     _defaults(model, INFERENCE=CfgNode())
     # "whole", "slide" (windows blended) or "overlap_tile" (tiles with mirrored context).

@@ -114,12 +114,22 @@ class SemanticSystem(SemanticSegmentor):
         batch = ImageList.from_tensors(images, 0 if crop else self.backbone.size_divisibility)
         size = (batch.tensor.shape[-2], batch.tensor.shape[-1])
         targets, weights = self._targets(samples, size)
-        inputs = batch.tensor
         if crop:
             inner = (..., slice(crop, size[0] - crop), slice(crop, size[1] - crop))
             targets, weights = targets[inner], weights[inner] if weights is not None else None
-        else:
-            inputs = self._extended(inputs)
+        return self.training_losses(batch.tensor, targets, weights)
+
+    def training_losses(
+        self, images: Tensor, targets: Tensor, weights: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Losses of a batch.
+
+        Args:
+            images: (N, C, H, W), normalised and padded.
+            targets: (N, H, W) labels; of the inner part where the border is not mirrored.
+            weights: factors of the same size, or None.
+        """
+        inputs = self.extended(images) if self.mirror_border else images
         return self.sem_seg_head(self.backbone(inputs), targets, weights)[1]
 
     def _cover(self, images: list[Tensor]) -> list[Tensor]:
@@ -133,7 +143,7 @@ class SemanticSystem(SemanticSegmentor):
         """(N, C, H, W) normalised images to (N, K, H, W) logits."""
         height, width = images.shape[-2:]
         padded = ImageList.from_tensors(list(images), self.backbone.size_divisibility).tensor
-        return self.inner_logits(self._extended(padded))[..., :height, :width]
+        return self.inner_logits(self.extended(padded))[..., :height, :width]
 
     def inner_logits(self, images: Tensor) -> Tensor:
         """Logits of what backbone and head cover of (N, C, H, W) images by themselves."""
@@ -145,7 +155,7 @@ class SemanticSystem(SemanticSegmentor):
         step = max(self.backbone.size_divisibility, 1)
         return own(size) if own else -(-size // step) * step
 
-    def _extended(self, images: Tensor) -> Tensor:
+    def extended(self, images: Tensor) -> Tensor:
         """Images with a mirrored border, of a size that the backbone takes."""
         if not self.border:
             return images
