@@ -67,7 +67,7 @@ def read_label(file_name: str, *, colour: bool = False) -> np.ndarray:
     """Read a label image as stored: palette indices stay indices, 16 bits stay 16 bits.
 
     Args:
-        file_name: any format that Pillow reads, or ``.npy``.
+        file_name: any format that Pillow reads, ``.npy``, or ``.txt`` with a line per row.
         colour: the label holds colours, as (H, W, 3) uint8, RGB.
 
     Returns:
@@ -78,6 +78,8 @@ def read_label(file_name: str, *, colour: bool = False) -> np.ndarray:
     """
     if Path(file_name).suffix == ".npy":
         return _read_npy(file_name)
+    if Path(file_name).suffix == ".txt":
+        return _read_text(file_name)
     with open_image(file_name) as image:
         if colour:
             return _pixels(file_name, image, "RGB")
@@ -113,3 +115,12 @@ def _read_npy(file_name: str) -> np.ndarray:
         raise DatasetError(f"{file_name}: no such file") from None
     except (OSError, ValueError, EOFError) as error:
         raise DatasetError(f"{file_name}: not a readable array ({error})") from None
+
+
+def _read_text(file_name: str) -> np.ndarray:
+    try:
+        return np.loadtxt(file_name, dtype=np.int16, ndmin=2)
+    except FileNotFoundError:
+        raise DatasetError(f"{file_name}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{file_name}: not a matrix of integers ({error})") from None

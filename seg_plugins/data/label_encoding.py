@@ -21,8 +21,8 @@ class LabelEncoding:
     the stored values are the ids already.
 
     Attributes:
-        values: stored value -> class id; every other value becomes `ignore_label` or, with
-            `strict`, an error.
+        values: (stored value, class id) pairs, values >= 0; every other value becomes
+            `ignore_label` or, with `strict`, an error.
         colours: (R, G, B) -> class id, for label images that hold colours.
         ignore_label: the id of pixels that belong to no class.
         strict: refuse values and colours that are not listed.
@@ -57,13 +57,11 @@ class LabelEncoding:
             return self._checked(ids[place], keys[place] == code, code)
         if not self.values:
             return label
-        if np.issubdtype(label.dtype, np.signedinteger) and label.min(initial=0) < 0:
-            table = dict(self.values)
-            known = np.isin(label, list(table))
-            ids = np.vectorize(lambda v: table.get(v, self.ignore_label), otypes=[np.uint16])(label)
-            return self._checked(ids, known, label)
         lut, known_values = _value_table(self.values, self.ignore_label)
-        clipped = np.minimum(label, len(lut) - 1)
+        clipped = label
+        if label.dtype != np.uint8:
+            wide = label.astype(np.int64)
+            clipped = np.where((wide < 0) | (wide >= len(lut)), len(lut) - 1, wide)
         return self._checked(lut[clipped], known_values[clipped], label)
 
     def _checked(self, ids: np.ndarray, known: np.ndarray, stored: np.ndarray) -> np.ndarray:
@@ -80,14 +78,13 @@ class LabelEncoding:
 def _value_table(
     values: tuple[tuple[int, int], ...], ignore_label: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A lookup table; its last entry stands for every larger value."""
-    size = max(value for value, _ in values) + 2
+    """A lookup table for 8 bits at least; its last entry stands for all values beyond it."""
+    size = max(max(value for value, _ in values) + 2, 257)
     largest = max([ignore_label, *(class_id for _, class_id in values)])
     lut = np.full(size, ignore_label, np.uint8 if largest < 256 else np.uint16)
     known = np.zeros(size, bool)
     for value, class_id in values:
-        if value >= 0:
-            lut[value], known[value] = class_id, True
+        lut[value], known[value] = class_id, True
     return lut, known
 
 

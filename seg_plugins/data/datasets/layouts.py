@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -11,8 +12,17 @@ from .class_table import ClassTable
 from .coco_instances import read_instances
 from .coco_panoptic import read_panoptic
 from .files import inside, read_lines
+from .mask_folders import read_bitmasks, read_mask_folders
 
-__all__ = ["CocoInstances", "CocoPanoptic", "FileList", "Folders", "Layout"]
+__all__ = [
+    "Bitmasks",
+    "CocoInstances",
+    "CocoPanoptic",
+    "FileList",
+    "Folders",
+    "Layout",
+    "MaskFolders",
+]
 
 Record = dict[str, Any]
 
@@ -71,6 +81,8 @@ class Folders:
         images, labels: folders below the dataset's folder; subfolders are searched too.
         image_suffix, label_suffix: ends of the file names, e.g. ``_leftImg8bit.png``.
         stems: a list file of stems; "" takes every image.
+        numbers: keep stems that end in a number from the first up to but without the second,
+            for datasets whose splits are told by number.
     """
 
     images: str
@@ -78,6 +90,7 @@ class Folders:
     image_suffix: str = ".jpg"
     label_suffix: str = ".png"
     stems: str = ""
+    numbers: tuple[int, int] | None = None
 
     def records(self, folder: Path, table: ClassTable) -> list[Record]:
         """One dict per image that has the suffix."""
@@ -91,8 +104,10 @@ class Folders:
             stems = [
                 p.relative_to(images).as_posix().removesuffix(self.image_suffix) for p in found
             ]
+        if self.numbers is not None:
+            stems = [s for s in stems if self.numbers[0] <= _number(s) < self.numbers[1]]
         if not stems:
-            raise DatasetError(f"{images}: no file ends in '{self.image_suffix}'")
+            raise DatasetError(f"{images}: no file of the split ends in '{self.image_suffix}'")
         return [
             semantic_record(
                 images / f"{stem}{self.image_suffix}", labels / f"{stem}{self.label_suffix}"
@@ -119,6 +134,43 @@ class CocoInstances:
     def paths(self, folder: Path) -> dict[str, str]:
         """For Detectron2's COCO evaluators."""
         return {"json_file": str(folder / self.json), "image_root": str(folder / self.images)}
+
+
+@dataclass(frozen=True)
+class MaskFolders:
+    """A folder per image with one binary mask image per instance, all of one class.
+
+    Attributes:
+        folder: holds ``ID/images/*`` and ``ID/masks/*`` for every image.
+        part: (first, last) as fractions of the images in a fixed random order.
+    """
+
+    folder: str
+    part: tuple[float, float] = (0.0, 1.0)
+
+    def records(self, folder: Path, table: ClassTable) -> list[Record]:
+        """One dict per image, with its instances as run lengths."""
+        return read_mask_folders(folder / self.folder, self.part)
+
+    def paths(self, folder: Path) -> dict[str, str]:
+        """Detectron2's evaluator writes an annotation file of its own."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Bitmasks:
+    """BDD100K's bitmasks: PNGs with category, flags and instance number in the channels."""
+
+    images: str
+    bitmasks: str
+
+    def records(self, folder: Path, table: ClassTable) -> list[Record]:
+        """One dict per image, with its instances as run lengths."""
+        return read_bitmasks(folder / self.images, folder / self.bitmasks, table.category_map())
+
+    def paths(self, folder: Path) -> dict[str, str]:
+        """Detectron2's evaluator writes an annotation file of its own."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -153,6 +205,12 @@ class CocoPanoptic:
         if self.instances_json:
             paths["json_file"] = str(folder / self.instances_json)
         return paths
+
+
+def _number(stem: str) -> int:
+    """The number at the end of a stem; -1 without one."""
+    digits = re.search(r"[0-9]+$", stem)
+    return int(digits.group()) if digits else -1
 
 
 def semantic_record(image: Path, label: Path) -> Record:

@@ -1,0 +1,126 @@
+"""Instances that are stored as mask images."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as coco_mask
+from detectron2.structures import BoxMode
+
+from ..errors import DatasetError
+from ..image_io import read_image, read_label
+
+__all__ = ["read_bitmasks", "read_mask_folders"]
+
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+# Flags in the G channel of BDD100K's bitmasks.
+_BDD_CROWD, _BDD_IGNORE = 2, 1
+
+
+def read_mask_folders(folder: Path, part: tuple[float, float]) -> list[dict[str, Any]]:
+    """Read ``ID/images/*`` with one binary mask per instance in ``ID/masks/*``.
+
+    Args:
+        folder: the folder of the image folders.
+        part: first and last image as fractions, in an order fixed by a seed.
+
+    Raises:
+        DatasetError: no images, an unreadable or empty mask, or one of another size.
+    """
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    if not names:
+        raise DatasetError(f"{folder}: no folders of images; see datasets/README.md")
+    order = np.random.default_rng(0).permutation(len(names))
+    first, last = (round(fraction * len(names)) for fraction in part)
+    chosen = [folder / names[i] for i in sorted(order[first:last])]
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(_read_mask_folder, chosen))
+
+
+def _read_mask_folder(folder: Path) -> dict[str, Any]:
+    images = _pictures(folder / "images")
+    if len(images) != 1:
+        raise DatasetError(f"{folder / 'images'}: expected one image, found {len(images)}")
+    annotations, size = [], None
+    for path in _pictures(folder / "masks"):
+        mask = read_label(str(path)) > 0
+        if size is not None and mask.shape != size:
+            raise DatasetError(f"{path}: size {mask.shape}, its neighbours have {size}")
+        size = mask.shape
+        if not mask.any():
+            raise DatasetError(f"{path}: the mask is empty")
+        annotations.append(mask_annotation(mask, 0))
+    if size is None:
+        size = read_image(str(images[0])).shape[:2]
+    return {
+        "file_name": str(images[0]),
+        "image_id": folder.name,
+        "height": size[0],
+        "width": size[1],
+        "annotations": annotations,
+    }
+
+
+def read_bitmasks(images: Path, bitmasks: Path, categories: dict[int, int]) -> list[dict[str, Any]]:
+    """Read BDD100K's instance bitmasks.
+
+    The channels are R: category, G: flags (crowd 2, ignore 1), B and A: instance number.
+
+    Args:
+        images: folder of the JPEGs.
+        bitmasks: folder of the PNGs, with the same stems.
+        categories: category id -> contiguous id.
+
+    Raises:
+        DatasetError: a missing or wrong file, or an unknown category.
+    """
+    paths = sorted(bitmasks.glob("*.png"))
+    if not paths:
+        raise DatasetError(f"{bitmasks}: no bitmasks; see datasets/README.md")
+
+    def read(path: Path) -> dict[str, Any]:
+        channels = read_image(str(path), "raw")
+        if channels.ndim != 3 or channels.shape[2] != 4:
+            raise DatasetError(f"{path}: bitmasks have 4 channels, this has {channels.shape[2:]}")
+        packed = channels.astype(np.uint32) @ np.array([1 << 24, 1 << 16, 1 << 8, 1], np.uint32)
+        annotations = []
+        for value in np.unique(packed):
+            category, flags = int(value >> 24), int(value >> 16 & 255)
+            if category == 0 or flags & _BDD_IGNORE:
+                continue
+            if category not in categories:
+                raise DatasetError(f"{path}: category {category} is unknown")
+            annotation = mask_annotation(packed == value, categories[category])
+            annotation["iscrowd"] = int(bool(flags & _BDD_CROWD))
+            annotations.append(annotation)
+        return {
+            "file_name": str(images / f"{path.stem}.jpg"),
+            "image_id": path.stem,
+            "height": channels.shape[0],
+            "width": channels.shape[1],
+            "annotations": annotations,
+        }
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(read, paths))
+
+
+def mask_annotation(mask: np.ndarray, category_id: int) -> dict[str, Any]:
+    """Detectron2's annotation of one instance mask, (H, W) bool, as compressed run lengths."""
+    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {
+        "bbox": coco_mask.toBbox(rle).tolist(),
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "category_id": category_id,
+        "iscrowd": 0,
+        "segmentation": rle,
+    }
+
+
+def _pictures(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGE_SUFFIXES)
