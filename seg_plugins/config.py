@@ -43,7 +43,8 @@ def _defaults(node: CfgNode, **keys: Any) -> None:
 
 def _add_semantic_head_keys(head: CfgNode) -> None:
     # --- shared with Detectron2's DeepLab project
-    # "cross_entropy", or DeepLab's "hard_pixel_mining" (top 20% of the valid pixels).
+    # "cross_entropy", DeepLab's "hard_pixel_mining" (top 20% of the valid pixels), "ohem", "focal",
+    # "dice", "lovasz", or a sum: "cross_entropy + 0.5 * dice".
     _defaults(head, LOSS_TYPE="cross_entropy")
     # Decoder: low-level features and the channels each is projected to.
     _defaults(head, PROJECT_FEATURES=["res2"], PROJECT_CHANNELS=[48])
@@ -55,6 +56,9 @@ def _add_semantic_head_keys(head: CfgNode) -> None:
     # --- this package's own
     # Separable decoder: 3 is the paper's two 3x3 per step, 5 the DeepLab project's one 5x5.
     _defaults(head, SEPARABLE_DECODER_KERNEL=3)
+    # None (or "none"), "median_frequency" or "inverse" (counted from the training set before the
+    # model is built), "camvid_released", or a list with one factor per class.
+    _defaults(head, CLASS_WEIGHTS=None)
     # FCN (COMMON_STRIDE 32, 16 or 8 names the variant): train the upsampling or keep it bilinear;
     # factors of the skip features from fine to coarse, e.g. [0.0001, 0.01] for pool3 and pool4.
     _defaults(head, LEARN_UPSAMPLING=True, SKIP_SCALES=[])

@@ -1,41 +1,195 @@
 import math
 
-from seg_plugins.modeling.losses import SemanticLoss, global_mean
+from seg_plugins import load_config
+from seg_plugins.config import ConfigError
+from seg_plugins.modeling.losses import (
+    CLASS_WEIGHT_PRESETS,
+    LOSSES,
+    Pixels,
+    SemanticLoss,
+    global_mean,
+    parse_loss_type,
+    resolve_class_weights,
+)
 
 import pytest
 import torch
+import torch.nn.functional as F
+
+LN3 = math.log(3)
+
+
+def loss(name: str, logits: torch.Tensor, targets: torch.Tensor, **arguments) -> float:
+    return SemanticLoss(loss_type=name, num_classes=logits.shape[1], **arguments)(
+        logits, targets
+    ).item()
+
+
+def two_classes(*probabilities: float) -> torch.Tensor:
+    """Logits (1, 2, 1, W) with these probabilities of class 1."""
+    p = torch.tensor(probabilities)
+    return torch.stack([(1 - p).log(), p.log()])[None, :, None]
 
 
 def test_cross_entropy_is_the_mean_over_valid_pixels() -> None:
-    # Two valid pixels with class probabilities 1/4 and 3/4; a third one is ignored.
-    logits = torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)], [5.0, -5.0]]).T.reshape(
-        1, 2, 1, 3
-    )
-    targets = torch.tensor([[[0, 1, 255]]])
+    logits, targets = two_classes(0.75, 0.75, 0.01), torch.tensor([[[0, 1, 255]]])
     expected = (math.log(4) + math.log(4 / 3)) / 2
-    assert SemanticLoss(num_classes=2)(logits, targets).item() == pytest.approx(expected)
+    assert loss("cross_entropy", logits, targets) == pytest.approx(expected)
 
 
 def test_one_class_is_sigmoid_cross_entropy() -> None:
-    logits = torch.tensor([[[[math.log(3), 0.0, 7.0]]]])
-    targets = torch.tensor([[[1, 0, 255]]])
+    logits = torch.tensor([[[[LN3, 0.0, 7.0]]]])
     expected = (math.log(4 / 3) + math.log(2)) / 2
-    assert SemanticLoss(num_classes=1)(logits, targets).item() == pytest.approx(expected)
+    assert loss("cross_entropy", logits, torch.tensor([[[1, 0, 255]]])) == pytest.approx(expected)
 
 
 def test_pixel_and_class_weights_multiply() -> None:
-    logits, targets = torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]])
-    loss = SemanticLoss(num_classes=2, class_weights=[2.0, 5.0])
+    function = SemanticLoss(num_classes=2, class_weights=[2.0, 5.0])
     weights = torch.tensor([[[3.0, 1.0]]])
-    assert loss(logits, targets, weights).item() == pytest.approx(math.log(2) * (6 + 5) / 2)
+    found = function(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]]), weights)
+    assert found.item() == pytest.approx(math.log(2) * (6 + 5) / 2)
 
 
-def test_all_pixels_ignored_gives_zero_and_a_zero_gradient() -> None:
-    logits = torch.randn(1, 3, 2, 2, requires_grad=True)
-    loss = SemanticLoss(num_classes=3)(logits, torch.full((1, 2, 2), 255))
-    loss.backward()
-    assert loss.item() == 0
+def test_one_class_takes_two_class_weights() -> None:
+    function = SemanticLoss(num_classes=1, class_weights=[2.0, 5.0])
+    found = function(torch.zeros(1, 1, 1, 2), torch.tensor([[[0, 1]]]))
+    assert found.item() == pytest.approx(math.log(2) * (2 + 5) / 2)
+
+
+def test_focal_modulates_by_the_square_of_the_error() -> None:
+    found = loss("focal", two_classes(0.75, 0.75), torch.tensor([[[0, 1]]]))
+    expected = (0.75**2 * math.log(4) + 0.25**2 * math.log(4 / 3)) / 2
+    assert found == pytest.approx(expected)
+
+
+def test_hard_pixel_mining_counts_a_fifth_of_the_valid_pixels() -> None:
+    # Ten valid pixels and many ignored: two count, however many are ignored.
+    probability = [0.5, 0.4, *[0.9] * 8, *[0.1] * 30]
+    targets = torch.tensor([[[1] * 10 + [255] * 30]])
+    expected = -(math.log(0.5) + math.log(0.4)) / 2
+    assert loss("hard_pixel_mining", two_classes(*probability), targets) == pytest.approx(expected)
+
+
+def test_ohem_keeps_what_is_not_learned_yet() -> None:
+    targets = torch.ones(1, 1, 16, dtype=torch.long)
+    several = two_classes(0.6, 0.5, 0.65, *[0.9] * 13)
+    expected = -(math.log(0.6) + math.log(0.5) + math.log(0.65)) / 3
+    assert loss("ohem", several, targets) == pytest.approx(expected)
+    learned = two_classes(0.8, *[0.95] * 15)  # a sixteenth stays
+    assert loss("ohem", learned, targets) == pytest.approx(-math.log(0.8))
+
+
+def test_dice_by_hand() -> None:
+    # Class 1: overlap 0.8, sizes 0.8 + 0.4 and 1; class 0: overlap 0.6, sizes 0.2 + 0.6 and 1.
+    found = loss("dice", two_classes(0.8, 0.4, 0.9), torch.tensor([[[1, 0, 255]]]))
+    assert found == pytest.approx(((1 - 1.6 / 2.2) + (1 - 1.2 / 1.8)) / 2)
+
+
+def test_dice_leaves_absent_classes_out() -> None:
+    logits = torch.tensor([[[20.0]], [[0.0]], [[0.0]]])[None]
+    assert loss("dice", logits, torch.zeros(1, 1, 1, dtype=torch.long)) == pytest.approx(
+        0, abs=1e-6
+    )
+
+
+def jaccard_loss(mistakes: set[int], members: set[int]) -> float:
+    """1 - IoU of a class when exactly these pixels are labelled wrongly."""
+    found = members ^ mistakes
+    return 1 - len(members & found) / len(members | found)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_lovasz_equals_the_extension_computed_step_by_step(classes: int) -> None:
+    logits, targets = torch.randn(1, classes, 3, 4), torch.randint(0, max(classes, 2), (1, 3, 4))
+    targets[0, 0, 0] = 255
+    pixels = [i for i in range(12) if targets.flatten()[i] != 255]
+    probability = logits.sigmoid() if classes == 1 else logits.softmax(1)
+    values = []
+    for c in range(classes):
+        label = 1 if classes == 1 else c
+        members = {i for i in pixels if targets.flatten()[i] == label}
+        if not members:
+            continue
+        p = probability[0, c].flatten()
+        error = {i: float(1 - p[i] if i in members else p[i]) for i in pixels}
+        order = sorted(pixels, key=lambda i, e=error: -e[i])
+        total, mistakes, before = 0.0, set(), 0.0
+        for i in order:
+            mistakes.add(i)
+            after = jaccard_loss(mistakes, members)
+            total += error[i] * (after - before)
+            before = after
+        values.append(total)
+    assert loss("lovasz", logits, targets) == pytest.approx(sum(values) / len(values), abs=1e-5)
+
+
+def test_lovasz_of_hard_predictions_is_one_minus_iou() -> None:
+    # Class 1: one hit, one miss, one false alarm: IoU 1/3; class 0: one hit: IoU 1/3.
+    logits = two_classes(1.0, 0.0, 1.0, 0.0).nan_to_num(neginf=-1e4)
+    targets = torch.tensor([[[1, 1, 0, 0]]])
+    assert loss("lovasz", logits, targets) == pytest.approx(2 / 3, abs=1e-5)
+
+
+def test_weighted_sum() -> None:
+    logits, targets = torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 4, 4))
+    parts = {name: loss(name, logits, targets) for name in ("cross_entropy", "dice")}
+    found = loss("cross_entropy+0.5 * dice", logits, targets)
+    assert found == pytest.approx(parts["cross_entropy"] + 0.5 * parts["dice"])
+    assert parse_loss_type("2*focal + 1e-1 * lovasz") == [(2.0, "focal"), (0.1, "lovasz")]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("classes", [1, 3])
+def test_all_pixels_ignored_gives_zero_and_a_zero_gradient(name: str, classes: int) -> None:
+    logits = torch.randn(1, classes, 2, 2, requires_grad=True)
+    found = SemanticLoss(loss_type=name, num_classes=classes)(logits, torch.full((1, 2, 2), 255))
+    found.backward()
+    assert found.item() == 0
     assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("classes", [1, 4])
+def test_ignored_pixels_change_neither_loss_nor_gradient(name: str, classes: int) -> None:
+    targets = torch.randint(0, max(classes, 2), (2, 6, 6))
+    targets[:, :, 3:] = 255
+    results = []
+    for _ in range(2):
+        logits = torch.arange(72.0 * classes).sin().reshape(2, classes, 6, 6)
+        logits[..., 3:] = torch.randn(2, classes, 6, 3) * 5
+        logits.requires_grad_()
+        value = SemanticLoss(loss_type=name, num_classes=classes)(logits, targets)
+        value.backward()
+        assert not logits.grad[..., 3:].any()
+        results.append((value.detach(), logits.grad))
+    torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_descent_learns_the_targets(name: str) -> None:
+    logits, targets = torch.zeros(1, 3, 4, 4, requires_grad=True), torch.randint(0, 3, (1, 4, 4))
+    function = SemanticLoss(loss_type=name, num_classes=3)
+    optimizer = torch.optim.Adam([logits], lr=0.3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        function(logits, targets).backward()
+        optimizer.step()
+    assert torch.equal(logits.argmax(1), targets)
+
+
+def test_half_precision_logits_are_computed_in_float32() -> None:
+    logits, targets = torch.randn(1, 3, 4, 4).half(), torch.randint(0, 3, (1, 4, 4))
+    found = SemanticLoss(num_classes=3)(logits, targets)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, F.cross_entropy(logits.float(), targets))
+
+
+def test_one_hot_targets_belong_to_the_valid_pixels() -> None:
+    probability, target = Pixels(
+        two_classes(0.8, 0.3), torch.tensor([[[255, 1]]]), 255
+    ).probabilities()
+    torch.testing.assert_close(probability, torch.tensor([[0.7, 0.3]]))
+    assert target.tolist() == [[0.0, 1.0]]
 
 
 def test_global_mean_of_two_processes_is_the_mean_of_all_pixels(monkeypatch) -> None:
@@ -43,6 +197,39 @@ def test_global_mean_of_two_processes_is_the_mean_of_all_pixels(monkeypatch) -> 
     module = "seg_plugins.modeling.losses."
     monkeypatch.setattr(module + "comm.get_world_size", lambda: 2)
     monkeypatch.setattr(module + "dist.all_reduce", lambda count: count.fill_(4))
-    parts = [global_mean(torch.tensor(6.0), torch.tensor(3)),
-             global_mean(torch.tensor(10.0), torch.tensor(1))]  # fmt: skip
+    parts = [
+        global_mean(torch.tensor(total), torch.tensor(count))
+        for total, count in ((6.0, 3), (10.0, 1))
+    ]
     assert torch.stack(parts).mean().item() == pytest.approx(4.0)
+
+
+def test_class_weights_from_the_configuration() -> None:
+    path, key = "quickstart/deeplabv3plus_r18_shapes.yaml", "MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS"
+    assert load_config(path).MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS is None
+    for value, expected in (("none", "none"), ("[1.0, 2.0]", [1.0, 2.0])):
+        assert expected == load_config(path, [key, value]).MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS
+    assert resolve_class_weights("none", 3) is None
+    preset = resolve_class_weights("camvid_released", 11)
+    assert preset == list(CLASS_WEIGHT_PRESETS["camvid_released"])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([1.0, 2.0], "2 factors, but 3 are needed"),
+        ("camvid_released", "11 factors"),
+        ("median_frequency", "counted from the training set"),
+    ],
+)
+def test_wrong_class_weights_name_the_fix(value, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SemanticLoss(num_classes=3, class_weights=value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "crossentropy", "cross_entropy + ", "x * dice", "dice - focal"]
+)
+def test_unknown_loss_lists_the_known(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"cross_entropy, hard_pixel_mining.*lovasz"):
+        parse_loss_type(text)

@@ -88,6 +88,7 @@ class SemSegHead(nn.Module):
                 loss_type=head.LOSS_TYPE,
                 num_classes=head.NUM_CLASSES,
                 ignore_value=head.IGNORE_VALUE,
+                class_weights=head.CLASS_WEIGHTS,
             ),
         }
 
