@@ -30,7 +30,8 @@ using Pooled = std::tuple<at::Tensor, at::Tensor>;
 // features: one (N, C, H, W) map per level, all in one dtype and layout; boxes: (K, 5).
 // Returns the (K, C, h, w) output in the features' dtype and layout, and for the maximum the
 // int32 number of the winning point of each output, empty for the mean.
-Pooled forward_cpu(at::TensorList features, const at::Tensor& boxes, const Settings& settings);
+Pooled forward_cpu(at::TensorList features, const at::Tensor& boxes, bool channels_last,
+                   const Settings& settings);
 
 // grad: of the output; returns one gradient per level, in grad's dtype, channels last or not.
 std::vector<at::Tensor> backward_cpu(const at::Tensor& grad, const at::Tensor& winners,
@@ -38,7 +39,8 @@ std::vector<at::Tensor> backward_cpu(const at::Tensor& grad, const at::Tensor& w
                                      const Settings& settings);
 
 #ifdef SEG_PLUGINS_WITH_CUDA
-Pooled forward_cuda(at::TensorList features, const at::Tensor& boxes, const Settings& settings);
+Pooled forward_cuda(at::TensorList features, const at::Tensor& boxes, bool channels_last,
+                    const Settings& settings);
 std::vector<at::Tensor> backward_cuda(const at::Tensor& grad, const at::Tensor& winners,
                                       const at::Tensor& boxes, bool channels_last,
                                       const Settings& settings);

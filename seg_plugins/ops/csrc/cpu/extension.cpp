@@ -8,6 +8,8 @@
 #include <atomic>
 #include <string>
 
+#include "cpu/roi_align_simd.h"
+
 namespace seg_plugins {
 namespace {
 
@@ -23,7 +25,7 @@ std::string build_info() {
 #else
   info += " cuda=none";
 #endif
-  return info;
+  return info + " simd=" + roi_align::instruction_set();
 }
 
 // How many threads really took part in a parallel loop of one item per thread: at::parallel_for

@@ -67,8 +67,9 @@ void check_tensors(TensorList features, const Tensor& boxes) {
   }
 }
 
-bool prefers_channels_last(const Tensor& feature) {
-  return feature.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
+// The fake kernel in ops/roi_align.py says the same.
+bool is_channels_last(const Tensor& feature) {
+  return feature.is_contiguous(at::MemoryFormat::ChannelsLast) && !feature.is_contiguous();
 }
 
 using Backward = decltype(&backward_cpu);
@@ -81,14 +82,15 @@ Pooled forward(TensorList features, const Tensor& boxes, at::IntArrayRef output_
   check_tensors(features, boxes);
   std::vector<int64_t> heights, widths;
   std::vector<Tensor> dense;
-  const auto layout = prefers_channels_last(features[0]) ? at::MemoryFormat::ChannelsLast
-                                                         : at::MemoryFormat::Contiguous;
+  const bool channels_last = is_channels_last(features[0]);
+  const auto layout =
+      channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   for (const Tensor& feature : features) {
     heights.push_back(feature.size(2));
     widths.push_back(feature.size(3));
     dense.push_back(feature.contiguous(layout));
   }
-  return kernel(dense, boxes,
+  return kernel(dense, boxes, channels_last,
                 make_settings(features[0].size(0), features[0].size(1), heights, widths,
                               output_size, scales, sampling_ratio, aligned, maximum,
                               canonical_size, canonical_level, min_level));
@@ -157,7 +159,7 @@ struct RoiAlign : torch::autograd::Function<RoiAlign> {
     ctx->saved_data["batch"] = features[0].sym_size(0);
     ctx->saved_data["heights"] = heights;
     ctx->saved_data["widths"] = widths;
-    ctx->saved_data["channels_last"] = prefers_channels_last(features[0]);
+    ctx->saved_data["channels_last"] = is_channels_last(features[0]);
     ctx->saved_data["scales"] = scales.vec();
     ctx->saved_data["sampling_ratio"] = sampling_ratio;
     ctx->saved_data["aligned"] = aligned;

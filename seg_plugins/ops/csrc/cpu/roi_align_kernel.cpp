@@ -367,8 +367,8 @@ void spread_maximum(const Tensor& grad, const Tensor& winners,
 
 }  // namespace
 
-Pooled forward_cpu(TensorList features, const Tensor& boxes, const Settings& s) {
-  const bool channels_last = !features[0].is_contiguous();
+Pooled forward_cpu(TensorList features, const Tensor& boxes, bool channels_last,
+                   const Settings& s) {
   const auto layout =
       channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   const std::array<int64_t, 4> shape = {boxes.size(0), s.channels, s.height, s.width};
