@@ -19,7 +19,15 @@ from .data import (
     SemanticMapper,
     register_datasets,
 )
-from .evaluation.build import EVALUATOR_REGISTRY, build_instance, build_panoptic, build_semantic
+from .evaluation.build import (
+    EVALUATOR_REGISTRY,
+    build_cityscapes_instance,
+    build_cityscapes_panoptic,
+    build_cityscapes_semantic,
+    build_instance,
+    build_panoptic,
+    build_semantic,
+)
 from .modeling.backbones.segnet_basic import build_segnet_basic_backbone
 from .modeling.backbones.timm import build_timm_backbone
 from .modeling.backbones.unet import build_unet_backbone
@@ -75,6 +83,9 @@ def _register_evaluation() -> None:
         "sem_seg": build_semantic,
         "coco": build_instance,
         "coco_panoptic_seg": build_panoptic,
+        "cityscapes_sem_seg": build_cityscapes_semantic,
+        "cityscapes_instance": build_cityscapes_instance,
+        "cityscapes_panoptic_seg": build_cityscapes_panoptic,
     }
     for evaluator_type, builder in builders.items():
         EVALUATOR_REGISTRY.register(evaluator_type, builder)

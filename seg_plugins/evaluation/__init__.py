@@ -1,6 +1,8 @@
 """Evaluators with Detectron2's interface, found by a dataset's ``evaluator_type``."""
 
 from .build import EVALUATOR_REGISTRY, build_evaluator
+from .cityscapes_instance import CityscapesInstanceEvaluator
+from .cityscapes_semantic import CityscapesSemanticEvaluator
 from .errors import EvaluationError
 from .instance import InstanceEvaluator
 from .panoptic import PanopticEvaluator
@@ -9,6 +11,8 @@ from .semantic import SemanticEvaluator
 
 __all__ = [
     "EVALUATOR_REGISTRY",
+    "CityscapesInstanceEvaluator",
+    "CityscapesSemanticEvaluator",
     "EvaluationError",
     "InstanceEvaluator",
     "PanopticEvaluator",

@@ -9,6 +9,8 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 
+from .cityscapes_instance import CityscapesInstanceEvaluator
+from .cityscapes_semantic import CityscapesSemanticEvaluator
 from .errors import EvaluationError
 from .instance import InstanceEvaluator
 from .panoptic import PanopticEvaluator
@@ -102,3 +104,30 @@ def build_panoptic(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> 
     if MetadataCatalog.get(dataset_name).get("json_file", None):
         evaluators.insert(-1, InstanceEvaluator(dataset_name, output_dir))
     return TaskEvaluators(evaluators)
+
+
+def build_cityscapes_semantic(
+    cfg: CfgNode, dataset_name: str, output_dir: Path | None
+) -> DatasetEvaluator:
+    """``cityscapes_sem_seg``: Cityscapes' pixel-level scores."""
+    return CityscapesSemanticEvaluator(dataset_name, output_dir)
+
+
+def build_cityscapes_instance(
+    cfg: CfgNode, dataset_name: str, output_dir: Path | None
+) -> DatasetEvaluator:
+    """``cityscapes_instance``: Cityscapes' instance-level AP."""
+    return CityscapesInstanceEvaluator(dataset_name, output_dir)
+
+
+def build_cityscapes_panoptic(
+    cfg: CfgNode, dataset_name: str, output_dir: Path | None
+) -> DatasetEvaluator:
+    """``cityscapes_panoptic_seg``: PQ, and the two above where the model predicts them."""
+    return TaskEvaluators(
+        [
+            CityscapesSemanticEvaluator(dataset_name, output_dir),
+            CityscapesInstanceEvaluator(dataset_name, output_dir),
+            PanopticEvaluator(dataset_name, output_dir),
+        ]
+    )

@@ -128,26 +128,40 @@ class SemanticEvaluator(StreamingEvaluator):
     def _confusion(
         self, prediction: torch.Tensor, target: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Label map and confusion matrix of one image; checks the prediction's shape."""
-        prediction = torch.as_tensor(prediction)
-        if tuple(prediction.shape[-2:]) != target.shape:
-            raise EvaluationError(
-                f"the prediction is {_size(prediction.shape)} but the ground truth is "
-                f"{_size(target.shape)} (height x width); predict at the size of the original "
-                f"image."
-            )
+        """Label map and confusion matrix of one image."""
+        prediction = checked_prediction(prediction, target, self.num_classes)
         if prediction.ndim == 2:
-            if prediction.is_floating_point():
-                raise EvaluationError("an (H, W) prediction must hold integer labels, not scores.")
             labels = prediction.cpu().numpy()
             return labels, label_confusion(labels, target, self.num_classes, self.ignore_label)
-        if prediction.ndim != 3 or prediction.shape[0] != self.num_classes:
-            raise EvaluationError(
-                f"the prediction has shape {tuple(prediction.shape)}; expected "
-                f"({self.num_classes}, H, W) for the {self.num_classes} classes of "
-                f"'{self.dataset_name}'."
-            )
         return argmax_confusion(prediction, target, self.ignore_label)
+
+
+def checked_prediction(prediction: Any, target: np.ndarray, num_classes: int) -> torch.Tensor:
+    """The prediction as a tensor, after a look at its shape.
+
+    Args:
+        prediction: (K, H, W) scores or (H, W) integer labels.
+        target: (H, W) ground truth.
+        num_classes: K.
+
+    Raises:
+        EvaluationError: another shape or type.
+    """
+    prediction = torch.as_tensor(prediction)
+    if tuple(prediction.shape[-2:]) != target.shape:
+        raise EvaluationError(
+            f"the prediction is {_size(prediction.shape)} but the ground truth is "
+            f"{_size(target.shape)} (height x width); predict at the size of the original image."
+        )
+    if prediction.ndim == 2:
+        if prediction.is_floating_point():
+            raise EvaluationError("an (H, W) prediction must hold integer labels, not scores.")
+    elif prediction.ndim != 3 or prediction.shape[0] != num_classes:
+        raise EvaluationError(
+            f"the prediction has shape {tuple(prediction.shape)}; expected ({num_classes}, H, W) "
+            f"for {num_classes} classes."
+        )
+    return prediction
 
 
 def _size(shape: Sequence[int]) -> str:

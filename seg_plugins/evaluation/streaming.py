@@ -134,6 +134,10 @@ class StreamingEvaluator(DatasetEvaluator):
 
     # ------------------------------------------------------------------------- for subclasses
 
+    def key_of(self, given: Mapping) -> Hashable:
+        """The key of the image that an input belongs to."""
+        return given.get(self.image_key)
+
     def score_image(self, position: int, given: Mapping, output: Mapping) -> None:
         """Add one image; `position` is its place in the dataset."""
         raise NotImplementedError
@@ -153,7 +157,7 @@ class StreamingEvaluator(DatasetEvaluator):
     # ------------------------------------------------------------------------------- visits
 
     def _visit(self, given: Mapping) -> int:
-        key = given.get(self.image_key)
+        key = self.key_of(given)
         position = self._position.get(key) if isinstance(key, Hashable) else None
         if position is None:
             raise EvaluationError(

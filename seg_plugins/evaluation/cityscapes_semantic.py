@@ -1,0 +1,198 @@
+"""Cityscapes' pixel-level scores in memory: IoU and iIoU of classes and categories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seg_plugins.ops.segmentation_metrics import argmax_confusion, label_confusion, pair_counts
+
+import numpy as np
+from cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling import args as official
+from cityscapesscripts.helpers.labels import category2labels
+from detectron2.data import MetadataCatalog
+from PIL import Image
+
+from .cityscapes_files import (
+    EVALUATED,
+    IGNORE,
+    frame_name,
+    ground_truth_files,
+    id_of_train_id,
+    label_of,
+    train_id_of_id,
+)
+from .confusion import divide, semantic_scores
+from .errors import EvaluationError
+from .fixed_point import from_fixed, to_fixed
+from .ground_truth import read_label_image
+from .semantic import checked_prediction
+from .streaming import StreamingEvaluator
+
+_INSTANCE_CLASSES = [x.trainId for x in EVALUATED if x.hasInstances]
+# Train ids by category, of categories with evaluated labels, in table order.
+_CATEGORIES = {
+    name: [x.trainId for x in members if not x.ignoreInEval]
+    for name, members in category2labels.items()
+    if not all(x.ignoreInEval for x in members)
+}
+# Categories all of whose labels (ignored ones included) have instances.
+_INSTANCE_CATEGORIES = [
+    name
+    for name, members in category2labels.items()
+    if name in _CATEGORIES and all(x.hasInstances for x in members if x.id >= 0)
+]
+
+
+class CityscapesSemanticEvaluator(StreamingEvaluator):
+    """IoU, iIoU, IoU_sup and iIoU_sup under Detectron2's names, and the scores of each class.
+
+    The digits are those of cityscapesscripts' ``evalPixelLevelSemanticLabeling``, from the
+    ``labelIds`` and ``instanceIds`` images below the metadata's ``gt_dir``; ``mIoU`` repeats
+    ``IoU`` under the common name. Scores ``output["sem_seg"]``: (19, H, W) scores, or an (H, W)
+    map of train ids.
+
+    Args:
+        dataset_name: dataset whose metadata has ``gt_dir``.
+        output_dir: folder for ``sem_seg_results.json``; None writes nothing.
+        instance_scores: compute iIoU (reads the instance images as well).
+        save_predictions: write label-id PNGs to ``output_dir/cityscapes_sem_seg``, the folder
+            that the official scripts and the test server take.
+        distributed: gather over all processes.
+        allow_missing: score although some images of the dataset never came.
+    """
+
+    task = "sem_seg"
+    output_key = "sem_seg"
+
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | Path | None = None,
+        *,
+        instance_scores: bool = True,
+        save_predictions: bool = False,
+        distributed: bool = True,
+        allow_missing: bool = False,
+    ) -> None:
+        self._label_files = ground_truth_files(MetadataCatalog.get(dataset_name).gt_dir, "labelIds")
+        self._instance_scores = instance_scores
+        self._save = save_predictions
+        if save_predictions and output_dir is None:
+            raise ValueError("save_predictions needs an output_dir to write to.")
+        super().__init__(
+            dataset_name,
+            output_dir,
+            image_keys=list(self._label_files),
+            distributed=distributed,
+            allow_missing=allow_missing,
+        )
+
+    def reset(self) -> None:
+        """Forget everything seen; called before each round of evaluation."""
+        super().reset()
+        size = len(EVALUATED) + 1
+        self.confusion = np.zeros((size, size), np.int64)
+        # Weighted true positives and false negatives, in fixed point, of instances by class and
+        # of the same instances by category.
+        self._classes = np.zeros((2, len(EVALUATED)), object)
+        self._categories = np.zeros((2, len(_CATEGORIES)), object)
+
+    def key_of(self, given: Mapping) -> str:
+        """City, sequence and frame of the input's file."""
+        return frame_name(given[self.image_key])
+
+    def score_image(self, position: int, given: Mapping, output: Mapping) -> None:
+        """Add one image to the sums."""
+        name, file = list(self._label_files.items())[position]
+        target = train_id_of_id()[read_label_image(str(file))]
+        prediction = checked_prediction(output["sem_seg"], target, len(EVALUATED))
+        if prediction.ndim == 3:
+            labels, confusion = argmax_confusion(prediction, target, IGNORE)
+        else:
+            labels = prediction.cpu().numpy()
+            confusion = label_confusion(labels, target, len(EVALUATED), IGNORE)
+        if self._instance_scores:
+            instances = read_label_image(str(file).replace("_labelIds", "_instanceIds"))
+            self._add_instances(instances, labels)
+        if self._save and self.output_dir:
+            folder = self.output_dir / "cityscapes_sem_seg"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(id_of_train_id()[labels]).save(folder / f"{name}_pred.png")
+        self.confusion += confusion
+
+    def _add_instances(self, instances: np.ndarray, labels: np.ndarray) -> None:
+        if instances.shape != labels.shape:
+            raise EvaluationError(
+                f"its instanceIds image is {instances.shape}, its labelIds {labels.shape}."
+            )
+        pairs, counts = pair_counts(instances, labels)
+        names = list(_CATEGORIES)
+        for instance_id in np.unique(pairs[pairs[:, 0] > 1000, 0]).tolist():
+            label = label_of(instance_id)
+            if label.ignoreInEval:
+                continue
+            chosen = pairs[:, 0] == instance_id
+            found, pixels = pairs[chosen, 1], counts[chosen]
+            weight = official.avgClassSize[label.name] / float(pixels.sum())
+            _add_weighted(self._classes[:, label.trainId], pixels, found == label.trainId, weight)
+            if label.category in _INSTANCE_CATEGORIES:
+                hit = np.isin(found, _CATEGORIES[label.category])
+                _add_weighted(self._categories[:, names.index(label.category)], pixels, hit, weight)
+
+    def local_state(self) -> Any:
+        """The sums of this process."""
+        return self.confusion, self._classes, self._categories
+
+    def summarize(self, states: Sequence[Any]) -> dict[str, dict[str, float]]:
+        """Scores from the sums of all processes."""
+        sums = [np.sum(part, axis=0) for part in zip(*states, strict=True)]
+        self.confusion, self._classes, self._categories = sums
+        names = [label.name for label in EVALUATED]
+        inside = self.confusion[:-1, :-1]
+        hits = inside.diagonal()
+        missed = self.confusion[:-1].sum(axis=1) - hits
+        false = inside.sum(axis=0) - hits
+        iou = divide(hits, hits + missed + false)
+        group_iou, group_false = [], []
+        for members in _CATEGORIES.values():
+            others = [k for k in range(len(names)) if k not in members]
+            group_hits = inside[np.ix_(members, members)].sum()
+            group_false.append(inside[np.ix_(others, members)].sum())
+            # Truth of the category, whatever was predicted for it.
+            truth = self.confusion[members].sum()
+            group_iou.append(float(divide(group_hits, truth + group_false[-1])))
+        scores = {"IoU": _mean(iou), "IoU_sup": _mean(group_iou)}
+        if self._instance_scores:
+            with_instances = np.isin(np.arange(len(names)), _INSTANCE_CLASSES)
+            iiou = np.where(with_instances, _weighted_iou(self._classes, false), np.nan)
+            groups = np.isin(list(_CATEGORIES), _INSTANCE_CATEGORIES)
+            group_iiou = _weighted_iou(self._categories, np.array(group_false))
+            group_iiou = np.where(groups, group_iiou, np.nan)
+            scores |= {"iIoU": _mean(iiou), "iIoU_sup": _mean(group_iiou)}
+            scores |= {f"iIoU-{names[k]}": iiou[k] for k in _INSTANCE_CLASSES}
+        scores = {key: 100 * float(value) for key, value in scores.items()}
+        common = semantic_scores(self.confusion, names)
+        common |= {f"IoU-{name}": 100 * value for name, value in zip(names, iou, strict=True)}
+        return {self.task: {**common, **scores}}
+
+    def extra_json(self) -> dict[str, Any]:
+        """The confusion matrix of train ids (truth by prediction, ignored last)."""
+        return {"classes": [x.name for x in EVALUATED], "confusion": self.confusion}
+
+
+def _add_weighted(sums: np.ndarray, pixels: np.ndarray, hit: np.ndarray, weight: float) -> None:
+    sums[0] += to_fixed(float(pixels[hit].sum()) * weight)
+    sums[1] += to_fixed(float(pixels[~hit].sum()) * weight)
+
+
+def _weighted_iou(sums: np.ndarray, false: np.ndarray) -> np.ndarray:
+    hits = np.array([from_fixed(total) for total in sums[0]], float)
+    missed = np.array([from_fixed(total) for total in sums[1]], float)
+    return divide(hits, hits + false + missed)
+
+
+def _mean(values: Sequence[float] | np.ndarray) -> float:
+    known = [float(value) for value in values if not np.isnan(value)]
+    return sum(known) / len(known) if known else float("nan")
