@@ -24,9 +24,11 @@ from .evaluation.build import (
     build_cityscapes_instance,
     build_cityscapes_panoptic,
     build_cityscapes_semantic,
+    build_electron_microscopy,
     build_instance,
     build_panoptic,
     build_semantic,
+    build_volume,
 )
 from .modeling.backbones.segnet_basic import build_segnet_basic_backbone
 from .modeling.backbones.timm import build_timm_backbone
@@ -81,6 +83,8 @@ def _register_data() -> None:
 def _register_evaluation() -> None:
     builders = {
         "sem_seg": build_semantic,
+        "sem_seg_em": build_electron_microscopy,
+        "sem_seg_volume": build_volume,
         "coco": build_instance,
         "coco_panoptic_seg": build_panoptic,
         "cityscapes_sem_seg": build_cityscapes_semantic,

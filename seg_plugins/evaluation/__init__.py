@@ -3,20 +3,24 @@
 from .build import EVALUATOR_REGISTRY, build_evaluator
 from .cityscapes_instance import CityscapesInstanceEvaluator
 from .cityscapes_semantic import CityscapesSemanticEvaluator
+from .electron_microscopy import ElectronMicroscopyEvaluator
 from .errors import EvaluationError
 from .instance import InstanceEvaluator
 from .panoptic import PanopticEvaluator
 from .results import format_results
 from .semantic import SemanticEvaluator
+from .volume import VolumeEvaluator
 
 __all__ = [
     "EVALUATOR_REGISTRY",
     "CityscapesInstanceEvaluator",
     "CityscapesSemanticEvaluator",
+    "ElectronMicroscopyEvaluator",
     "EvaluationError",
     "InstanceEvaluator",
     "PanopticEvaluator",
     "SemanticEvaluator",
+    "VolumeEvaluator",
     "build_evaluator",
     "format_results",
 ]

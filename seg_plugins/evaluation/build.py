@@ -11,11 +11,13 @@ from detectron2.evaluation import DatasetEvaluator
 
 from .cityscapes_instance import CityscapesInstanceEvaluator
 from .cityscapes_semantic import CityscapesSemanticEvaluator
+from .electron_microscopy import ElectronMicroscopyEvaluator
 from .errors import EvaluationError
 from .instance import InstanceEvaluator
 from .panoptic import PanopticEvaluator
 from .semantic import SemanticEvaluator
 from .tasks import TaskEvaluators
+from .volume import VolumeEvaluator
 
 EvaluatorBuilder = Callable[[CfgNode, str, "Path | None"], DatasetEvaluator]
 
@@ -131,3 +133,15 @@ def build_cityscapes_panoptic(
             PanopticEvaluator(dataset_name, output_dir),
         ]
     )
+
+
+def build_electron_microscopy(
+    cfg: CfgNode, dataset_name: str, output_dir: Path | None
+) -> DatasetEvaluator:
+    """``sem_seg_em``: label maps of membranes, with the errors of ISBI 2012."""
+    return ElectronMicroscopyEvaluator(dataset_name, output_dir)
+
+
+def build_volume(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> DatasetEvaluator:
+    """``sem_seg_volume``: label maps of slices, with Dice per volume."""
+    return VolumeEvaluator(dataset_name, output_dir)

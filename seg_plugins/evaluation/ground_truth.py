@@ -31,6 +31,10 @@ class LabelSource:
     def __len__(self) -> int:
         return len(self._records)
 
+    def record(self, position: int) -> Mapping[str, Any]:
+        """The dict of the image at `position`."""
+        return self._records[position]
+
     def read(self, position: int) -> np.ndarray:
         """The (H, W) integer labels of the record at `position`."""
         record = self._records[position]

@@ -91,7 +91,13 @@ class SemanticEvaluator(StreamingEvaluator):
             self.predictions.write(self._records(given["file_name"], labels))
         if self.boundary:
             self.boundary.add(labels, target, self.ignore_label)
+        self.add_measures(position, output["sem_seg"], labels, target)
         self.confusion += confusion
+
+    def add_measures(
+        self, position: int, prediction: torch.Tensor, labels: np.ndarray, target: np.ndarray
+    ) -> None:
+        """For subclasses with further measures: one image's prediction, label map and truth."""
 
     def local_state(self) -> Any:
         """The sums of this process."""
