@@ -18,12 +18,15 @@
 #if defined(__CUDACC__)
 #define SEG_HD __host__ __device__
 #define SEG_INLINE __host__ __device__ __forceinline__
+#define SEG_UNROLL _Pragma("unroll")
 #elif defined(_MSC_VER)
 #define SEG_HD
 #define SEG_INLINE __forceinline
+#define SEG_UNROLL
 #else
 #define SEG_HD
 #define SEG_INLINE inline __attribute__((always_inline))
+#define SEG_UNROLL _Pragma("GCC unroll 16")
 #endif
 
 namespace seg_plugins {
@@ -53,7 +56,8 @@ template <bool Reciprocal, class A>
 SEG_HD inline int choose_level(A x0, A y0, A x1, A y1, const LevelRule& rule) {
   if (rule.min_level == rule.max_level) return 0;
   const A size = std::sqrt((x1 - x0) * (y1 - y0));
-  const A ratio = Reciprocal ? size * (A(1) / A(rule.canonical_size)) : size / A(rule.canonical_size);
+  const A ratio =
+      Reciprocal ? size * (A(1) / A(rule.canonical_size)) : size / A(rule.canonical_size);
   const A level = std::floor(A(rule.canonical_level) + std::log2(ratio + A(1e-8)));
   if (level != level) return -1;
   if (level <= A(rule.min_level)) return 0;
@@ -214,7 +218,7 @@ SEG_INLINE void weighted_sum(Pack (&sum)[N], const T* base, const Taps<A>& rows,
     for (int j = 0; j < cols.count; ++j) {
       const T* value = row + cols.index[j] * col_stride;
       const A w = rows.weight[i] * cols.weight[j];
-#pragma GCC unroll 16
+      SEG_UNROLL
       for (int n = 0; n < N; ++n) sum[n].add(w, value + n * Pack::kLanes);
     }
   }
@@ -262,10 +266,9 @@ SEG_INLINE void bin_maximum(const T* base, const Axis<A>& y, const Axis<A>& x, i
       for (int c = 0; c < channels; ++c) {
         const int64_t left = sx.low * col_stride + c * channel_stride;
         const int64_t right = sx.high * col_stride + c * channel_stride;
-        const A value = sy.low_weight * (sx.low_weight * A(top[left]) +
-                                         sx.high_weight * A(top[right])) +
-                        sy.high_weight * (sx.low_weight * A(bottom[left]) +
-                                          sx.high_weight * A(bottom[right]));
+        const A value =
+            sy.low_weight * (sx.low_weight * A(top[left]) + sx.high_weight * A(top[right])) +
+            sy.high_weight * (sx.low_weight * A(bottom[left]) + sx.high_weight * A(bottom[right]));
         const bool wins = best[c] == best[c] && (value > best[c] || value != value);
         best[c] = wins ? value : best[c];
         number[c] = wins ? point : number[c];

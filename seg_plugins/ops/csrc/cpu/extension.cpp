@@ -1,8 +1,7 @@
 // The extension's module entry and what it tells about itself. The operators register themselves,
 // each in its own file, through TORCH_LIBRARY_FRAGMENT(seg_plugins, m).
-#include <Python.h>
-
 #include <ATen/Parallel.h>
+#include <Python.h>
 #include <torch/library.h>
 
 #include <atomic>

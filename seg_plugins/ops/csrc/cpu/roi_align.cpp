@@ -1,11 +1,12 @@
 // The operator seg_plugins::roi_align: schema, argument checks, autograd and autocast. The kernels
-// are in cpu/roi_align_kernel.cpp and cuda/roi_align_kernel.cu, the fake kernel in ops/roi_align.py.
-#include "roi_align_op.h"
-
+// are in cpu/roi_align_kernel.cpp and cuda/roi_align_kernel.cu, the fake kernel in
+// ops/roi_align.py.
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
 #include <torch/autograd.h>
 #include <torch/library.h>
+
+#include "roi_align_op.h"
 
 namespace seg_plugins {
 namespace roi_align {
@@ -83,17 +84,16 @@ Pooled forward(TensorList features, const Tensor& boxes, at::IntArrayRef output_
   std::vector<int64_t> heights, widths;
   std::vector<Tensor> dense;
   const bool channels_last = is_channels_last(features[0]);
-  const auto layout =
-      channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+  const auto layout = channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   for (const Tensor& feature : features) {
     heights.push_back(feature.size(2));
     widths.push_back(feature.size(3));
     dense.push_back(feature.contiguous(layout));
   }
-  return kernel(dense, boxes, channels_last,
-                make_settings(features[0].size(0), features[0].size(1), heights, widths,
-                              output_size, scales, sampling_ratio, aligned, maximum,
-                              canonical_size, canonical_level, min_level));
+  return kernel(
+      dense, boxes, channels_last,
+      make_settings(features[0].size(0), features[0].size(1), heights, widths, output_size, scales,
+                    sampling_ratio, aligned, maximum, canonical_size, canonical_level, min_level));
 }
 
 template <Backward kernel>
@@ -102,10 +102,10 @@ std::vector<Tensor> backward(const Tensor& grad, const Tensor& winners, const Te
                              bool channels_last, at::ArrayRef<double> scales,
                              int64_t sampling_ratio, bool aligned, bool maximum,
                              double canonical_size, int64_t canonical_level, int64_t min_level) {
-  return kernel(grad, winners, boxes, channels_last,
-                make_settings(batch, grad.size(1), heights, widths, {grad.size(2), grad.size(3)},
-                              scales, sampling_ratio, aligned, maximum, canonical_size,
-                              canonical_level, min_level));
+  return kernel(
+      grad, winners, boxes, channels_last,
+      make_settings(batch, grad.size(1), heights, widths, {grad.size(2), grad.size(3)}, scales,
+                    sampling_ratio, aligned, maximum, canonical_size, canonical_level, min_level));
 }
 
 std::tuple<Tensor, Tensor> call_forward(TensorList features, const Tensor& boxes,
@@ -125,9 +125,9 @@ std::tuple<Tensor, Tensor> call_forward(TensorList features, const Tensor& boxes
 std::vector<Tensor> call_backward(const Tensor& grad, const Tensor& winners, const Tensor& boxes,
                                   c10::SymInt batch, c10::SymIntArrayRef heights,
                                   c10::SymIntArrayRef widths, bool channels_last,
-                                  at::ArrayRef<double> scales, int64_t sampling_ratio,
-                                  bool aligned, bool maximum, double canonical_size,
-                                  int64_t canonical_level, int64_t min_level) {
+                                  at::ArrayRef<double> scales, int64_t sampling_ratio, bool aligned,
+                                  bool maximum, double canonical_size, int64_t canonical_level,
+                                  int64_t min_level) {
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("seg_plugins::roi_align_backward", "")
@@ -146,9 +146,9 @@ struct RoiAlign : torch::autograd::Function<RoiAlign> {
                                int64_t sampling_ratio, bool aligned, bool maximum,
                                double canonical_size, int64_t canonical_level, int64_t min_level) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    auto [output, winners] = call_forward(features, boxes, output_size, scales, sampling_ratio,
-                                          aligned, maximum, canonical_size, canonical_level,
-                                          min_level);
+    auto [output, winners] =
+        call_forward(features, boxes, output_size, scales, sampling_ratio, aligned, maximum,
+                     canonical_size, canonical_level, min_level);
     ctx->save_for_backward({boxes, winners});
     ctx->mark_non_differentiable({winners});
     std::vector<c10::SymInt> heights, widths;
@@ -190,9 +190,8 @@ Pooled forward_autograd(TensorList features, const Tensor& boxes, c10::SymIntArr
                         at::ArrayRef<double> scales, int64_t sampling_ratio, bool aligned,
                         bool maximum, double canonical_size, int64_t canonical_level,
                         int64_t min_level) {
-  const auto result =
-      RoiAlign::apply(features, boxes, output_size, scales, sampling_ratio, aligned, maximum,
-                      canonical_size, canonical_level, min_level);
+  const auto result = RoiAlign::apply(features, boxes, output_size, scales, sampling_ratio, aligned,
+                                      maximum, canonical_size, canonical_level, min_level);
   return {result[0], result[1]};
 }
 

@@ -47,16 +47,15 @@ Plan<A> make_plan(const A* box, int64_t roi, const Settings& s) {
   Plan<A> plan{};
   plan.roi = roi;
   const A image = box[0];
-  TORCH_CHECK_INDEX(image > A(-1) && image < A(s.batch), "roi_align: boxes[", roi,
-                    "] is of image ", image, ", but the batch has ", s.batch, " images");
+  TORCH_CHECK_INDEX(image > A(-1) && image < A(s.batch), "roi_align: boxes[", roi, "] is of image ",
+                    image, ", but the batch has ", s.batch, " images");
   plan.image = static_cast<int64_t>(image);
   plan.level = choose_level<false>(box[1], box[2], box[3], box[4], s.rule);
   const int level = std::max(plan.level, 0);
   const A scale = static_cast<A>(s.scales[level]);
-  plan.y = make_axis(box[2], box[4], scale, s.aligned, s.sampling_ratio, s.height,
-                     s.heights[level]);
-  plan.x = make_axis(box[1], box[3], scale, s.aligned, s.sampling_ratio, s.width,
-                     s.widths[level]);
+  plan.y =
+      make_axis(box[2], box[4], scale, s.aligned, s.sampling_ratio, s.height, s.heights[level]);
+  plan.x = make_axis(box[1], box[3], scale, s.aligned, s.sampling_ratio, s.width, s.widths[level]);
   if (plan.level < 0 || plan.y.samples <= 0 || plan.x.samples <= 0) {
     plan.y.samples = plan.x.samples = 0;
   }
@@ -180,8 +179,8 @@ void pool_maximum(TensorList features, const std::vector<Plan<at::opmath_type<T>
       for (int64_t bin = 0; bin < bins; ++bin) {
         const int row = bin / s.width, col = bin % s.width;
         kernels.maximum(map, plan.y, plan.x, row, col, channels_last ? width * channels : width,
-                        channels_last ? channels : 1, channels,
-                        channels_last ? 1 : height * width, best.data(), number.data());
+                        channels_last ? channels : 1, channels, channels_last ? 1 : height * width,
+                        best.data(), number.data());
         for (int64_t c = 0; c < channels; ++c) {
           const int64_t at =
               plan.roi * channels * bins + (channels_last ? bin * channels + c : c * bins + bin);
@@ -342,8 +341,8 @@ void spread_maximum(const Tensor& grad, const Tensor& winners,
           const int64_t from = (plan.roi * bins + bin) * channels;
           for (int64_t c = 0; c < channels; ++c) {
             if (winner_data[from + c] < 0) continue;
-            const Point<A> point = point_at(plan.y, plan.x, bin / s.width, bin % s.width,
-                                            winner_data[from + c]);
+            const Point<A> point =
+                point_at(plan.y, plan.x, bin / s.width, bin % s.width, winner_data[from + c]);
             const A g = A(grad_data[from + c]);
             const auto add = [&](int y, int x, A weight) {
               if (y < band.first_row || y >= band.last_row || weight == A(0)) return;
@@ -369,30 +368,27 @@ void spread_maximum(const Tensor& grad, const Tensor& winners,
 
 Pooled forward_cpu(TensorList features, const Tensor& boxes, bool channels_last,
                    const Settings& s) {
-  const auto layout =
-      channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+  const auto layout = channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   const std::array<int64_t, 4> shape = {boxes.size(0), s.channels, s.height, s.width};
   Tensor output = at::empty(shape, features[0].options(), layout);
   Tensor winners = s.maximum ? at::empty(shape, boxes.options().dtype(at::kInt), layout)
                              : at::empty({0}, boxes.options().dtype(at::kInt));
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, output.scalar_type(), "roi_align", [&] {
-        const auto plans = make_plans<at::opmath_type<scalar_t>>(boxes, s);
-        if (s.channels == 0) return;
-        if (s.maximum) {
-          pool_maximum<scalar_t>(features, plans, s, channels_last, output.data_ptr<scalar_t>(),
-                                 winners.data_ptr<int>());
-        } else {
-          pool_mean<scalar_t>(features, plans, s, channels_last, output.data_ptr<scalar_t>());
-        }
-      });
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, output.scalar_type(), "roi_align", [&] {
+    const auto plans = make_plans<at::opmath_type<scalar_t>>(boxes, s);
+    if (s.channels == 0) return;
+    if (s.maximum) {
+      pool_maximum<scalar_t>(features, plans, s, channels_last, output.data_ptr<scalar_t>(),
+                             winners.data_ptr<int>());
+    } else {
+      pool_mean<scalar_t>(features, plans, s, channels_last, output.data_ptr<scalar_t>());
+    }
+  });
   return {output, winners};
 }
 
 std::vector<Tensor> backward_cpu(const Tensor& grad, const Tensor& winners, const Tensor& boxes,
                                  bool channels_last, const Settings& s) {
-  const auto layout =
-      channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+  const auto layout = channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   std::vector<Tensor> results;
   for (int level = 0; level < s.levels; ++level) {
     results.push_back(at::empty({s.batch, s.channels, s.heights[level], s.widths[level]},

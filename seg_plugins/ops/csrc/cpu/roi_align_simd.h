@@ -64,11 +64,11 @@ struct PoolStep {
     for (int row = 0; row < job.rows.lists; ++row) {
       for (int col = 0; col < job.cols.lists; ++col, out += channels) {
         Pack sum[N];
-#pragma GCC unroll 16
+        SEG_UNROLL
         for (int n = 0; n < N; ++n) sum[n].clear();
-        weighted_sum(sum, job.map + c, job.rows.list(row), job.width * channels,
-                     job.cols.list(col), channels);
-#pragma GCC unroll 16
+        weighted_sum(sum, job.map + c, job.rows.list(row), job.width * channels, job.cols.list(col),
+                     channels);
+        SEG_UNROLL
         for (int n = 0; n < N; ++n) sum[n].store(out + n * Pack::kLanes);
       }
     }
@@ -88,10 +88,10 @@ struct SpreadStep {
       if (bins.count == 0) continue;
       Accumulator* pixel = job.row + x * channels + c;
       Pack sum[N];
-#pragma GCC unroll 16
+      SEG_UNROLL
       for (int n = 0; n < N; ++n) sum[n].load(pixel + n * Pack::kLanes);
       weighted_sum(sum, job.grad + c, job.bin_rows, job.bin_columns * channels, bins, channels);
-#pragma GCC unroll 16
+      SEG_UNROLL
       for (int n = 0; n < N; ++n) sum[n].store(pixel + n * Pack::kLanes);
     }
   }
@@ -166,20 +166,20 @@ SEG_INLINE void write_row(const A* row, int64_t width, int64_t channels, T* to, 
 #define SEG_TARGET_BASE
 
 // The functions of one instruction set, with registers of BYTES and N of them in a block.
-#define SEG_DEFINE_KERNELS(NAME, TARGET, BYTES, N)                                                 \
-  template <class T>                                                                               \
-  struct NAME {                                                                                    \
-    using A = at::opmath_type<T>;                                                                  \
-    using Pack = VectorPack<A, (BYTES) / sizeof(A)>;                                               \
-    TARGET static void pool(const PoolJob<T>& job) { roi_align::pool<Pack, N>(job); }              \
-    TARGET static void pool_planes(const PoolJob<T>& job, std::vector<A>& a, std::vector<A>& b) {  \
-      roi_align::pool_planes<Pack, N>(job, a, b);                                                  \
-    }                                                                                              \
-    TARGET static void spread(const SpreadJob<T>& job) { roi_align::spread<Pack, N>(job); }        \
-    TARGET static void write_row(const A* row, int64_t width, int64_t channels, T* to,             \
-                                 int64_t col_stride, int64_t channel_stride) {                     \
-      roi_align::write_row(row, width, channels, to, col_stride, channel_stride);                  \
-    }                                                                                              \
+#define SEG_DEFINE_KERNELS(NAME, TARGET, BYTES, N)                                                \
+  template <class T>                                                                              \
+  struct NAME {                                                                                   \
+    using A = at::opmath_type<T>;                                                                 \
+    using Pack = VectorPack<A, (BYTES) / sizeof(A)>;                                              \
+    TARGET static void pool(const PoolJob<T>& job) { roi_align::pool<Pack, N>(job); }             \
+    TARGET static void pool_planes(const PoolJob<T>& job, std::vector<A>& a, std::vector<A>& b) { \
+      roi_align::pool_planes<Pack, N>(job, a, b);                                                 \
+    }                                                                                             \
+    TARGET static void spread(const SpreadJob<T>& job) { roi_align::spread<Pack, N>(job); }       \
+    TARGET static void write_row(const A* row, int64_t width, int64_t channels, T* to,            \
+                                 int64_t col_stride, int64_t channel_stride) {                    \
+      roi_align::write_row(row, width, channels, to, col_stride, channel_stride);                 \
+    }                                                                                             \
   };
 
 SEG_DEFINE_KERNELS(BaseKernels, SEG_TARGET_BASE, 16, 8)
