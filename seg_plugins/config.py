@@ -214,6 +214,20 @@ def get_config_file(name: str) -> str:
     raise ConfigError(f"No shipped configuration '{name}'. Nearest: {', '.join(near)}")
 
 
+def find_config(path: str | Path) -> Path:
+    """A configuration file as it stands, or the shipped one of that name.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    file = Path(path)
+    if file.is_file():
+        return file
+    if file.is_absolute() or file.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"Configuration file not found: {file}")
+    return Path(get_config_file(file.as_posix().removeprefix("configs/")))
+
+
 def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     """Read a configuration file and its bases, without executing anything in them.
 
@@ -225,11 +239,7 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         ConfigError: a missing file, a YAML tag that would run code, an unknown key (the nearest
             known one is named) or a value of the wrong type.
     """
-    file = Path(path)
-    if not file.is_file():
-        if file.is_absolute() or file.suffix not in (".yaml", ".yml"):
-            raise ConfigError(f"Configuration file not found: {file}")
-        file = Path(get_config_file(file.as_posix().removeprefix("configs/")))
+    file = find_config(path)
     cfg = get_cfg()
     loaded = _read_yaml(file)
     _check_keys(loaded, cfg, str(file))

@@ -13,6 +13,8 @@ import seg_plugins  # noqa: F401 - repairs Detectron2 before any test imports it
 import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -58,3 +60,45 @@ def shared_data() -> Path:
 def dataset_root() -> Path:
     """DETECTRON2_DATASETS of the whole test session: a folder of its own."""
     return Path(os.environ["DETECTRON2_DATASETS"])
+
+
+@pytest.fixture(scope="session")
+def tiny_semantic() -> tuple[str, str]:
+    """Names of a training (8 images) and a test (4) set: 48x40 pixels, 3 classes, 255 ignored.
+
+    The class of a pixel shows in its colour, so that a few iterations lower the loss.
+    """
+    folder = Path(os.environ["DETECTRON2_DATASETS"]) / "tiny_semantic"
+    names = ("tiny_semantic_train", "tiny_semantic_test")
+    if names[0] not in DatasetCatalog.list():
+        folder.mkdir()
+        rng = np.random.default_rng(0)
+        for name, count in zip(names, (8, 4), strict=True):
+            records = [_tiny_record(folder, f"{name}_{i}", rng) for i in range(count)]
+            DatasetCatalog.register(name, lambda records=records: records)
+            MetadataCatalog.get(name).set(
+                stuff_classes=["dark", "middle", "bright"],
+                stuff_colors=[[0, 0, 80], [0, 120, 0], [255, 200, 200]],
+                ignore_label=255,
+                evaluator_type="sem_seg",
+            )
+    return names
+
+
+def _tiny_record(folder: Path, stem: str, rng: np.random.Generator) -> dict[str, object]:
+    height, width = 40, 48
+    label = np.zeros((height, width), np.uint8)
+    label[:, rng.integers(8, 24) :] = 1
+    label[rng.integers(8, 30) :] = 2
+    image = (label[..., None] * 80 + rng.integers(0, 60, (height, width, 3))).astype(np.uint8)
+    label[:3] = 255
+    image_file, label_file = folder / f"{stem}.png", folder / f"{stem}_label.png"
+    Image.fromarray(image).save(image_file)
+    Image.fromarray(label).save(label_file)
+    return {
+        "file_name": str(image_file),
+        "sem_seg_file_name": str(label_file),
+        "image_id": stem,
+        "height": height,
+        "width": width,
+    }

@@ -11,7 +11,7 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..config import ConfigError, load_config
+from ..config import ConfigError, find_config, load_config
 from .consistency import check_datasets
 from .launch import use_available_device
 
@@ -25,6 +25,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         ConfigError: the file, a key or a value is wrong, two values contradict each other, or
             ``OUTPUT_DIR`` holds another run; the message names the fix.
     """
+    args.config_file = str(find_config(args.config_file))
     cfg = load_config(args.config_file, args.opts or ())
     notice = use_available_device(cfg, args)
     check_datasets(cfg)

@@ -1,0 +1,71 @@
+"""What is checked before training starts, and how each mistake is answered."""
+
+from __future__ import annotations
+
+from seg_plugins.config import ConfigError
+from seg_plugins.engine import setup
+from seg_plugins.engine.consistency import tasks_of
+
+import pytest
+import yaml
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (
+            ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "4"],
+            r"has 3 classes, the model 4: set MODEL\.SEM_SEG_HEAD\.NUM_CLASSES 3",
+        ),
+        (
+            ["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", "11"],
+            r"ignored pixels with 255, .* set MODEL\.SEM_SEG_HEAD\.IGNORE_VALUE 255",
+        ),
+        (
+            ["DATASETS.TRAIN", "('tiny_semantic_trian',)"],
+            r"DATASETS\.TRAIN: .*'tiny_semantic_trian'.* Nearest: tiny_semantic_train",
+        ),
+        (["DATASETS.TEST", "('shapes_val',)"], r"shapes_val has \d classes"),
+        (["MODEL.META_ARCHITECTURE", "DeepLab"], r"Nearest: .*DeepLabV3Plus"),
+        (
+            ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN"],
+            r"tiny_semantic_train has no object instances",
+        ),
+    ],
+)
+def test_contradictions_name_the_value_to_set(tiny_args, opts, message):
+    with pytest.raises(ConfigError, match=message):
+        setup(tiny_args(*opts))
+
+
+def test_nothing_is_written_when_a_check_fails(tiny_args, tmp_path):
+    with pytest.raises(ConfigError):
+        setup(tiny_args("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "4"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_used_output_folder_is_not_overwritten(tiny_args, tmp_path):
+    setup(tiny_args())
+    with pytest.raises(ConfigError, match=r"not empty. Add --resume .* OUTPUT_DIR .*run_2"):
+        setup(tiny_args())
+    assert setup(tiny_args(resume=True)).OUTPUT_DIR == setup(tiny_args(eval_only=True)).OUTPUT_DIR
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="is a file"):
+        setup(tiny_args("OUTPUT_DIR", str(tmp_path / "file")))
+
+
+def test_the_seed_of_an_unseeded_run_is_written_down(tiny_args, tmp_path):
+    cfg = setup(tiny_args("SEED", "-1"))
+    assert cfg.SEED >= 0
+    written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert written["SEED"] == cfg.SEED
+
+
+def test_without_a_gpu_the_cpu_is_used_and_said_once(tiny_args, tmp_path):
+    assert setup(tiny_args()).MODEL.DEVICE == "cpu"
+    assert (tmp_path / "run" / "log.txt").read_text().count("Running on the CPU") == 1
+
+
+def test_tasks_of_detectron2s_own_architectures():
+    assert tasks_of("PanopticFPN") == ("sem_seg", "instances")
+    assert tasks_of("DeepLabV3Plus") == ("sem_seg",)
