@@ -4,6 +4,7 @@ from .border_weights import border_weights
 from .build import MAPPER_REGISTRY, build_mapper
 from .class_weights import class_weights
 from .datasets.catalogue import register_datasets
+from .datasets.custom import apply_custom_dataset, register_custom_dataset
 from .errors import DatasetError
 from .instance_mapper import InstanceMapper
 from .panoptic_mapper import PanopticMapper
@@ -15,8 +16,10 @@ __all__ = [
     "InstanceMapper",
     "PanopticMapper",
     "SemanticMapper",
+    "apply_custom_dataset",
     "border_weights",
     "build_mapper",
     "class_weights",
+    "register_custom_dataset",
     "register_datasets",
 ]

@@ -20,7 +20,7 @@ from .datasets.root import user_cache_dir
 from .errors import DatasetError
 from .label_encoding import LabelEncoding
 
-__all__ = ["SCHEMES", "class_weights", "count_pixels"]
+__all__ = ["SCHEMES", "class_weights", "count_pixels", "median_frequency"]
 
 SCHEMES = ("median_frequency", "inverse", "published")
 
@@ -50,24 +50,41 @@ def class_weights(dataset_name: str, scheme: str) -> list[float]:
         return _published(dataset_name)
     if scheme not in SCHEMES:
         raise ValueError(f"unknown class weights '{scheme}'; known are {', '.join(SCHEMES)}")
-    pixels, shown_in = count_pixels(dataset_name)
-    classes = len(MetadataCatalog.get(dataset_name).stuff_classes)
+    images = count_pixels(dataset_name)
+    if scheme == "median_frequency":
+        return median_frequency(images)
+    counted = images.sum(axis=0)[:-1]
+    with np.errstate(divide="ignore"):
+        return _finite(counted[counted > 0].mean() / counted)
+
+
+def median_frequency(images: np.ndarray) -> list[float]:
+    """Weights by median frequency, see `class_weights`.
+
+    Args:
+        images: (N, K + 1) pixels of each image per class, the last column without a class.
+
+    Returns:
+        K weights.
+    """
+    pixels = images.sum(axis=0)
+    shown_in = ((images > 0) * images.sum(axis=1, keepdims=True)).sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        if scheme == "median_frequency":
-            frequency = pixels / shown_in
-            weights = np.median(frequency[pixels > 0]) / frequency
-        else:
-            counted = pixels[:classes]
-            weights = counted[counted > 0].mean() / pixels
-    return [float(w) if np.isfinite(w) else 1.0 for w in weights[:classes]]
+        frequency = pixels / shown_in
+        median = np.median(frequency[pixels > 0]) if pixels.any() else 1.0
+        return _finite(median / frequency)[:-1]
 
 
-def count_pixels(dataset_name: str) -> tuple[np.ndarray, np.ndarray]:
+def _finite(weights: np.ndarray) -> list[float]:
+    """Weights with 1.0 for classes that never occur."""
+    return [float(w) if np.isfinite(w) else 1.0 for w in weights]
+
+
+def count_pixels(dataset_name: str) -> np.ndarray:
     """Count the pixels of each class; the result is kept in the user's cache folder.
 
     Returns:
-        Two arrays of K + 1 int64, for K classes and the pixels without a class: the pixels of
-        the class, and all pixels of the images that show it.
+        (N, K + 1) int64: for each image the pixels of the K classes and those without a class.
 
     Raises:
         DatasetError: no semantic labels, an unreadable one, or an id outside the classes.
@@ -80,8 +97,7 @@ def count_pixels(dataset_name: str) -> tuple[np.ndarray, np.ndarray]:
     ignore_label = metadata.get("ignore_label", 255)
     cache = _cache_file(dataset_name, records, classes, ignore_label)
     if cache.is_file():
-        content = json.loads(cache.read_text())
-        return np.array(content["pixels"]), np.array(content["shown_in"])
+        return np.array(json.loads(cache.read_text()), np.int64)
     logging.getLogger(__name__).info(
         "Counting the classes of %d labels of %s", len(records), dataset_name
     )
@@ -104,17 +120,15 @@ def count_pixels(dataset_name: str) -> tuple[np.ndarray, np.ndarray]:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         images = np.array(list(pool.map(count, records)))
-    pixels = images.sum(axis=0)
-    shown_in = ((images > 0) * images.sum(axis=1, keepdims=True)).sum(axis=0)
-    _write(cache, {"pixels": pixels.tolist(), "shown_in": shown_in.tolist()})
-    return pixels, shown_in
+    _write(cache, images.tolist())
+    return images
 
 
 def _cache_file(
     dataset_name: str, records: list[dict[str, Any]], classes: int, ignore_label: int
 ) -> Path:
     """A file name that changes with any label file."""
-    digest = hashlib.sha256(f"1 {classes} {ignore_label}".encode())
+    digest = hashlib.sha256(f"2 {classes} {ignore_label}".encode())
     for record in records:
         name = record["sem_seg_file_name"]
         try:
@@ -127,7 +141,7 @@ def _cache_file(
     return user_cache_dir() / "class_frequencies" / f"{safe}-{digest.hexdigest()[:16]}.json"
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def _write(path: Path, content: list[list[int]]) -> None:
     """Write atomically; a cache that cannot be written is no error."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

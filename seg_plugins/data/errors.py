@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["DatasetError"]
+from collections.abc import Callable
+
+__all__ = ["DatasetError", "Report", "raise_error"]
 
 
 class DatasetError(ValueError):
@@ -11,3 +13,12 @@ class DatasetError(ValueError):
     The message names the file, the record and the field where one is known, and the fix where
     there is one. Nothing that stands in an annotation file may raise anything else.
     """
+
+
+# What readers do with an error in one record: raise it, or note it and go on without the record.
+Report = Callable[[DatasetError], None]
+
+
+def raise_error(error: DatasetError) -> None:
+    """The report that stops at the first error."""
+    raise error

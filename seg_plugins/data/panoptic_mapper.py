@@ -66,8 +66,12 @@ class PanopticMapper:
         """Arguments of the constructor; the classes are those of the first dataset."""
         names = cfg.DATASETS.TRAIN or cfg.DATASETS.TEST
         metadata = MetadataCatalog.get(names[0])
-        things = set(metadata.thing_dataset_id_to_contiguous_id.values())
-        stuff = sorted(set(metadata.stuff_dataset_id_to_contiguous_id.values()) - things)
+        classes = metadata.stuff_classes
+        if "thing_dataset_id_to_contiguous_id" in metadata.as_dict():
+            things = set(metadata.thing_dataset_id_to_contiguous_id.values())
+        else:  # the ids of the annotation file are known only once it is loaded
+            things = {classes.index(name) for name in metadata.thing_classes}
+        stuff = [i for i in range(len(classes)) if i not in things]
         return {
             "is_train": is_train,
             "thing_ids": sorted(things),

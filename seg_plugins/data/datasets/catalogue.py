@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,9 +11,12 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..errors import DatasetError
+from ..errors import DatasetError, Report, raise_error
 from ..label_encoding import LabelEncoding
 from .class_table import ClassTable, load_class_table
+from .coco_fields import category_map
+from .coco_instances import read_instances
+from .files import read_json
 from .layouts import (
     Bitmasks,
     CocoInstances,
@@ -25,7 +29,7 @@ from .layouts import (
 from .root import dataset_root
 from .shapes import ensure_shapes
 
-__all__ = ["ROWS", "Row", "register_datasets"]
+__all__ = ["ROWS", "Row", "load_dataset", "register_datasets", "register_row"]
 
 # Task -> Detectron2's evaluator_type.
 _EVALUATORS = {"semantic": "sem_seg", "instance": "coco", "panoptic": "coco_panoptic_seg"}
@@ -82,6 +86,10 @@ def _shapes_rows() -> list[Row]:
         for name, (task, layout) in layouts.items():
             rows.append(Row(f"{name}_{split}", task, "shapes", "shapes", layout, ensure_shapes))
     return rows
+
+
+# What register_row has registered.
+_REGISTERED: dict[str, tuple[Row, ClassTable]] = {}
 
 
 def _splits(name: str, task: str, table: str, folder: str, **layouts: Layout) -> list[Row]:
@@ -291,16 +299,43 @@ def register_datasets() -> None:
 
 def register_row(row: Row, table: ClassTable) -> None:
     """Register one row with the classes of `table`."""
+    _REGISTERED[row.name] = row, table
     DatasetCatalog.register(row.name, partial(_load, row, table))
     metadata = MetadataCatalog.get(row.name)
     metadata.set(evaluator_type=_EVALUATORS[row.task], **_class_metadata(row, table))
     _set_paths(row, dataset_root() / row.folder)
 
 
-def _load(row: Row, table: ClassTable) -> list[dict[str, Any]]:
+def load_dataset(name: str, report: Report = raise_error) -> list[dict[str, Any]]:
+    """Load a registered dataset; like ``DatasetCatalog.get`` but for the report.
+
+    Args:
+        name: of any dataset. COCO instances are read by this package's reader, whoever has
+            registered them.
+        report: called with the error of each record that is wrong.
+
+    Raises:
+        DatasetError: an unknown name; files that are missing or unreadable as a whole.
+    """
+    if name in _REGISTERED:
+        return _load(*_REGISTERED[name], report)
+    if name not in DatasetCatalog.list():
+        near = ", ".join(difflib.get_close_matches(name, DatasetCatalog.list(), n=3)) or "none"
+        raise DatasetError(f"dataset '{name}' is not registered; similar names: {near}")
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("evaluator_type") == "coco" and metadata.get("json_file"):
+        table = load_class_table("coco_instances")
+        if metadata.get("thing_classes") == table.names:
+            return read_instances(
+                Path(metadata.json_file), Path(metadata.image_root), table, report
+            )
+    return DatasetCatalog.get(name)
+
+
+def _load(row: Row, table: ClassTable, report: Report = raise_error) -> list[dict[str, Any]]:
     folder = row.prepare() if row.prepare else dataset_root() / row.folder
     try:
-        records = row.layout.records(folder, table)
+        records = row.layout.records(folder, table, report)
     except DatasetError as error:
         raise DatasetError(f"dataset '{row.name}': {error}") from None
     encoding = table.encoding(colours=row.colour_labels)
@@ -308,6 +343,10 @@ def _load(row: Row, table: ClassTable) -> list[dict[str, Any]]:
         for record in records:
             record["sem_seg_encoding"] = encoding
     _set_paths(row, folder)
+    if isinstance(row.layout, (CocoInstances, CocoPanoptic)) and not table.category_map():
+        # The classes are told by name: only the file has the ids that evaluators need.
+        ids = category_map(read_json(folder / row.layout.json), table, row.layout.json)
+        vars(MetadataCatalog.get(row.name)).update(_category_metadata(row, table, ids))
     return records
 
 
@@ -324,9 +363,7 @@ def _class_metadata(row: Row, table: ClassTable) -> dict[str, Any]:
         "thing_colors": things.colors,
     }
     if row.task == "instance":
-        if things.category_map():
-            thing_metadata["thing_dataset_id_to_contiguous_id"] = things.category_map()
-        return thing_metadata
+        return thing_metadata | _category_metadata(row, table, table.category_map())
     metadata: dict[str, Any] = {
         "stuff_classes": table.names,
         "stuff_colors": table.colors,
@@ -335,12 +372,22 @@ def _class_metadata(row: Row, table: ClassTable) -> dict[str, Any]:
         or LabelEncoding(ignore_label=table.ignore_label),
     }
     if row.task == "panoptic":
-        ids = table.category_map()
-        metadata |= thing_metadata
+        metadata |= thing_metadata | _category_metadata(row, table, table.category_map())
         metadata["label_divisor"] = _LABEL_DIVISOR
-        metadata["thing_dataset_id_to_contiguous_id"] = {
-            category: i for category, i in ids.items() if table.classes[i].is_thing
-        }
-        # As for Detectron2's "standard" panoptic datasets: all classes, things first.
-        metadata["stuff_dataset_id_to_contiguous_id"] = ids
     return metadata
+
+
+def _category_metadata(row: Row, table: ClassTable, ids: dict[int, int]) -> dict[str, Any]:
+    """What evaluators translate contiguous ids back with; `ids` are over all classes."""
+    if not ids:
+        return {}
+    things = [i for i, c in enumerate(table.classes) if c.is_thing]
+    if row.task == "instance":
+        numbers = {i: number for number, i in enumerate(things)}
+        known = {c: numbers[i] for c, i in ids.items() if i in numbers}
+        return {"thing_dataset_id_to_contiguous_id": known}
+    return {
+        "thing_dataset_id_to_contiguous_id": {c: i for c, i in ids.items() if i in things},
+        # As for Detectron2's "standard" panoptic datasets: all classes, things too.
+        "stuff_dataset_id_to_contiguous_id": ids,
+    }

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
-from ..errors import DatasetError
+from ..errors import DatasetError, Report, raise_error
 from .class_table import ClassTable
 
 __all__ = ["Fields", "category_map", "index_images", "objects"]
@@ -73,7 +73,9 @@ class Fields:
         return [x, y, width, height]
 
 
-def objects(content: dict[str, Any], key: str, path: object) -> Iterable[Fields]:
+def objects(
+    content: dict[str, Any], key: str, path: object, report: Report = raise_error
+) -> Iterator[Fields]:
     """The records of a list in the file, each with its place and id for messages."""
     records = content.get(key)
     if not isinstance(records, list):
@@ -82,18 +84,28 @@ def objects(content: dict[str, Any], key: str, path: object) -> Iterable[Fields]
         name = key.removesuffix("s").replace("categorie", "category")
         shown = record.get("id", record.get("image_id")) if isinstance(record, dict) else None
         label = f"{name} {_shown(shown)}" if isinstance(shown, (int, str)) else f"{key}[{place}]"
-        yield Fields(record, f"{path}: {label}")
+        try:
+            fields = Fields(record, f"{path}: {label}")
+        except DatasetError as error:
+            report(error)
+        else:
+            yield fields
 
 
-def index_images(content: dict[str, Any], path: object) -> dict[int, tuple[str, int, int]]:
+def index_images(
+    content: dict[str, Any], path: object, report: Report = raise_error
+) -> dict[int, tuple[str, int, int]]:
     """Image id -> file name, height, width."""
     images: dict[int, tuple[str, int, int]] = {}
-    for fields in objects(content, "images", path):
-        image_id = fields.integer("id", -(1 << 62), 1 << 62)
-        if image_id in images:
-            raise fields.fail("id", "stands twice among the images")
-        height, width = (fields.integer(side, 1, MAX_SIDE) for side in ("height", "width"))
-        images[image_id] = (fields.text("file_name"), height, width)
+    for fields in objects(content, "images", path, report):
+        try:
+            image_id = fields.integer("id", -(1 << 62), 1 << 62)
+            if image_id in images:
+                raise fields.fail("id", "stands twice among the images")
+            height, width = (fields.integer(side, 1, MAX_SIDE) for side in ("height", "width"))
+            images[image_id] = (fields.text("file_name"), height, width)
+        except DatasetError as error:
+            report(error)
     return images
 
 

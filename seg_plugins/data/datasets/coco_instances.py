@@ -7,7 +7,7 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
-from ..errors import DatasetError
+from ..errors import DatasetError, Report, raise_error
 from .class_table import ClassTable
 from .coco_fields import Fields, category_map, index_images, objects
 from .files import inside, read_json
@@ -17,7 +17,9 @@ __all__ = ["check_segmentation", "read_instances"]
 _IDS = 1 << 62
 
 
-def read_instances(path: Path, image_root: Path, table: ClassTable) -> list[dict[str, Any]]:
+def read_instances(
+    path: Path, image_root: Path, table: ClassTable, report: Report = raise_error
+) -> list[dict[str, Any]]:
     """Read an instances file into Detectron2's dicts, images without annotation included.
 
     Crowd run lengths stay uncompressed lists where the file has lists: mappers take both.
@@ -26,20 +28,22 @@ def read_instances(path: Path, image_root: Path, table: ClassTable) -> list[dict
         path: the JSON file.
         image_root: the folder that its file names are relative to.
         table: the things; category ids of the file map to places in it.
+        report: called with the error of each image or annotation that is wrong.
 
     Raises:
         DatasetError: any field that is missing, of the wrong type, or contradicts another;
             the message names file, record and field.
     """
     content = read_json(path)
-    images = index_images(content, path)
+    images = index_images(content, path, report)
     categories = category_map(content, table, path)
     records: dict[int, dict[str, Any]] = {}
     for image_id, (name, height, width) in images.items():
         try:
             file_name = str(image_root / inside(name))
         except DatasetError as error:
-            raise DatasetError(f"{path}: image {image_id}: file_name: {error}") from None
+            report(DatasetError(f"{path}: image {image_id}: file_name: {error}"))
+            continue
         records[image_id] = {
             "file_name": file_name,
             "height": height,
@@ -48,16 +52,19 @@ def read_instances(path: Path, image_root: Path, table: ClassTable) -> list[dict
             "annotations": [],
         }
     seen: set[int] = set()
-    for fields in objects(content, "annotations", path):
-        annotation_id = fields.integer("id", -_IDS, _IDS)
-        if annotation_id in seen:
-            raise fields.fail("id", "stands twice among the annotations")
-        seen.add(annotation_id)
-        image_id = fields.integer("image_id", -_IDS, _IDS)
-        if image_id not in records:
-            raise fields.fail("image_id", f"{image_id} is none of the file's images")
-        record = records[image_id]
-        record["annotations"].append(_annotation(fields, categories, record))
+    for fields in objects(content, "annotations", path, report):
+        try:
+            annotation_id = fields.integer("id", -_IDS, _IDS)
+            if annotation_id in seen:
+                raise fields.fail("id", "stands twice among the annotations")
+            seen.add(annotation_id)
+            image_id = fields.integer("image_id", -_IDS, _IDS)
+            if image_id not in records:
+                raise fields.fail("image_id", f"{image_id} is none of the file's images")
+            record = records[image_id]
+            record["annotations"].append(_annotation(fields, categories, record))
+        except DatasetError as error:
+            report(error)
     return list(records.values())
 
 

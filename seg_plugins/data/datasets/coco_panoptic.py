@@ -7,7 +7,7 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
-from ..errors import DatasetError
+from ..errors import DatasetError, Report, raise_error
 from .class_table import ClassTable
 from .coco_fields import Fields, category_map, index_images, objects
 from .files import inside, read_json
@@ -19,7 +19,11 @@ _MAX_SEGMENT_ID = 256**3 - 1
 
 
 def read_panoptic(
-    path: Path, image_root: Path, panoptic_root: Path, table: ClassTable
+    path: Path,
+    image_root: Path,
+    panoptic_root: Path,
+    table: ClassTable,
+    report: Report = raise_error,
 ) -> list[dict[str, Any]]:
     """Read a panoptic file into Detectron2's dicts.
 
@@ -28,6 +32,7 @@ def read_panoptic(
         image_root: the folder of the images.
         panoptic_root: the folder of the PNGs with the segment ids.
         table: all classes; category ids of the file map to places in it.
+        report: called with the error of each image or annotation that is wrong.
 
     Returns:
         One dict per annotation. ``segments_info`` has ``id``, ``category_id`` (contiguous, over
@@ -38,33 +43,41 @@ def read_panoptic(
         DatasetError: any field that is missing, of the wrong type, or contradicts another.
     """
     content = read_json(path)
-    images = index_images(content, path)
+    images = index_images(content, path, report)
     categories = category_map(content, table, path)
-    records, seen = [], set()
-    for fields in objects(content, "annotations", path):
-        image_id = fields.integer("image_id", -_IDS, _IDS)
-        if image_id not in images:
-            raise fields.fail("image_id", f"{image_id} is none of the file's images")
-        if image_id in seen:
-            raise fields.fail("image_id", f"{image_id} is annotated twice")
-        seen.add(image_id)
-        name, height, width = images[image_id]
+    records: list[dict[str, Any]] = []
+    seen: set[int] = set()
+    for fields in objects(content, "annotations", path, report):
         try:
-            image = image_root / inside(name)
-            segments = panoptic_root / inside(fields.text("file_name"))
+            image_id = fields.integer("image_id", -_IDS, _IDS)
+            if image_id not in images:
+                raise fields.fail("image_id", f"{image_id} is none of the file's images")
+            if image_id in seen:
+                raise fields.fail("image_id", f"{image_id} is annotated twice")
+            seen.add(image_id)
+            name, height, width = images[image_id]
+            records.append(
+                {
+                    "file_name": str(image_root / _path(fields, name)),
+                    "height": height,
+                    "width": width,
+                    "image_id": image_id,
+                    "pan_seg_file_name": str(
+                        panoptic_root / _path(fields, fields.text("file_name"))
+                    ),
+                    "segments_info": _segments(fields, categories, table),
+                }
+            )
         except DatasetError as error:
-            raise fields.fail("file_name", str(error)) from None
-        records.append(
-            {
-                "file_name": str(image),
-                "height": height,
-                "width": width,
-                "image_id": image_id,
-                "pan_seg_file_name": str(segments),
-                "segments_info": _segments(fields, categories, table),
-            }
-        )
+            report(error)
     return records
+
+
+def _path(fields: Fields, name: str) -> str:
+    try:
+        return inside(name)
+    except DatasetError as error:
+        raise fields.fail("file_name", str(error)) from None
 
 
 def _segments(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from ..errors import DatasetError
+from ..errors import DatasetError, Report, raise_error
 from .class_table import ClassTable
 from .coco_instances import read_instances
 from .coco_panoptic import read_panoptic
@@ -30,8 +30,19 @@ Record = dict[str, Any]
 class Layout(Protocol):
     """What the catalogue asks of a layout."""
 
-    def records(self, folder: Path, table: ClassTable) -> list[Record]:
-        """Read the split in `folder`; raises DatasetError where files are missing or wrong."""
+    def records(
+        self, folder: Path, table: ClassTable, report: Report = raise_error
+    ) -> list[Record]:
+        """Read the split in `folder`.
+
+        Args:
+            folder: the dataset's folder.
+            table: its classes.
+            report: called with the error of each record that is wrong.
+
+        Raises:
+            DatasetError: files are missing or unreadable as a whole.
+        """
 
     def paths(self, folder: Path) -> dict[str, str]:
         """The metadata entries that evaluators read files from."""
@@ -50,17 +61,20 @@ class FileList:
     list_file: str
     keep_parts: int = 0
 
-    def records(self, folder: Path, table: ClassTable) -> list[Record]:
+    def records(
+        self, folder: Path, table: ClassTable, report: Report = raise_error
+    ) -> list[Record]:
         """One dict per line."""
         records = []
         for number, line in enumerate(read_lines(folder / self.list_file), 1):
             names = line.split()
-            if len(names) != 2:
-                raise DatasetError(
-                    f"{folder / self.list_file}, line {number}: expected 'image label', "
-                    f"got {line!r}"
-                )
-            image, label = (folder / self._kept(name) for name in names)
+            try:
+                if len(names) != 2:
+                    raise DatasetError(f"expected 'image label', got {line!r}")
+                image, label = (folder / self._kept(name) for name in names)
+            except DatasetError as error:
+                report(DatasetError(f"{folder / self.list_file}, line {number}: {error}"))
+                continue
             records.append(semantic_record(image, label))
         return records
 
@@ -92,7 +106,9 @@ class Folders:
     stems: str = ""
     numbers: tuple[int, int] | None = None
 
-    def records(self, folder: Path, table: ClassTable) -> list[Record]:
+    def records(
+        self, folder: Path, table: ClassTable, report: Report = raise_error
+    ) -> list[Record]:
         """One dict per image that has the suffix."""
         images, labels = folder / self.images, folder / self.labels
         if self.stems:
@@ -127,9 +143,11 @@ class CocoInstances:
     images: str
     json: str
 
-    def records(self, folder: Path, table: ClassTable) -> list[Record]:
+    def records(
+        self, folder: Path, table: ClassTable, report: Report = raise_error
+    ) -> list[Record]:
         """One dict per image, with its annotations."""
-        return read_instances(folder / self.json, folder / self.images, table.things)
+        return read_instances(folder / self.json, folder / self.images, table.things, report)
 
     def paths(self, folder: Path) -> dict[str, str]:
         """For Detectron2's COCO evaluators."""
@@ -148,9 +166,11 @@ class MaskFolders:
     folder: str
     part: tuple[float, float] = (0.0, 1.0)
 
-    def records(self, folder: Path, table: ClassTable) -> list[Record]:
+    def records(
+        self, folder: Path, table: ClassTable, report: Report = raise_error
+    ) -> list[Record]:
         """One dict per image, with its instances as run lengths."""
-        return read_mask_folders(folder / self.folder, self.part)
+        return read_mask_folders(folder / self.folder, self.part, report)
 
     def paths(self, folder: Path) -> dict[str, str]:
         """Detectron2's evaluator writes an annotation file of its own."""
@@ -164,9 +184,13 @@ class Bitmasks:
     images: str
     bitmasks: str
 
-    def records(self, folder: Path, table: ClassTable) -> list[Record]:
+    def records(
+        self, folder: Path, table: ClassTable, report: Report = raise_error
+    ) -> list[Record]:
         """One dict per image, with its instances as run lengths."""
-        return read_bitmasks(folder / self.images, folder / self.bitmasks, table.category_map())
+        return read_bitmasks(
+            folder / self.images, folder / self.bitmasks, table.category_map(), report
+        )
 
     def paths(self, folder: Path) -> dict[str, str]:
         """Detectron2's evaluator writes an annotation file of its own."""
@@ -184,10 +208,12 @@ class CocoPanoptic:
     labels: str = ""
     image_suffix: str = ".jpg"
 
-    def records(self, folder: Path, table: ClassTable) -> list[Record]:
+    def records(
+        self, folder: Path, table: ClassTable, report: Report = raise_error
+    ) -> list[Record]:
         """One dict per annotated image, with its segments."""
         records = read_panoptic(
-            folder / self.json, folder / self.images, folder / self.panoptic, table
+            folder / self.json, folder / self.images, folder / self.panoptic, table, report
         )
         if self.labels:
             for record in records:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pycocotools.mask as coco_mask
 from detectron2.structures import BoxMode
 
-from ..errors import DatasetError
+from ..errors import DatasetError, Report, raise_error
 from ..image_io import read_image, read_label
 
 __all__ = ["read_bitmasks", "read_mask_folders"]
@@ -20,12 +21,15 @@ _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _BDD_CROWD, _BDD_IGNORE = 2, 1
 
 
-def read_mask_folders(folder: Path, part: tuple[float, float]) -> list[dict[str, Any]]:
+def read_mask_folders(
+    folder: Path, part: tuple[float, float], report: Report = raise_error
+) -> list[dict[str, Any]]:
     """Read ``ID/images/*`` with one binary mask per instance in ``ID/masks/*``.
 
     Args:
         folder: the folder of the image folders.
         part: first and last image as fractions, in an order fixed by a seed.
+        report: called with the error of each image that is wrong.
 
     Raises:
         DatasetError: no images, an unreadable or empty mask, or one of another size.
@@ -36,8 +40,28 @@ def read_mask_folders(folder: Path, part: tuple[float, float]) -> list[dict[str,
     order = np.random.default_rng(0).permutation(len(names))
     first, last = (round(fraction * len(names)) for fraction in part)
     chosen = [folder / names[i] for i in sorted(order[first:last])]
+    return _read_all(_read_mask_folder, chosen, report)
+
+
+def _read_all(
+    read: Callable[[Path], dict[str, Any]], paths: list[Path], report: Report
+) -> list[dict[str, Any]]:
+    """Read in parallel; what cannot be read is reported and left out."""
+
+    def attempt(path: Path) -> dict[str, Any] | DatasetError:
+        try:
+            return read(path)
+        except DatasetError as error:
+            return error
+
+    records = []
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(_read_mask_folder, chosen))
+        for result in pool.map(attempt, paths):
+            if isinstance(result, DatasetError):
+                report(result)
+            else:
+                records.append(result)
+    return records
 
 
 def _read_mask_folder(folder: Path) -> dict[str, Any]:
@@ -64,7 +88,9 @@ def _read_mask_folder(folder: Path) -> dict[str, Any]:
     }
 
 
-def read_bitmasks(images: Path, bitmasks: Path, categories: dict[int, int]) -> list[dict[str, Any]]:
+def read_bitmasks(
+    images: Path, bitmasks: Path, categories: dict[int, int], report: Report = raise_error
+) -> list[dict[str, Any]]:
     """Read BDD100K's instance bitmasks.
 
     The channels are R: category, G: flags (crowd 2, ignore 1), B and A: instance number.
@@ -73,6 +99,7 @@ def read_bitmasks(images: Path, bitmasks: Path, categories: dict[int, int]) -> l
         images: folder of the JPEGs.
         bitmasks: folder of the PNGs, with the same stems.
         categories: category id -> contiguous id.
+        report: called with the error of each image that is wrong.
 
     Raises:
         DatasetError: a missing or wrong file, or an unknown category.
@@ -104,8 +131,7 @@ def read_bitmasks(images: Path, bitmasks: Path, categories: dict[int, int]) -> l
             "annotations": annotations,
         }
 
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(read, paths))
+    return _read_all(read, paths, report)
 
 
 def mask_annotation(mask: np.ndarray, category_id: int) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 A scene is two kinds of textured ground, some shapes that occlude one another, sometimes a crowd
 of small discs and sometimes a smudge whose pixels are to be ignored. Form and pattern tell the
-classes apart (cross, ring and line are all plain, so only form does), colour never: every
-surface, ground or thing, draws its colour from one shuffled palette.
+classes apart, colour never: every surface, ground or thing, draws its colour from one shuffled
+palette.
 
 Everything is plain NumPy on uniform random numbers, so that one seed gives one scene everywhere.
 """
@@ -22,7 +22,7 @@ NUM_THINGS = 6
 IGNORE_LABEL = 255
 _DISC, _SQUARE, _TRIANGLE, _CROSS, _RING, _LINE, _STRIPES, _SPECKLE = range(len(CLASSES))
 
-_PLAIN = (_CROSS, _RING, _LINE)
+_PLAIN = (_CROSS,)
 
 # A later thing may cover at most this share of an earlier one.
 _MAX_HIDDEN = 0.5
@@ -72,7 +72,7 @@ def make_scene(rng: np.random.Generator, size: int = 128) -> Scene:
     for index, (_, mask, _) in enumerate(layers):
         owner[mask] = index
 
-    for _ in range(_integer(rng, 3, 6)):
+    for _ in range(_integer(rng, 4, 7)):
         class_id = _integer(rng, 0, NUM_THINGS)
         layers += _place(rng, class_id, owner, len(layers), ys, xs)
     surfaces = [(index, index) for index in range(len(layers))]
@@ -171,9 +171,9 @@ def _draw_thing(
         return (wide <= 1.1 * radius) & (narrow <= 0.32 * radius)
     if class_id == _RING:
         distance = np.hypot(xs, ys)
-        return (distance <= radius) & (distance >= radius - _uniform(rng, 6, 8))
+        return (distance <= radius) & (distance >= radius - _uniform(rng, 7, 9))
     # A line: thin, long, of any direction.
-    return (abs(v) <= _uniform(rng, 2.5, 3.5)) & (abs(u) <= 1.7 * radius)
+    return (abs(v) <= _uniform(rng, 3.0, 4.0)) & (abs(u) <= 1.7 * radius)
 
 
 def _draw_crowd(
@@ -211,7 +211,7 @@ def _paint(
     image = np.empty((*parts.shape, 3))
     regions = [parts == part for _, part in surfaces] + [smudge]
     for number, mask in enumerate(regions):
-        class_id = layers[surfaces[number][0]][0] if number < len(surfaces) else _LINE
+        class_id = layers[surfaces[number][0]][0] if number < len(surfaces) else _CROSS
         pattern = _draw_pattern(rng, class_id, ys, xs)[mask]
         # Two shades around the surface's colour, equally often the lighter one first.
         contrast = np.array([_uniform(rng, -1, 1) for _ in range(3)])
@@ -255,9 +255,14 @@ def _draw_pattern(
         period = _uniform(rng, 5, 6)
         bend = abs((v / 10 + shift_v) % 1 - 0.5) * 10
         wave = _wave((u + bend) / period + shift_u)
+    elif class_id == _RING:  # finely chequered
+        period = _uniform(rng, 4, 5)
+        wave = _wave(u / period + shift_u) * _wave(v / period + shift_v)
+    elif class_id == _LINE:  # grains
+        wave = 2 * rng.random(xs.shape) - 1
     elif class_id == _DISC:  # fine stripes
         wave = _wave(u / _uniform(rng, 4, 5) + shift_u)
-    else:  # wide stripes; faint on plain surfaces
+    else:  # wide stripes, faint on a cross
         wave = _wave(u / _uniform(rng, 9, 12) + shift_u)
     return 0.5 + 0.5 * wave
 

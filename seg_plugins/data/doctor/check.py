@@ -1,0 +1,134 @@
+"""Checking a whole dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+
+from ..class_weights import median_frequency
+from ..datasets.catalogue import load_dataset
+from ..errors import DatasetError
+from .report import DatasetReport, Problem
+from .samples import SampleFindings, check_sample
+
+__all__ = ["check_dataset"]
+
+
+def check_dataset(
+    name: str,
+    *,
+    other_names: tuple[str, ...] = (),
+    max_samples: int | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> DatasetReport:
+    """Check every sample of a registered dataset.
+
+    Args:
+        name: of the dataset.
+        other_names: datasets that must not share an image with it, e.g. the validation set.
+        max_samples: check this many, spread evenly; None checks all.
+        workers: threads; None takes as many as there are cores.
+        progress: called with the samples done and their number.
+
+    Returns:
+        The report. Whatever stands in the dataset's files becomes a problem in it.
+    """
+    report = DatasetReport(name)
+    records = _load(name, report)
+    report.samples = len(records)
+    metadata = MetadataCatalog.get(name)
+    classes: list[str] = list(metadata.get("stuff_classes", ()))
+    things: list[str] = list(metadata.get("thing_classes", ()))
+    ignore_label = metadata.get("ignore_label", 255)
+    chosen = _spread(records, max_samples)
+    report.checked = len(chosen)
+
+    def check(record: dict[str, Any]) -> SampleFindings:
+        return check_sample(record, len(classes), len(things), ignore_label)
+
+    all_findings = []
+    with ThreadPoolExecutor(workers) as pool:
+        for done, findings in enumerate(pool.map(check, chosen), 1):
+            all_findings.append(findings)
+            report.problems += findings.problems
+            if progress is not None:
+                progress(done, len(chosen))
+    _find_duplicates(chosen, all_findings, other_names, max_samples, report)
+    # Panoptic segments are counted by their id among all classes.
+    _summarise(all_findings, classes, classes if len(classes) > len(things) else things, report)
+    return report
+
+
+def _load(name: str, report: DatasetReport) -> list[dict[str, Any]]:
+    def note(error: DatasetError) -> None:
+        report.problems.append(Problem("annotation", str(error)))
+
+    try:
+        return load_dataset(name, note)
+    except DatasetError as error:
+        note(error)
+    except (OSError, KeyError, TypeError, ValueError, AssertionError) as error:
+        # Detectron2's own loaders, which know less about wrong files than ours.
+        note(DatasetError(f"dataset '{name}': its loader failed: {error!r}"))
+    return []
+
+
+def _spread(records: list[dict[str, Any]], count: int | None) -> list[dict[str, Any]]:
+    if count is None or count >= len(records):
+        return records
+    return [records[i] for i in np.linspace(0, len(records) - 1, count).astype(int)]
+
+
+def _find_duplicates(
+    records: list[dict[str, Any]],
+    findings: list[SampleFindings],
+    other_names: tuple[str, ...],
+    max_samples: int | None,
+    report: DatasetReport,
+) -> None:
+    first: dict[str, str] = {}
+    for record, found in zip(records, findings, strict=True):
+        name = record["file_name"]
+        if found.digest and found.digest in first:
+            same = first[found.digest]
+            report.problems.append(
+                Problem("duplicate", f"{name}: the same image as {same}", is_error=False)
+            )
+        elif found.digest:
+            first[found.digest] = name
+    for other in other_names:
+        seen = DatasetReport(other)
+        for record in _spread(_load(other, seen), max_samples):
+            digest = check_sample({"file_name": record["file_name"]}, 0, 0, 255).digest
+            if digest in first:
+                report.problems.append(
+                    Problem(
+                        "leak",
+                        f"{record['file_name']} of {other} is the same image as {first[digest]}",
+                    )
+                )
+
+
+def _summarise(
+    findings: list[SampleFindings], classes: list[str], things: list[str], report: DatasetReport
+) -> None:
+    pixels = [f.pixels for f in findings if f.pixels is not None]
+    if pixels:
+        images = np.array(pixels)
+        totals = images.sum(axis=0)
+        report.class_pixels = dict(zip(classes, totals[:-1].tolist(), strict=True))
+        report.ignored_pixels = int(totals[-1])
+        report.class_weights = dict(zip(classes, median_frequency(images), strict=True))
+    if any(f.instances for f in findings):
+        counts = [0] * len(things)
+        for found in findings:
+            for class_id, count in found.instances.items():
+                counts[class_id] += count
+        report.class_instances = dict(zip(things, counts, strict=True))
+        sizes = np.sum([f.sizes for f in findings], axis=0).tolist()
+        report.object_sizes = dict(zip(("small", "medium", "large"), sizes, strict=True))
