@@ -10,10 +10,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from seg_plugins.ops import roi_align
+
 import pytest
 import torch
-
-from seg_plugins.ops import roi_align
 
 CSRC = Path(__file__).resolve().parents[2] / "seg_plugins" / "ops" / "csrc"
 SOURCE = Path(__file__).with_name("roi_align_emulator.cpp")

@@ -47,18 +47,20 @@ struct LevelRule {
   int min_level, max_level;
 };
 
-// The offset of the RoI's level from min_level, or -1 for a box whose area is negative or not a
-// number: no level takes it and its output is zero, as in Detectron2.
-//
-// Reciprocal: PyTorch divides a CUDA tensor by a number by multiplying with its reciprocal; doing
-// the same puts boxes at a level's very edge where Detectron2 puts them on that device.
-template <bool Reciprocal, class A>
-SEG_HD inline int choose_level(A x0, A y0, A x1, A y1, const LevelRule& rule) {
+// A box's size in canonical sizes, whose log2 is its level above the canonical one. It multiplies
+// by the reciprocal because PyTorch divides CUDA tensors by a number that way, which decides on
+// boxes at a level's very edge; the CPU kernel has PyTorch compute the same for that reason.
+template <class A>
+SEG_HD inline A relative_size(A x0, A y0, A x1, A y1, const LevelRule& rule) {
+  return std::sqrt((x1 - x0) * (y1 - y0)) * (A(1) / A(rule.canonical_size)) + A(1e-8);
+}
+
+// The offset of a RoI's level from min_level, given log2 of its relative size; -1 for a box whose
+// area is negative or not a number: no level takes it and its output is zero, as in Detectron2.
+template <class A>
+SEG_HD inline int choose_level(A log2_size, const LevelRule& rule) {
   if (rule.min_level == rule.max_level) return 0;
-  const A size = std::sqrt((x1 - x0) * (y1 - y0));
-  const A ratio =
-      Reciprocal ? size * (A(1) / A(rule.canonical_size)) : size / A(rule.canonical_size);
-  const A level = std::floor(A(rule.canonical_level) + std::log2(ratio + A(1e-8)));
+  const A level = std::floor(A(rule.canonical_level) + log2_size);
   if (level != level) return -1;
   if (level <= A(rule.min_level)) return 0;
   if (level >= A(rule.max_level)) return rule.max_level - rule.min_level;

@@ -72,25 +72,25 @@ struct BlockPlan {
 };
 
 template <class A>
+SEG_HD inline bool in_batch(const A* box, const BlockSettings<A>& s) {
+  return box[0] > A(-1) && box[0] < A(s.batch);
+}
+
+template <class A>
 SEG_HD inline BlockPlan<A> plan_roi(const A* box, const BlockSettings<A>& s) {
   BlockPlan<A> plan;
-  plan.level = choose_level<true>(box[1], box[2], box[3], box[4], s.rule);
+  plan.level =
+      choose_level(std::log2(relative_size(box[1], box[2], box[3], box[4], s.rule)), s.rule);
   const int level = plan.level < 0 ? 0 : plan.level;
   plan.image = int(box[0]);
   plan.y = make_axis(box[2], box[4], s.scales[level], s.aligned, s.sampling_ratio, s.height,
                      s.heights[level]);
   plan.x = make_axis(box[1], box[3], s.scales[level], s.aligned, s.sampling_ratio, s.width,
                      s.widths[level]);
-  const bool in_batch = box[0] > A(-1) && box[0] < A(s.batch);
-  if (plan.level < 0 || !in_batch || plan.y.samples <= 0 || plan.x.samples <= 0) {
+  if (plan.level < 0 || !in_batch(box, s) || plan.y.samples <= 0 || plan.x.samples <= 0) {
     plan.y.samples = plan.x.samples = 0;
   }
   return plan;
-}
-
-template <class A>
-SEG_HD inline bool in_batch(const A* box, const BlockSettings<A>& s) {
-  return box[0] > A(-1) && box[0] < A(s.batch);
 }
 
 // --------------------------------------------------------------------------- tables in scratch

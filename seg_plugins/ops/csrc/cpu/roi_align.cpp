@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
 #include <torch/autograd.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
 
 #include "roi_align_op.h"
@@ -243,7 +244,11 @@ TORCH_LIBRARY_IMPL(seg_plugins, CUDA, m) {
 }
 #endif
 
-TORCH_LIBRARY_IMPL(seg_plugins, Autograd, m) { m.impl("roi_align", &forward_autograd); }
+TORCH_LIBRARY_IMPL(seg_plugins, Autograd, m) {
+  m.impl("roi_align", &forward_autograd);
+  // An error where somebody differentiates twice.
+  m.impl("roi_align_backward", torch::autograd::autogradNotImplementedFallback());
+}
 
 TORCH_LIBRARY_IMPL(seg_plugins, AutocastCPU, m) {
   m.impl("roi_align", &forward_autocast<c10::DeviceType::CPU, c10::DispatchKey::AutocastCPU>);

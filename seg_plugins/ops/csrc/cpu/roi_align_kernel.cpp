@@ -1,5 +1,6 @@
 // RoIAlign on the CPU: parallel over RoIs forward and over rows of the gradient maps backward, so
 // that no two threads write one value and every result is the same for any number of threads.
+#include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
 #include <ATen/Parallel.h>
@@ -43,14 +44,14 @@ struct Plan {
 };
 
 template <class A>
-Plan<A> make_plan(const A* box, int64_t roi, const Settings& s) {
+Plan<A> make_plan(const A* box, A log2_size, int64_t roi, const Settings& s) {
   Plan<A> plan{};
   plan.roi = roi;
   const A image = box[0];
   TORCH_CHECK_INDEX(image > A(-1) && image < A(s.batch), "roi_align: boxes[", roi, "] is of image ",
                     image, ", but the batch has ", s.batch, " images");
   plan.image = static_cast<int64_t>(image);
-  plan.level = choose_level<false>(box[1], box[2], box[3], box[4], s.rule);
+  plan.level = choose_level(log2_size, s.rule);
   const int level = std::max(plan.level, 0);
   const A scale = static_cast<A>(s.scales[level]);
   plan.y =
@@ -66,10 +67,22 @@ Plan<A> make_plan(const A* box, int64_t roi, const Settings& s) {
 template <class A>
 std::vector<Plan<A>> make_plans(const Tensor& boxes, const Settings& settings) {
   const Tensor rows = boxes.to(c10::CppTypeToScalarType<A>::value).contiguous();
+  const A* box = rows.const_data_ptr<A>();
+  const int64_t count = rows.size(0);
+  // relative_size() in PyTorch's own functions, whose square root and logarithm are not always the
+  // nearest number: a last bit that differs from Detectron2's could change a box's level.
+  Tensor sizes = at::empty({count}, rows.options());
+  A* area = sizes.data_ptr<A>();
+  for (int64_t i = 0; i < count; ++i) {
+    const A* b = box + 5 * i;
+    area[i] = (b[3] - b[1]) * (b[4] - b[2]);
+  }
+  sizes.sqrt_().div_(settings.rule.canonical_size).add_(1e-8).log2_();
+  const A* log2_size = sizes.const_data_ptr<A>();
   std::vector<Plan<A>> plans;
-  plans.reserve(rows.size(0));
-  for (int64_t i = 0; i < rows.size(0); ++i) {
-    plans.push_back(make_plan(rows.const_data_ptr<A>() + 5 * i, i, settings));
+  plans.reserve(count);
+  for (int64_t i = 0; i < count; ++i) {
+    plans.push_back(make_plan(box + 5 * i, log2_size[i], i, settings));
   }
   std::stable_sort(plans.begin(), plans.end(), [](const Plan<A>& a, const Plan<A>& b) {
     if (a.level != b.level) return a.level < b.level;

@@ -24,6 +24,12 @@ using at::TensorList;
 
 constexpr int kThreads = 256;
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+constexpr bool kVectorAtomics = true;
+#else
+constexpr bool kVectorAtomics = false;
+#endif
+
 extern __shared__ __align__(16) char block_memory[];
 
 struct DeviceBlock {
@@ -48,20 +54,18 @@ struct DeviceBlock {
 
   template <class A, int L>
   __device__ __forceinline__ void add(A* to, const ArrayPack<A, L>& pack) const {
-#if __CUDA_ARCH__ >= 900
-    // One 16-byte reduction in the L2 cache instead of four.
-    if constexpr (std::is_same_v<A, float> && L % 4 == 0) {
+    if constexpr (kVectorAtomics && std::is_same_v<A, float> && L % 4 == 0) {
+      // One 16-byte reduction in the L2 cache instead of four.
       SEG_UNROLL
       for (int i = 0; i < L; i += 4) {
         atomicAdd(
             reinterpret_cast<float4*>(to + i),
             make_float4(pack.value[i], pack.value[i + 1], pack.value[i + 2], pack.value[i + 3]));
       }
-      return;
+    } else {
+      SEG_UNROLL
+      for (int i = 0; i < L; ++i) atomicAdd(to + i, pack.value[i]);
     }
-#endif
-    SEG_UNROLL
-    for (int i = 0; i < L; ++i) atomicAdd(to + i, pack.value[i]);
   }
 
   __device__ void check(bool condition) const { CUDA_KERNEL_ASSERT(condition); }

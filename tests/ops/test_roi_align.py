@@ -1,0 +1,409 @@
+"""The operator against the reference, torchvision, and numbers worked out by hand."""
+
+from __future__ import annotations
+
+from seg_plugins.ops import backend_report, roi_align
+from seg_plugins.ops._extension import load_extension
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+needs_extension = pytest.mark.skipif(
+    not load_extension().loaded, reason=f"not built: {load_extension().reason}"
+)
+NAN, INF = float("nan"), float("inf")
+SCALES = [1 / 2, 1 / 4, 1 / 8]
+PYRAMID = {"canonical_box_size": 40, "canonical_level": 2}
+ODD_BOXES = [
+    [0, -30.0, -30.0, 10.0, 12.0],  # partly off the map
+    [1, 300.0, 300.0, 400.0, 500.0],  # wholly off the map
+    [0, 50.0, 50.0, 40.0, 40.0],  # reversed
+    [0, 50.0, 10.0, 40.0, 40.0],  # reversed along x
+    [1, 5.0, 5.0, 5.0, 5.0],  # empty
+    [1, NAN, 0.0, 3.0, 3.0],
+    [0, 0.0, 0.0, INF, 5.0],
+    [0, -INF, 0.0, INF, 5.0],
+    [0, 1e30, 1e30, 2e30, 2e30],
+    [1, -4000.0, -3000.0, 5000.0, 3000.0],  # huge
+    [0, -1e9, 0.0, 1e9, 9.0],
+]
+
+
+def maps(dtype=torch.float32, channels=19, channels_last=True, levels=3, batch=2):
+    """A pyramid for an image of 96 x 128 pixels."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return [
+        torch.randn(batch, channels, 48 >> i, 64 >> i)
+        .to(dtype)
+        .contiguous(memory_format=layout)
+        .requires_grad_()
+        for i in range(levels)
+    ]
+
+
+def random_boxes(count, batch=2):
+    corner = torch.rand(count, 2) * torch.tensor([110.0, 80.0])
+    size = torch.exp(torch.rand(count, 2) * 4.5)
+    image = torch.randint(batch, (count, 1)).float()
+    return torch.cat([image, corner, corner + size], dim=1)
+
+
+def forward_and_gradients(features, boxes, *arguments, backend, grad=None, **options):
+    output = roi_align(features, boxes, *arguments, backend=backend, **options)
+    if grad is None:
+        grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(3))
+    gradients = torch.autograd.grad(output, features, grad.to(output), allow_unused=True)
+    filled = [
+        torch.zeros_like(f) if g is None else g for f, g in zip(features, gradients, strict=True)
+    ]
+    return output.detach(), filled
+
+
+# ----------------------------------------------------------------------------- against the oracle
+
+
+@pytest.mark.parametrize("backend", [pytest.param("cpu", marks=needs_extension), "torchvision"])
+@pytest.mark.parametrize("levels", [1, 3])
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_mean_agrees_with_the_reference(backend, levels, aligned, sampling_ratio):
+    features = maps(torch.float64, channels=3, levels=levels)
+    boxes = torch.cat([random_boxes(12), torch.tensor(ODD_BOXES)]).double()
+    arguments = ((3, 2), SCALES[:levels], sampling_ratio, aligned, "avg")
+    ours = forward_and_gradients(features, boxes, *arguments, backend=backend, **PYRAMID)
+    oracle = forward_and_gradients(features, boxes, *arguments, backend="reference", **PYRAMID)
+    torch.testing.assert_close(ours, oracle)
+
+
+@needs_extension
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_maximum_agrees_with_the_reference(channels_last, sampling_ratio):
+    features = maps(torch.float64, channels=3, channels_last=channels_last)
+    boxes = torch.cat([random_boxes(12), torch.tensor(ODD_BOXES)]).double()
+    arguments = ((3, 2), SCALES, sampling_ratio, True, "max")
+    ours = forward_and_gradients(features, boxes, *arguments, backend="cpu", **PYRAMID)
+    oracle = forward_and_gradients(features, boxes, *arguments, backend="reference", **PYRAMID)
+    torch.testing.assert_close(ours, oracle)
+
+
+@needs_extension
+@pytest.mark.parametrize("channels", [1, 16, 37, 300])
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float32, 2e-5), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)],
+)
+def test_every_dtype_layout_and_number_of_channels(dtype, tolerance, channels, channels_last):
+    features = maps(dtype, channels, channels_last)
+    boxes = random_boxes(9)
+    arguments = ((3, 4), SCALES, 2)
+    output, gradients = forward_and_gradients(features, boxes, *arguments, backend="cpu", **PYRAMID)
+    wide = [f.detach().double().requires_grad_() for f in features]
+    expected, wide_gradients = forward_and_gradients(
+        wide, boxes.double(), *arguments, backend="torchvision", **PYRAMID
+    )
+    assert output.dtype == dtype
+    torch.testing.assert_close(output.double(), expected, rtol=tolerance, atol=tolerance)
+    for ours, theirs, feature in zip(gradients, wide_gradients, features, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=10 * tolerance, atol=10 * tolerance)
+        assert ours.dtype == dtype
+        assert ours.stride() == feature.stride()
+
+
+@needs_extension
+def test_output_keeps_the_layout_of_the_features():
+    boxes = random_boxes(4)
+    last = roi_align(maps(), boxes, 3, SCALES)
+    first = roi_align(maps(channels_last=False), boxes, 3, SCALES)
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert first.is_contiguous()
+
+
+@needs_extension
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_as_near_to_float64_as_torchvision_and_as_near_to_torchvision(
+    sampling_ratio, channels_last
+):
+    feature = maps(levels=1, channels_last=channels_last, batch=1)[0].detach()
+    boxes = random_boxes(200, batch=1)
+    ours = roi_align(feature, boxes, 7, SCALES[:1], sampling_ratio)
+    theirs = torchvision.ops.roi_align(feature, boxes, 7, SCALES[0], sampling_ratio, True)
+    exact = torchvision.ops.roi_align(
+        feature.double(), boxes.double(), 7, SCALES[0], sampling_ratio, True
+    )
+    assert (ours - theirs).abs().max() <= 1e-5
+    assert (ours - exact).abs().max() <= (theirs - exact).abs().max() + 1e-6
+
+
+# ------------------------------------------------------------------------------- numbers by hand
+
+
+@pytest.mark.parametrize("backend", [None, "reference", "torchvision"])
+@pytest.mark.parametrize(
+    ("aligned", "first", "step_x", "step_y"), [(True, 2.0, 0.5, 2.5), (False, 4.5, 0.5, 2.5)]
+)
+def test_five_by_five_ramp(backend, aligned, first, step_x, step_y):
+    """Pixel (y, x) of the map holds 5 y + x; the box is (1, 1, 3, 3), four by four bins.
+
+    Bins are half a pixel. The aligned box begins at 0.5, so that its first bin is centred at
+    0.75: 5 * 0.75 + 0.75 = 4.5; without the half-pixel shift at 1.25: 7.5.
+    """
+    del first
+    ramp = torch.arange(25.0).reshape(1, 1, 5, 5)
+    box = torch.tensor([[0.0, 1, 1, 3, 3]])
+    output = roi_align(ramp, box, 4, 1.0, 0, aligned, backend=backend)[0, 0]
+    start = 4.5 if aligned else 7.5
+    steps = torch.arange(4.0)
+    expected = start + steps[:, None] * step_y + steps[None] * step_x
+    torch.testing.assert_close(output, expected)
+
+
+@pytest.mark.parametrize("backend", [None, "reference", "torchvision"])
+def test_one_pixel_box_reads_its_pixel(backend):
+    feature = torch.randn(1, 3, 6, 7)
+    box = torch.tensor([[0.0, 4, 2, 5, 3]])
+    output = roi_align(feature, box, 1, 1.0, 1, True, backend=backend)
+    torch.testing.assert_close(output[0, :, 0, 0], feature[0, :, 2, 4])
+
+
+@pytest.mark.parametrize("backend", [None, "reference", "torchvision"])
+def test_points_off_the_map_are_zero_and_near_ones_clamped(backend):
+    feature = torch.ones(1, 1, 4, 4)
+    # One point per bin and axis, at x = -1.5, -0.5, 0.5, 1.5 (aligned: box minus a half).
+    box = torch.tensor([[0.0, -1.5, 1, 2.5, 2]])
+    output = roi_align(feature, box, (1, 4), 1.0, 1, True, backend=backend)
+    torch.testing.assert_close(output.flatten(), torch.tensor([0.0, 1, 1, 1]))
+
+
+@pytest.mark.parametrize("backend", [None, "reference"])
+def test_maximum_takes_the_largest_point_and_its_gradient(backend):
+    feature = torch.zeros(1, 1, 4, 4)
+    feature[0, 0, 1, 2] = 8.0
+    feature.requires_grad_()
+    # Two points per axis in the one bin, at pixels 1 and 2 exactly.
+    box = torch.tensor([[0.0, 1, 1, 3, 3]])
+    output = roi_align(feature, box, 1, 1.0, 2, True, "max", backend=backend)
+    assert output.item() == 8.0
+    output.backward()
+    expected = torch.zeros(4, 4)
+    expected[1, 2] = 1.0
+    torch.testing.assert_close(feature.grad[0, 0], expected)
+
+
+@pytest.mark.parametrize("backend", [None, "reference"])
+def test_maximum_of_negative_values_at_the_border_is_the_zero_off_the_map(backend):
+    feature = -torch.ones(1, 1, 4, 4, requires_grad=True)
+    feature.retain_grad()
+    box = torch.tensor([[0.0, -3, 1, 3, 2]])
+    output = roi_align(feature, box, 1, 1.0, 6, True, "max", backend=backend)
+    assert output.item() == 0.0
+    output.backward()
+    assert not feature.grad.any()
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("sampling_ratio", [0, 1, 3])
+def test_bins_of_a_ramp_are_its_value_at_their_centre(sampling_ratio, channels_last):
+    y, x = torch.meshgrid(torch.arange(40.0), torch.arange(50.0), indexing="ij")
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    ramp = torch.stack([2 * y - 3 * x, y, x])[None].double().contiguous(memory_format=layout)
+    corner = torch.rand(20, 2) * 20 + 1
+    size = torch.rand(20, 2) * 15 + 0.5
+    boxes = torch.cat([torch.zeros(20, 1), corner, corner + size], 1).double()
+    output = roi_align(ramp, boxes, (4, 3), 1.0, sampling_ratio)
+    bins_y = (torch.arange(4.0, dtype=torch.float64) + 0.5) / 4
+    bins_x = (torch.arange(3.0, dtype=torch.float64) + 0.5) / 3
+    at_y = boxes[:, 2:3] + bins_y * (boxes[:, 4:5] - boxes[:, 2:3]) - 0.5
+    at_x = boxes[:, 1:2] + bins_x * (boxes[:, 3:4] - boxes[:, 1:2]) - 0.5
+    expected = torch.stack(
+        [
+            2 * at_y[:, :, None] - 3 * at_x[:, None],
+            at_y[:, :, None].expand(-1, 4, 3),
+            at_x[:, None].expand(-1, 4, 3),
+        ],
+        dim=1,
+    )
+    torch.testing.assert_close(output, expected)
+
+
+# ------------------------------------------------------------------------------------ properties
+
+floats = st.floats(0, 30, width=32)
+box = st.tuples(floats, floats, st.floats(1, 40, width=32), st.floats(1, 40, width=32))
+
+
+def boxes_of(corners_and_sizes):
+    rows = [[0, x, y, x + w, y + h] for x, y, w, h in corners_and_sizes]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(box, min_size=1, max_size=4), st.integers(0, 5), st.integers(0, 5), st.booleans())
+def test_moves_with_whole_pixels(boxes, down, right, aligned):
+    feature = torch.randn(1, 3, 90, 90, dtype=torch.float64)
+    moved = torch.roll(feature, (down, right), (2, 3))
+    # Keep 8 pixels off the border, where rolled and clamped pixels differ.
+    rows = boxes_of(boxes) + torch.tensor([0.0, 8, 8, 8, 8])
+    shift = torch.tensor([0.0, right, down, right, down])
+    before = roi_align(feature, rows, 3, 1.0, 2, aligned)
+    torch.testing.assert_close(roi_align(moved, rows + shift, 3, 1.0, 2, aligned), before)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(box, min_size=1, max_size=4), st.integers(1, 4))
+def test_scaled_boxes_and_scale_cancel(boxes, power):
+    feature = torch.randn(1, 3, 60, 60, dtype=torch.float64)
+    rows = boxes_of(boxes)
+    larger = torch.cat([rows[:, :1], rows[:, 1:] * 2**power], dim=1)
+    torch.testing.assert_close(
+        roi_align(feature, larger, 3, 0.5**power), roi_align(feature, rows, 3, 1.0)
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(box, min_size=2, max_size=6), st.randoms(use_true_random=False))
+def test_order_of_boxes_does_not_matter(boxes, random):
+    order = list(range(len(boxes)))
+    random.shuffle(order)
+    feature = torch.randn(1, 3, 60, 60)
+    rows = boxes_of(boxes)
+    straight = roi_align(feature, rows, 3, 1.0)
+    torch.testing.assert_close(
+        roi_align(feature, rows[order], 3, 1.0), straight[order], rtol=0, atol=0
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(box, min_size=1, max_size=4), st.floats(-3, 3), st.floats(-3, 3))
+def test_is_linear_in_the_features(boxes, a, b):
+    first, second = torch.randn(2, 1, 3, 60, 60, dtype=torch.float64)
+    rows = boxes_of(boxes)
+    combined = roi_align(a * first + b * second, rows, 3, 1.0)
+    parts = a * roi_align(first, rows, 3, 1.0) + b * roi_align(second, rows, 3, 1.0)
+    torch.testing.assert_close(combined, parts)
+
+
+# ------------------------------------------------------------------------------------- gradients
+
+
+@pytest.mark.parametrize("reduce", ["avg", "max"])
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_gradcheck(reduce, channels_last, sampling_ratio):
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    features = [
+        torch.randn(2, 2, size, size, dtype=torch.float64)
+        .contiguous(memory_format=layout)
+        .requires_grad_()
+        for size in (8, 4)
+    ]
+    boxes = torch.tensor([[0, 1.3, 2.1, 9.7, 8.2], [1, -2, 3, 15, 15], [1, 4.5, 4.5, 6, 5]])
+
+    def pool(*levels):
+        return roi_align(
+            levels, boxes.double(), (2, 3), [0.5, 0.25], sampling_ratio, True, reduce,
+            canonical_box_size=8, canonical_level=2,
+        )  # fmt: skip
+
+    assert torch.autograd.gradcheck(pool, features)
+
+
+@needs_extension
+@pytest.mark.parametrize("reduce", ["avg", "max"])
+def test_one_and_two_threads_give_the_same_bits(reduce):
+    features, boxes = maps(channels=48), random_boxes(60)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            results.append(
+                forward_and_gradients(
+                    features, boxes, 7, SCALES, 0, True, reduce, backend="cpu", **PYRAMID
+                )
+            )
+    finally:
+        torch.set_num_threads(threads)
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
+
+
+@needs_extension
+def test_no_boxes_give_zero_gradients():
+    features = maps()
+    output = roi_align(features, torch.zeros(0, 5), 7, SCALES)
+    assert output.shape == (0, 19, 7, 7)
+    output.sum().backward()
+    assert all(f.grad is not None and not f.grad.any() for f in features)
+
+
+# ------------------------------------------------------------------------------------ odd inputs
+
+
+@pytest.mark.parametrize("backend", [None, "reference", "torchvision"])
+@pytest.mark.parametrize("reduce", ["avg", "max"])
+def test_boxes_that_are_no_boxes_pool_to_zero(backend, reduce):
+    if backend == "torchvision" and reduce == "max":
+        pytest.skip("torchvision has no maximum")
+    features = [torch.ones(2, 2, 48 >> i, 64 >> i) for i in range(3)]
+    boxes = torch.tensor([ODD_BOXES[i] for i in (1, 3, 4, 5, 6, 7, 8)])
+    output = roi_align(features, boxes, 3, SCALES, 0, True, reduce, backend=backend)
+    assert not output.any()
+
+
+@pytest.mark.parametrize("backend", [None, "reference", "torchvision"])
+@pytest.mark.parametrize("index", [2.0, -1.0, NAN, 1e20])
+def test_batch_index_outside_the_batch_raises(backend, index):
+    boxes = torch.tensor([[0, 1, 1, 5, 5], [index, 1, 1, 5, 5]])
+    with pytest.raises(IndexError, match="batch"):
+        roi_align(torch.ones(2, 1, 8, 8), boxes, 2, 1.0, backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"boxes": torch.zeros(2, 4)}, ValueError, r"\(K, 5\)"),
+        ({"output_size": 0}, ValueError, "positive"),
+        ({"output_size": (1, 2, 3)}, ValueError, r"\(h, w\)"),
+        ({"spatial_scales": [0.5]}, ValueError, "one scale per map"),
+        ({"spatial_scales": [0.5, 0.5]}, ValueError, "halve"),
+        ({"spatial_scales": [-1.0, -0.5]}, ValueError, "positive"),
+        ({"reduce": "sum"}, ValueError, "'avg' or 'max'"),
+        ({"backend": "opencl"}, ValueError, "torchvision"),
+        ({"backend": "cuda"}, RuntimeError, "cuda"),
+    ],
+)
+def test_wrong_arguments_say_what_is_right(change, error, message):
+    arguments = {
+        "features": [torch.ones(1, 1, 8, 8), torch.ones(1, 1, 4, 4)],
+        "boxes": torch.zeros(2, 5),
+        "output_size": 2,
+        "spatial_scales": [0.5, 0.25],
+    }
+    with pytest.raises(error, match=message):
+        roi_align(**{**arguments, **change})
+
+
+@needs_extension
+def test_levels_must_agree():
+    with pytest.raises(TypeError, match="one dtype"):
+        roi_align(
+            [torch.ones(1, 1, 8, 8), torch.ones(1, 1, 4, 4).double()],
+            torch.zeros(1, 5), 2, [0.5, 0.25],
+        )  # fmt: skip
+    with pytest.raises(ValueError, match="channels"):
+        roi_align(
+            [torch.ones(1, 1, 8, 8), torch.ones(1, 2, 4, 4)], torch.zeros(1, 5), 2, [0.5, 0.25]
+        )
+
+
+def test_report_names_every_backend_with_a_reason():
+    report = backend_report()
+    assert [b.name for b in report.backends] == ["cpu", "cuda", "torchvision", "reference"]
+    assert all(b.reason for b in report.backends)
+    assert report.chosen["cpu"] == ("cpu" if load_extension().loaded else "torchvision")
+    assert "cpu tensors: " in str(report)
