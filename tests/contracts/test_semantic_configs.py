@@ -1,0 +1,61 @@
+"""Every shipped configuration of a semantic system loads, builds and takes a training step."""
+
+from __future__ import annotations
+
+from seg_plugins import load_config
+from seg_plugins.config import config_root
+
+import pytest
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
+
+SYSTEMS = {"FCN", "UNet", "SegNet", "DeepLabV3Plus", "PatchClassifier"}
+NAMES = [
+    path.relative_to(config_root()).as_posix()
+    for path in sorted(config_root().glob("[!_]*/*.yaml"))
+    if load_config(path).MODEL.META_ARCHITECTURE in SYSTEMS
+]
+# The same structure with fewer channels; Xception has no width.
+SMALL = [
+    *("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.TIMM.PRETRAINED", False),
+    # Counted from data, which is not here.
+    *("MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS", "none"),
+    *("MODEL.VGG.WIDTH", 16, "MODEL.VGG.FC_CHANNELS", 32, "MODEL.UNET.WIDTH", 16),
+    *("MODEL.RESNETS.DEPTH", 50, "MODEL.RESNETS.WIDTH_PER_GROUP", 16),
+    *("MODEL.RESNETS.RES2_OUT_CHANNELS", 64, "MODEL.PATCH.SAMPLES_PER_IMAGE", 16),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_takes_a_training_step(name: str) -> None:
+    cfg = load_config(name, SMALL)
+    model = build_model(cfg).train()
+    classes, size = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, (64, 64)
+    channels = 1 if cfg.INPUT.FORMAT == "L" else 3
+    batch = [
+        {"image": torch.rand(channels, *size) * 255, "sem_seg": torch.randint(0, classes, size)}
+        for _ in range(2)
+    ]
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    loss = sum(model(batch).values())
+    loss.backward()
+    optimizer.step()
+    assert loss.isfinite()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_agrees_with_its_datasets(name: str) -> None:
+    cfg = load_config(name)
+    head = cfg.MODEL.SEM_SEG_HEAD
+    for dataset in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        metadata = MetadataCatalog.get(dataset)
+        assert len(metadata.stuff_classes) == head.NUM_CLASSES
+        assert metadata.ignore_label == head.IGNORE_VALUE
+    assert cfg.OUTPUT_DIR != "./output"
+
+
+def test_every_system_runs_on_the_embedded_dataset() -> None:
+    quickstart = [load_config(name).MODEL.META_ARCHITECTURE for name in NAMES
+                  if name.startswith("quickstart/")]  # fmt: skip
+    assert set(quickstart) == SYSTEMS
