@@ -27,7 +27,7 @@ _PLAIN = (_CROSS,)
 # A later thing may cover at most this share of an earlier one.
 _MAX_HIDDEN = 0.5
 _MIN_COLOUR_DISTANCE = 50.0
-# Grey levels between the two shades of a surface, for patterns and for plain surfaces.
+# Grey levels between the darkest and the lightest of a surface.
 _CONTRAST = (70.0, 90.0)
 _FAINT_CONTRAST = (0.0, 15.0)
 _SMUDGE = -1  # id of the smudge in the segment map while a scene is built
@@ -213,10 +213,7 @@ def _paint(
     for number, mask in enumerate(regions):
         class_id = layers[surfaces[number][0]][0] if number < len(surfaces) else _CROSS
         pattern = _draw_pattern(rng, class_id, ys, xs)[mask]
-        # Two shades around the surface's colour, equally often the lighter one first.
-        contrast = np.array([_uniform(rng, -1, 1) for _ in range(3)])
-        low, high = _FAINT_CONTRAST if class_id in _PLAIN else _CONTRAST
-        contrast *= _uniform(rng, low, high) / max(abs(contrast).max(), 1e-3)
+        contrast = _uniform(rng, *(_FAINT_CONTRAST if class_id in _PLAIN else _CONTRAST))
         image[mask] = palette[number] + (pattern[:, None] - 0.5) * contrast
     image += 12 * (rng.random(image.shape) - 0.5)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)

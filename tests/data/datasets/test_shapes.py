@@ -22,10 +22,10 @@ from pycocotools.coco import COCO
 # SHA-256 over the decoded pixels of all PNGs of a kind in the order of their names, and over the
 # annotation files without white space: a change of any of them is a new version of the dataset.
 FROZEN = {
-    "images": "0b4b0e6c48d139c731ad916e8d740ea0d8d3a9a7d657f00638053005919a3ae2",
-    "labels": "0ac970d818ac041956615eda8b6bc5adbc4ae76ad2fd76cc76c2293ead0eccc5",
-    "panoptic": "e137ecdf9678e1fbcf9ba5401bb78e9313dcd9f00969909b666b7da003a71fc0",
-    "annotations": "10153ec09e1f7c3d5e55acf6a711bbc441ae37d17cdd970b5e6406b4e366f511",
+    "images": "226006984f35d451d5dd907d359e3f1c88ccf07bbfd02f8ac9b93200090c6b0a",
+    "labels": "fdc36de9fa4b72861e92d032d9d00edf258712de573a7044f0d172d7380ae04f",
+    "panoptic": "96a7713b531594d71c84d6b710414e9052906a2184ba8cbbde281a62306b7e78",
+    "annotations": "01962466c146f36fede94e01804d7280fd699c6f1fe8e2739afa1fa0946c1bd0",
 }
 
 
