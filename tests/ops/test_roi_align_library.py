@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-import torch
-
 from seg_plugins.ops import roi_align
 from seg_plugins.ops._extension import load_extension
+
+import pytest
+import torch
 
 pytestmark = pytest.mark.skipif(
     not load_extension().loaded, reason=f"not built: {load_extension().reason}"

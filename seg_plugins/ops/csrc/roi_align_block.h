@@ -82,7 +82,7 @@ SEG_HD inline BlockPlan<A> plan_roi(const A* box, const BlockSettings<A>& s) {
   plan.level =
       choose_level(std::log2(relative_size(box[1], box[2], box[3], box[4], s.rule)), s.rule);
   const int level = plan.level < 0 ? 0 : plan.level;
-  plan.image = int(box[0]);
+  plan.image = in_batch(box, s) ? int(box[0]) : 0;
   plan.y = make_axis(box[2], box[4], s.scales[level], s.aligned, s.sampling_ratio, s.height,
                      s.heights[level]);
   plan.x = make_axis(box[1], box[3], s.scales[level], s.aligned, s.sampling_ratio, s.width,

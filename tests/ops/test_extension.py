@@ -1,0 +1,140 @@
+"""The compiled extension: what it says of itself, its threads, its build, its memory accesses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from seg_plugins.ops._extension import ExtensionStatus, load_extension, require_extension
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+needs_extension = pytest.mark.skipif(
+    not load_extension().loaded, reason=f"not built: {load_extension().reason}"
+)
+
+
+@needs_extension
+def test_build_info_has_every_word():
+    words = dict(word.split("=") for word in load_extension().build.split())
+    assert set(words) == {"openmp", "cuda", "simd"}
+    assert words["simd"] in ("baseline", "avx2", "avx512")
+
+
+@needs_extension
+def test_threads_really_run():
+    """Without -fopenmp a parallel loop compiles to a serial one, without a word."""
+    if not load_extension().with_openmp:
+        pytest.skip("built without OpenMP")
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            assert torch.ops.seg_plugins.count_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_absent_extension_says_how_to_build_it(monkeypatch):
+    absent = ExtensionStatus(False, "it is not built")
+    monkeypatch.setattr("seg_plugins.ops._extension.load_extension", lambda: absent)
+    with pytest.raises(RuntimeError, match="backend 'cpu' needs the compiled operators, but it is"):
+        require_extension("backend 'cpu'")
+    assert not absent.with_cuda
+    assert not absent.with_openmp
+
+
+def run_setup(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "setup.py", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_setup_goes_without_the_extension_when_asked():
+    done = run_setup("--version", SEG_PLUGINS_NO_EXTENSION="1")
+    assert done.returncode == 0, done.stderr
+    assert "no compiled operators" in done.stderr
+    assert "torchvision" in done.stderr
+
+
+def test_setup_goes_without_the_extension_where_there_is_no_compiler():
+    done = run_setup("--version", CXX="no-such-compiler")
+    assert done.returncode == 0, done.stderr
+    assert "no C++ compiler found" in done.stderr
+
+
+def test_setup_without_torch_says_what_to_do(tmp_path):
+    """pip's build isolation hides the installed torch from setup.py."""
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")")
+    done = run_setup("--version", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "--no-build-isolation" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_forced_cuda_without_a_toolkit_fails_loudly(tmp_path):
+    program = (
+        "import runpy, sys; from torch.utils import cpp_extension; cpp_extension.CUDA_HOME = None; "
+        "sys.argv = ['setup.py', '--version']; runpy.run_path('setup.py', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "FORCE_CUDA": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "Set CUDA_HOME" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="uses GCC's sanitizers")
+def test_malformed_boxes_under_address_and_undefined_behaviour_sanitizers(tmp_path):
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    from torch.utils import cpp_extension
+
+    csrc = ROOT / "seg_plugins" / "ops" / "csrc"
+    library = tmp_path / "sanitized.so"
+    sources = [csrc / "cpu" / name for name in ("roi_align.cpp", "roi_align_kernel.cpp")]
+    includes = [f"-I{path}" for path in [csrc, *cpp_extension.include_paths()]]
+    # A float that does not fit an integer is undefined behaviour too, but not in the default set.
+    checks = ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
+    flags = ["-std=c++20", "-O1", "-g0", "-fopenmp", "-shared", "-fPIC", "-Wno-psabi", *checks]
+    # The base classes of PyTorch's dispatcher have no type information to check against.
+    flags += ["-fno-sanitize=vptr"]
+    libraries = Path(torch.__file__).with_name("lib")
+    link = [f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-lc10", "-ltorch_cpu", "-ltorch"]
+    command = [compiler, *flags, *includes, *map(str, sources), "-o", str(library), *link]
+    subprocess.run(command, check=True)
+    runtimes = [
+        subprocess.run(
+            [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("roi_align_malformed.py")), str(library)],
+        env={
+            **os.environ,
+            "LD_PRELOAD": " ".join(runtimes),
+            # Python itself leaks on exit by design.
+            "ASAN_OPTIONS": "detect_leaks=0:detect_odr_violation=0",
+            "OMP_NUM_THREADS": "1",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.strip().endswith("clean")

@@ -1,0 +1,221 @@
+"""Time RoIAlign against Detectron2's ROIPooler and torchvision, and against the memory floor.
+
+    python tools/benchmark_roi_align.py            # CPU, and the GPU where there is one
+    python tools/benchmark_roi_align.py --threads 2 --repeats 9
+
+All candidates of a row take turns in one process; figures are medians. A ratio is the peer's time
+over ours. On the CPU the map pyramid is of one 800x1216 image, on the GPU of 16 images of 800x1344;
+256 channels, strides 4 to 32, boxes of log-uniform side 16 to 600 pixels. Peers get contiguous
+(NCHW) maps, their best layout. The floor is the time to read the touched pixels once and write the
+output once (backward: to read the output's gradient and write the maps' once) at the bandwidth
+that a copy reaches here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import seg_plugins  # noqa: F401 - repairs Detectron2 first
+from seg_plugins.modeling.roi_pooler import FusedROIPooler
+from seg_plugins.ops import backend_report
+from seg_plugins.ops.roi_align_reference import assign_levels
+
+import torch
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.structures import Boxes
+
+STRIDES = (4, 8, 16, 32)
+SCALES = [1 / s for s in STRIDES]
+CHANNELS = 256
+
+
+def random_boxes(count: int, height: int, width: int) -> torch.Tensor:
+    """(count, 4) boxes inside the image: log-uniform side 16-600, aspect e^(+-0.35)."""
+    side = torch.empty(count).uniform_(math.log(16), math.log(600)).exp()
+    aspect = torch.empty(count).uniform_(-0.35, 0.35).exp().sqrt()
+    size = torch.stack([(side * aspect).clamp(max=width), (side / aspect).clamp(max=height)], 1)
+    corner = torch.rand(count, 2) * (torch.tensor([float(width), float(height)]) - size)
+    return torch.cat([corner, corner + size], 1)
+
+
+def medians(
+    candidates: Sequence[Callable[[], object]], repeats: int, device: torch.device
+) -> list[float]:
+    """Median milliseconds of each candidate, called in turns."""
+    times: list[list[float]] = [[] for _ in candidates]
+    for repeat in range(repeats + 1):
+        for slot, candidate in zip(times, candidates, strict=True):
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+            candidate()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if repeat:  # the first round warms up
+                slot.append(1e3 * (time.perf_counter() - start))
+    return [statistics.median(slot) for slot in times]
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Bytes per millisecond that a copy reads and writes."""
+    source = torch.zeros(2**26 if device.type == "cpu" else 2**28, device=device)
+    target = torch.empty_like(source)
+    (best,) = medians([lambda: target.copy_(source)], 7, device)
+    return 2 * source.nbytes / best
+
+
+def touched_bytes(boxes: list[torch.Tensor], height: int, width: int, itemsize: int) -> int:
+    """Bytes of the pixels that some box reads, each counted once."""
+    total = 0
+    for image in boxes:
+        indexed = torch.cat([image.new_zeros(len(image), 1), image], 1)
+        levels = assign_levels(indexed, 4, 224, 4, 2)
+        for level, stride in enumerate(STRIDES):
+            mask = torch.zeros(height // stride, width // stride, dtype=torch.bool)
+            for x0, y0, x1, y1 in (image[levels == level] / stride).tolist():
+                mask[max(int(y0 - 0.5), 0) : int(y1 + 1), max(int(x0 - 0.5), 0) : int(x1 + 1)] = 1
+            total += int(mask.sum())
+    return total * CHANNELS * itemsize
+
+
+def forward_backward(
+    pooler: torch.nn.Module, maps: list[torch.Tensor], boxes: list[Boxes], grad: torch.Tensor
+) -> list[torch.Tensor]:
+    leaves = [m.detach().requires_grad_() for m in maps]
+    pooler(leaves, boxes).backward(grad)
+    return [leaf.grad for leaf in leaves if leaf.grad is not None]
+
+
+def row(
+    device: torch.device,
+    dtype: torch.dtype,
+    images: int,
+    size: tuple[int, int],
+    rois: int,
+    bins: int,
+    sampling_ratio: int,
+    repeats: int,
+    bandwidth: float,
+) -> None:
+    """Measure and print one row of the table."""
+    torch.manual_seed(0)
+    raw_boxes = [random_boxes(rois, *size) for _ in range(images)]
+    boxes = [Boxes(b.to(device)) for b in raw_boxes]
+    maps = [
+        torch.randn(images, CHANNELS, size[0] // s, size[1] // s, device=device).to(dtype)
+        for s in STRIDES
+    ]
+    last = [m.contiguous(memory_format=torch.channels_last) for m in maps]
+    arguments = (bins, SCALES, sampling_ratio, "ROIAlignV2")
+    peer, ours = ROIPooler(*arguments), FusedROIPooler(*arguments)
+    # torchvision has no bfloat16: autocast brings its maps to fp32, as in a training.
+    peer_maps = [m.float() for m in maps] if dtype == torch.bfloat16 else maps
+
+    def run_peer() -> torch.Tensor:
+        fed = [m.float() for m in maps] if dtype == torch.bfloat16 else maps
+        return peer(fed, boxes)
+
+    expected = peer(peer_maps, boxes)
+    with torch.no_grad():
+        error = max((ours(m, boxes).float() - expected).abs().max().item() for m in (last, maps))
+        forward = medians(
+            [run_peer, lambda: ours(last, boxes), lambda: ours(maps, boxes)], repeats, device
+        )
+    grad = torch.randn_like(expected)
+    ours_grad = grad.to(dtype)
+    last_grad = ours_grad.contiguous(memory_format=torch.channels_last)
+    both = medians(
+        [
+            lambda: forward_backward(peer, peer_maps, boxes, grad),
+            lambda: forward_backward(ours, last, boxes, last_grad),
+            lambda: forward_backward(ours, maps, boxes, ours_grad),
+        ],
+        max(3, repeats // 2),
+        device,
+    )
+    output_bytes = images * rois * CHANNELS * bins * bins * dtype.itemsize
+    floor = (touched_bytes(raw_boxes, *size, dtype.itemsize) + output_bytes) / bandwidth
+    backward_floor = (output_bytes + sum(m.nbytes for m in maps)) / bandwidth
+    name = f"{images * rois} x {bins}x{bins}, sr {sampling_ratio}, {str(dtype)[6:]}"
+    print(
+        f"| {name} | {forward[0]:.2f} | {forward[1]:.2f} ({forward[0] / forward[1]:.1f}x) "
+        f"| {forward[2]:.2f} ({forward[0] / forward[2]:.1f}x) | {floor:.2f} "
+        f"| {both[0]:.1f} | {both[1]:.1f} ({both[0] / both[1]:.1f}x) "
+        f"| {both[2]:.1f} ({both[0] / both[2]:.1f}x) | {floor + backward_floor:.1f} "
+        f"| {error:.0e} |",
+        flush=True,
+    )
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        with torch.no_grad():
+            single = medians(
+                [lambda: ours(last, boxes), lambda: ours(maps, boxes)], repeats, device
+            )
+        torch.set_num_threads(threads)
+        print(
+            f"|   1 -> {threads} threads | | {single[0] / forward[1]:.2f}x "
+            f"| {single[1] / forward[2]:.2f}x | | | | | | |"
+        )
+
+
+def table(device: torch.device, repeats: int) -> None:
+    """Print all rows for one device."""
+    bandwidth = copy_bandwidth(device)
+    images, size = (1, (800, 1216)) if device.type == "cpu" else (16, (800, 1344))
+    print(f"\n{device}: copies at {bandwidth / 1e6:.1f} GB/s; milliseconds, (peer / ours)\n")
+    print(
+        "| RoIs | ROIPooler fwd | channels last | NCHW | floor | ROIPooler fwd+bwd "
+        "| channels last | NCHW | floor | largest difference |\n|" + "---|" * 10
+    )
+    dtypes = [torch.float32] if device.type == "cpu" else [torch.float32, torch.bfloat16]
+    for dtype in dtypes:
+        for rois, bins in ((512, 7), (128, 14)):
+            for sampling_ratio in (0, 2):
+                row(device, dtype, images, size, rois, bins, sampling_ratio, repeats, bandwidth)
+
+
+def count_synchronizations(device: torch.device) -> None:
+    """Print how many kernels and host synchronisations one pooling takes on the GPU."""
+    boxes = [Boxes(random_boxes(512, 800, 1344).to(device)) for _ in range(2)]
+    maps = [torch.randn(2, CHANNELS, 800 // s, 1344 // s, device=device) for s in STRIDES]
+    maps = [m.contiguous(memory_format=torch.channels_last) for m in maps]
+    pooler = FusedROIPooler(7, SCALES, 0, "ROIAlignV2")
+    pooler(maps, boxes)
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.no_grad(), torch.profiler.profile(activities=activities) as profile:
+        pooler(maps, boxes)
+    names = [event.key for event in profile.key_averages()]
+    kernels = [n for n in names if "pool_kernel" in n]
+    waits = [n for n in names if "Synchronize" in n and "Device" not in n]
+    print(f"\nOne pooling: RoIAlign kernels {len(kernels)}, host synchronisations {len(waits)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--device", choices=["cpu", "cuda", "all"], default="all")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(backend_report())
+    if args.device in ("cpu", "all"):
+        table(torch.device("cpu"), args.repeats)
+    if args.device in ("cuda", "all"):
+        if torch.cuda.is_available():
+            table(torch.device("cuda"), args.repeats)
+            count_synchronizations(torch.device("cuda"))
+        else:
+            print("\nGPU: not run (no CUDA GPU is available)")
+
+
+if __name__ == "__main__":
+    main()
