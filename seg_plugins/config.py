@@ -57,7 +57,7 @@ def _add_semantic_head_keys(head: CfgNode) -> None:
     # Separable decoder: 3 is the paper's two 3x3 per step, 5 the DeepLab project's one 5x5.
     _defaults(head, SEPARABLE_DECODER_KERNEL=3)
     # None (or "none"), "median_frequency" or "inverse" (counted from the training set before the
-    # model is built), "camvid_released", or a list with one factor per class.
+    # model is built), "published" (released with the dataset), or a list, one factor per class.
     _defaults(head, CLASS_WEIGHTS=None)
     # FCN (COMMON_STRIDE 32, 16 or 8 names the variant): train the upsampling or keep it bilinear;
     # factors of the skip features from fine to coarse, e.g. [0.0001, 0.01] for pool3 and pool4.
@@ -151,6 +151,8 @@ def _add_input_keys(inputs: CfgNode) -> None:
             {"ENABLED": False, "W0": 10.0, "SIGMA": 5.0, "FOREGROUND": [1], "CLASS_WEIGHTS": []}
         ),
     )
+    # Decoded training images on disk: a folder on a fast disk, "" = off, and its bound.
+    _defaults(inputs, DECODED_CACHE=CfgNode({"FOLDER": "", "MAX_GIB": 64.0}))
     # Semantic label of panoptic samples: all things as class 0, stuff from 1 (Panoptic FPN).
     _defaults(inputs, PANOPTIC_THINGS_AS_ONE=False)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import seg_plugins  # noqa: F401 - first: it makes Detectron2 run and registers everything
 from seg_plugins.config import ConfigError
+from seg_plugins.data import DatasetError
 from seg_plugins.engine import Trainer, argument_parser, launch, setup
 from seg_plugins.engine.checkpoint import WeightsError
 from seg_plugins.engine.hooks import write_pictures
@@ -35,5 +36,5 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
 if __name__ == "__main__":
     try:
         launch(main, argument_parser().parse_args())
-    except (ConfigError, WeightsError) as error:
+    except (ConfigError, DatasetError, WeightsError) as error:
         sys.exit(f"error: {error}")

@@ -8,6 +8,7 @@ and its environment variables say who is who; without a GPU they talk through gl
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -149,15 +150,10 @@ def _create_local_group(local_size: int) -> None:
             comm._LOCAL_PROCESS_GROUP = group
 
 
-def use_available_device(cfg: Any, args: argparse.Namespace) -> str:
-    """Set ``MODEL.DEVICE`` to the CPU where there is no GPU or none is asked for.
-
-    Returns:
-        A notice for the log, empty when nothing was changed.
-    """
+def use_available_device(cfg: Any, args: argparse.Namespace) -> None:
+    """Set ``MODEL.DEVICE`` to the CPU where there is no GPU or none is asked for."""
     usable = args.num_gpus != 0 and torch.cuda.is_available()
-    if usable or not cfg.MODEL.DEVICE.startswith("cuda"):
-        return ""
-    cfg.MODEL.DEVICE = "cpu"
-    reason = "as asked" if torch.cuda.is_available() else "no CUDA GPU is available"
-    return f"Running on the CPU ({reason})."
+    if cfg.MODEL.DEVICE.startswith("cuda") and not usable:
+        cfg.MODEL.DEVICE = "cpu"
+        reason = "as asked" if torch.cuda.is_available() else "no CUDA GPU is available"
+        logging.getLogger(__name__).warning("Running on the CPU (%s).", reason)

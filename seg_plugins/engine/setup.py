@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+from collections.abc import Iterator
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -12,9 +15,11 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..config import ConfigError, find_config, load_config
+from ..data import apply_custom_dataset, class_weights
 from .consistency import check_datasets
 from .launch import use_available_device
 
+PACKAGE_LOGGER = logging.getLogger("seg_plugins")
 logger = logging.getLogger(__name__)
 
 
@@ -24,25 +29,36 @@ def setup(args: argparse.Namespace) -> CfgNode:
     Raises:
         ConfigError: the file, a key or a value is wrong, two values contradict each other, or
             ``OUTPUT_DIR`` holds another run; the message names the fix.
+        DatasetError: a dataset of ``DATASETS.CUSTOM`` or a label to be counted is not readable.
     """
-    args.config_file = str(find_config(args.config_file))
-    cfg = load_config(args.config_file, args.opts or ())
-    notice = use_available_device(cfg, args)
-    check_datasets(cfg)
-    if cfg.SEED < 0:
-        # A run can be repeated only when its seed is known: draw it here, so that it is written
-        # down with the configuration. All processes take the same.
-        cfg.SEED = comm.shared_random_seed() % 2**31
-    if comm.is_main_process():
-        _check_output_dir(Path(cfg.OUTPUT_DIR), args)
-    comm.synchronize()
+    with _log_held_back() as records:
+        args.config_file = str(find_config(args.config_file))
+        cfg = load_config(args.config_file, args.opts or ())
+        use_available_device(cfg, args)
+        apply_custom_dataset(cfg)
+        check_datasets(cfg)
+        if comm.is_main_process():
+            _check_output_dir(Path(cfg.OUTPUT_DIR), args)
+        comm.synchronize()
+        _complete(cfg, args)
     cfg.freeze()
     default_setup(cfg, args)
-    # Only now: a run that the checks stop leaves no log behind in OUTPUT_DIR.
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="seg_plugins")
-    if notice:
-        logger.warning(notice)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=PACKAGE_LOGGER.name)
+    for record in records:
+        PACKAGE_LOGGER.handle(record)
     return cfg
+
+
+@contextlib.contextmanager
+def _log_held_back() -> Iterator[list[logging.LogRecord]]:
+    """Collect the package's log: the file it goes to exists only once all checks have passed."""
+    holder = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+    PACKAGE_LOGGER.addHandler(holder)
+    PACKAGE_LOGGER.setLevel(logging.INFO)
+    try:
+        yield holder.buffer
+    finally:
+        PACKAGE_LOGGER.removeHandler(holder)
 
 
 def _check_output_dir(folder: Path, args: argparse.Namespace) -> None:
@@ -62,3 +78,28 @@ def _free_name(folder: Path) -> Path:
     while folder.with_name(f"{folder.name}_{number}").exists():
         number += 1
     return folder.with_name(f"{folder.name}_{number}")
+
+
+def _complete(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Replace what is left open by values, so that config.yaml tells all that is needed."""
+    if cfg.SEED < 0:
+        # A run can be repeated only when its seed is known. All processes take the same.
+        cfg.SEED = comm.shared_random_seed() % 2**31
+    head = cfg.MODEL.SEM_SEG_HEAD
+    scheme = head.CLASS_WEIGHTS
+    if not isinstance(scheme, str):
+        return
+    if scheme == "none" or args.eval_only:  # weights serve the loss only
+        head.CLASS_WEIGHTS = None
+        return
+    if len(cfg.DATASETS.TRAIN) != 1:
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS {scheme} counts one training set, DATASETS.TRAIN "
+            f"names {len(cfg.DATASETS.TRAIN)}: give the weights as a list"
+        )
+    try:
+        weights = class_weights(cfg.DATASETS.TRAIN[0], scheme)
+    except ValueError as error:
+        raise ConfigError(f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS: {error}") from None
+    head.CLASS_WEIGHTS = [round(float(w), 4) for w in weights]
+    logger.info("Class weights (%s of %s): %s", scheme, cfg.DATASETS.TRAIN[0], head.CLASS_WEIGHTS)

@@ -36,15 +36,6 @@ TOP_FRACTION = 0.2
 OHEM_THRESHOLD, OHEM_FRACTION = 0.7, 1 / 16
 FOCAL_GAMMA = 2.0
 
-# Weights that authors published. CamVid's (SegNet release, classes 0 to 10) are median-frequency
-# weights with void as a twelfth class in the median; a recount of the 367 training labels comes
-# within 12% of each except SignSymbol: 9.64 here against about 3.85.
-CLASS_WEIGHT_PRESETS = {
-    "camvid_released": (
-        0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614,
-    ),
-}  # fmt: skip
-
 
 def global_mean(total: Tensor, count: Tensor) -> Tensor:
     """Mean over the pixels of all processes, from this process's sum.
@@ -211,24 +202,21 @@ def resolve_class_weights(
     """Class weights from ``MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS``.
 
     Args:
-        value: None or "none", the name of a published list, or a factor per class.
+        value: None or "none", or a factor per class.
         num_classes: K; a single class takes two factors, background first.
 
     Raises:
-        ConfigError: a list of the wrong length, or a name that stands for a count of the training
+        ConfigError: a list of the wrong length, or the name of a scheme: it needs the training
             set, which a model does not see.
     """
     if value is None or value == "none":
         return None
     if isinstance(value, str):
-        if value not in CLASS_WEIGHT_PRESETS:
-            raise ConfigError(
-                f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS '{value}': a model takes 'none', a list of "
-                f"numbers or one of {', '.join(CLASS_WEIGHT_PRESETS)}. 'median_frequency' and "
-                "'inverse' are counted from the training set by tools/train_net.py, which writes "
-                "the list into config.yaml."
-            )
-        value = CLASS_WEIGHT_PRESETS[value]
+        raise ConfigError(
+            f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS '{value}': a model takes 'none' or a list of "
+            "numbers. The named schemes are worked out from the training set by "
+            "tools/train_net.py, which writes the list into config.yaml."
+        )
     expected = max(num_classes, 2)
     if len(value) != expected:
         raise ConfigError(
