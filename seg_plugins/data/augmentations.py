@@ -24,6 +24,9 @@ __all__ = [
 ]
 
 
+CROP_KINDS = ("absolute", "relative", "relative_range", "absolute_range")
+
+
 @dataclass(frozen=True)
 class Content:
     """What a source image shows, for choices that depend on it.
@@ -113,8 +116,10 @@ class Crop:
     is not empty.
 
     Attributes:
-        size: (height, width) in pixels, or fractions of the image with `relative`.
-        relative: see `size`.
+        size: as `kind` says.
+        kind: one of Detectron2's: "absolute", (height, width) in pixels; "relative", fractions
+            of the image's; "relative_range", random fractions from these to 1; "absolute_range",
+            (lowest, highest) of both sides in pixels, drawn apart.
         max_class_share: draw again, up to ten times in all, while one class has more than this
             share of the window's valid pixels; 1 takes the first window (Chen et al. 2018).
         rare_class_chance: with this probability the window holds a random pixel of a class that
@@ -123,10 +128,16 @@ class Crop:
     """
 
     size: tuple[float, float]
-    relative: bool = False
+    kind: str = "absolute"
     max_class_share: float = 1.0
     rare_class_chance: float = 0.0
     ignore_label: int = 255
+
+    def __post_init__(self) -> None:
+        if self.kind not in CROP_KINDS:
+            raise ValueError(
+                f"INPUT.CROP.TYPE is {self.kind!r}; it should be one of {', '.join(CROP_KINDS)}"
+            )
 
     def __call__(self, rng: np.random.Generator, geometry: Geometry, content: Content) -> Geometry:
         """Crop."""
@@ -154,8 +165,7 @@ class Crop:
         self, rng: np.random.Generator, geometry: Geometry, center: np.ndarray | None
     ) -> Geometry:
         full = np.array(geometry.output_size)
-        size = np.array(self.size) * full + 0.5 if self.relative else np.array(self.size)
-        size = np.minimum(size.astype(np.int64), full)
+        size = np.minimum(self._draw_size(rng, full).astype(np.int64), full)
         low, high = np.zeros(2, np.int64), full - size
         if center is not None:
             x, y = geometry.apply_points(center[None])[0]
@@ -163,6 +173,16 @@ class Crop:
             high = np.clip(np.floor((y, x)).astype(np.int64), low, high)
         top, left = (int(rng.integers(a, b + 1)) for a, b in zip(low, high, strict=True))
         return geometry.crop(top, left, int(size[0]), int(size[1]))
+
+    def _draw_size(self, rng: np.random.Generator, full: np.ndarray) -> np.ndarray:
+        size = np.array(self.size)
+        if self.kind == "relative":
+            return size * full + 0.5
+        if self.kind == "relative_range":
+            return (size + (1 - size) * rng.random(2)) * full + 0.5
+        if self.kind == "absolute_range":
+            return rng.integers(int(size[0]), int(size[1]) + 1, 2)
+        return size
 
 
 @dataclass(frozen=True)

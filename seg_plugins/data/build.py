@@ -9,6 +9,7 @@ from detectron2.data import MetadataCatalog
 from fvcore.common.registry import Registry
 
 from .augmentations import Augmentation, Crop, Flip, Resize, ResizeShortestEdge, ScaleJitter, Turn
+from .decoded_cache import DecodedCache
 from .elastic import ElasticDeformation
 from .photometric import Blur, ColorJitter, Noise, Photometric
 
@@ -16,6 +17,7 @@ __all__ = [
     "MAPPER_REGISTRY",
     "build_augmentations",
     "build_border",
+    "build_cache",
     "build_elastic",
     "build_mapper",
     "build_photometric",
@@ -57,15 +59,10 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[Augmentation]:
         return [ResizeShortestEdge((inputs.MIN_SIZE_TEST,), inputs.MAX_SIZE_TEST)]
     steps = [_build_resize(inputs)]
     if inputs.CROP.ENABLED:
-        if inputs.CROP.TYPE not in ("absolute", "relative"):
-            raise ValueError(
-                f"INPUT.CROP.TYPE is {inputs.CROP.TYPE!r}; this package's mappers know "
-                "'absolute' (pixels) and 'relative' (fractions of the image)"
-            )
         steps.append(
             Crop(
                 tuple(inputs.CROP.SIZE),
-                relative=inputs.CROP.TYPE == "relative",
+                kind=inputs.CROP.TYPE,
                 max_class_share=inputs.CROP.SINGLE_CATEGORY_MAX_AREA,
                 rare_class_chance=inputs.CROP.RARE_CLASS_CHANCE,
                 ignore_label=cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
@@ -113,6 +110,14 @@ def build_elastic(cfg: CfgNode, is_train: bool) -> ElasticDeformation | None:
     if not is_train or cfg.INPUT.ELASTIC.SIGMA <= 0:
         return None
     return ElasticDeformation(cfg.INPUT.ELASTIC.SIGMA, cfg.INPUT.ELASTIC.POINTS)
+
+
+def build_cache(cfg: CfgNode, is_train: bool) -> DecodedCache | None:
+    """The cache of decoded images, in training and if it is on."""
+    node = cfg.INPUT.DECODED_CACHE
+    if not is_train or not node.FOLDER:
+        return None
+    return DecodedCache(node.FOLDER, max_bytes=int(node.MAX_GIB * 2**30))
 
 
 def build_border(cfg: CfgNode, is_train: bool) -> dict[str, Any] | None:

@@ -14,8 +14,6 @@ from PIL import Image
 
 __all__ = ["Geometry"]
 
-_PILLOW_MODES = {(np.uint8, 1): "L", (np.uint8, 3): "RGB", (np.uint8, 4): "RGBA"}
-
 
 @dataclass(frozen=True)
 class Geometry:
@@ -165,23 +163,36 @@ class Geometry:
         return pixels
 
     def _resample(self, image: np.ndarray) -> np.ndarray:
-        size = (self.size[1], self.size[0])
-        mode = _PILLOW_MODES.get((image.dtype.type, image.shape[2]))
-        if mode in ("L", "RGB"):
+        # Pillow copies its whole input: hand it what the box and the filter need, no more.
+        top, bottom = _reach(self.box[1], self.box[3], self.size[0], self.source[0])
+        left, right = _reach(self.box[0], self.box[2], self.size[1], self.source[1])
+        window = image[top:bottom, left:right]
+        x0, y0, x1, y1 = self.box
+        box = (x0 - left, y0 - top, x1 - left, y1 - top)
+        if image.dtype == np.uint8 and image.shape[2] == 3:
             # Pillow's RGB is any three channels; their order does not matter here.
-            source = Image.fromarray(image[:, :, 0] if mode == "L" else image)
-            pixels = np.asarray(source.resize(size, Image.Resampling.BILINEAR, self.box))
-            return pixels.reshape(*self.size, image.shape[2])
-        # One channel at a time in floating point keeps any depth and any number of channels.
+            return _resize(window, self.size, box)
+        # One channel at a time, in floating point unless it has 8 bits, keeps any depth and any
+        # number of channels.
+        kind = np.uint8 if image.dtype == np.uint8 else np.float32
         channels = [
-            np.asarray(
-                Image.fromarray(np.ascontiguousarray(channel, dtype=np.float32)).resize(
-                    size, Image.Resampling.BILINEAR, self.box
-                )
-            )
-            for channel in np.moveaxis(image, 2, 0)
+            _resize(channel.astype(kind, copy=False), self.size, box)
+            for channel in np.moveaxis(window, 2, 0)
         ]
         return np.stack(channels, axis=2)
+
+
+def _resize(
+    pixels: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float]
+) -> np.ndarray:
+    source = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(source.resize((size[1], size[0]), Image.Resampling.BILINEAR, box))
+
+
+def _reach(low: float, high: float, count: int, limit: int) -> tuple[int, int]:
+    """First and last (exclusive) source index that resampling reads along one axis."""
+    support = max((high - low) / count, 1.0)
+    return max(int(low - support) - 1, 0), min(int(np.ceil(high + support)) + 1, limit)
 
 
 def _nearest(low: float, high: float, count: int, limit: int) -> np.ndarray:

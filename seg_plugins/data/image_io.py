@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -14,6 +15,7 @@ __all__ = ["MAX_PIXELS", "read_image", "read_label"]
 # Larger images are refused from the header: a small file can claim gigabytes.
 MAX_PIXELS = 300_000_000
 _EXIF_ORIENTATION = 0x0112
+_JPEG_END = b"\xff\xd9"
 _INTEGER_MODES = ("L", "P", "I", "I;16", "I;16B", "I;16L", "1")
 
 
@@ -57,6 +59,10 @@ def read_image(file_name: str, image_format: str = "BGR") -> np.ndarray:
         pixels = _read_npy(file_name)
     else:
         with open_image(file_name) as image:
+            if image_format in ("BGR", "RGB"):
+                fast = _decode_fast(file_name, image, image_format)
+                if fast is not None:
+                    return fast
             pixels = _pixels(file_name, image, image_format)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
@@ -97,15 +103,44 @@ def read_label(file_name: str, *, colour: bool = False) -> np.ndarray:
     return label
 
 
+def _decode_fast(file_name: str, image: Image.Image, image_format: str) -> np.ndarray | None:
+    """Decode plain 8-bit JPEG by OpenCV, which gives the same values and the order asked for.
+
+    None leaves the file to Pillow: other formats and modes, rotated images, and files without
+    their end mark, which OpenCV fills with grey instead of an error.
+    """
+    if image.mode != "RGB" or image.format != "JPEG":
+        return None
+    if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+        return None
+    content = Path(file_name).read_bytes()
+    if not content.endswith(_JPEG_END):
+        return None
+    flags = cv2.IMREAD_COLOR_BGR if image_format == "BGR" else cv2.IMREAD_COLOR_RGB
+    return cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
 def _pixels(file_name: str, image: Image.Image, image_format: str) -> np.ndarray:
+    # Read before anything loads the image, which forgets it.
+    stored = [str(tile[3]) for tile in getattr(image, "tile", ())]
     try:
         if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
             image = ImageOps.exif_transpose(image)
         if image_format != "raw":
             image = image.convert("L" if image_format == "L" else "RGB")
+        elif image.mode in ("RGB", "RGBA") and any("16" in kind for kind in stored):
+            # Pillow would drop the lower byte of 16-bit colours.
+            return _decode_deep(file_name)
         return np.asarray(image)
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise DatasetError(f"{file_name}: damaged image ({error})") from None
+
+
+def _decode_deep(file_name: str) -> np.ndarray:
+    pixels = cv2.imread(file_name, cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.ndim != 3:
+        raise DatasetError(f"{file_name}: damaged image")
+    return pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
 
 
 def _read_npy(file_name: str) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .decoded_cache import DecodedCache
 from .errors import DatasetError
 from .image_io import read_image
 
@@ -18,13 +19,19 @@ def generator(rng: np.random.Generator | None) -> np.random.Generator:
     return rng if rng is not None else np.random.default_rng(np.random.randint(2**31, size=4))
 
 
-def read_sample_image(sample: dict[str, Any], image_format: str) -> np.ndarray:
+def read_sample_image(
+    sample: dict[str, Any], image_format: str, cache: DecodedCache | None = None
+) -> np.ndarray:
     """Read ``file_name`` and note or check ``height`` and ``width``.
 
     Raises:
         DatasetError: the file is unreadable or of another size than the dataset says.
     """
-    image = read_image(sample["file_name"], image_format)
+    name = sample["file_name"]
+    if cache is None:
+        image = read_image(name, image_format)
+    else:
+        image = cache.get(name, image_format, lambda: read_image(name, image_format))
     height, width = image.shape[:2]
     expected = sample.setdefault("height", height), sample.setdefault("width", width)
     if (height, width) != expected:

@@ -11,7 +11,8 @@ from detectron2.config import CfgNode, configurable
 
 from .augmentations import Augmentation, Content
 from .border_weights import border_weights
-from .build import build_augmentations, build_border, build_elastic, build_photometric
+from .build import build_augmentations, build_border, build_cache, build_elastic, build_photometric
+from .decoded_cache import DecodedCache
 from .elastic import ElasticDeformation
 from .geometry import Geometry
 from .label_encoding import LabelEncoding
@@ -33,6 +34,7 @@ class SemanticMapper:
         image_format: "RGB", "BGR", "L", or "raw" for the stored channels and depth.
         elastic: deformation after the other geometry.
         border: arguments of `border_weights`; None computes no weights.
+        cache: of decoded images and labels.
     """
 
     @configurable
@@ -45,6 +47,7 @@ class SemanticMapper:
         image_format: str = "BGR",
         elastic: ElasticDeformation | None = None,
         border: Mapping[str, Any] | None = None,
+        cache: DecodedCache | None = None,
     ) -> None:
         self.is_train = is_train
         self.augmentations = tuple(augmentations)
@@ -52,6 +55,7 @@ class SemanticMapper:
         self.image_format = image_format
         self.elastic = elastic
         self.border = border
+        self.cache = cache
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -63,6 +67,7 @@ class SemanticMapper:
             "image_format": cfg.INPUT.FORMAT,
             "elastic": build_elastic(cfg, is_train),
             "border": build_border(cfg, is_train),
+            "cache": build_cache(cfg, is_train),
         }
 
     def __call__(
@@ -84,11 +89,11 @@ class SemanticMapper:
         """
         rng = generator(rng)
         sample = dict(dataset_dict)
-        image = read_sample_image(sample, self.image_format)
+        image = read_sample_image(sample, self.image_format, self.cache)
         label = None
         encoding = sample.pop("sem_seg_encoding", _IDS)
         if self.is_train:
-            label = encoding(sample["sem_seg_file_name"])
+            label = self._read_label(sample["sem_seg_file_name"], encoding)
             check_size(label, image, sample, "sem_seg_file_name")
         geometry = Geometry.identity(image.shape[:2])
         for augmentation in self.augmentations:
@@ -109,3 +114,8 @@ class SemanticMapper:
                 sample["sem_seg_weights"] = torch.from_numpy(border_weights(label, **self.border))
             sample["sem_seg"] = torch.from_numpy(label.astype(np.int64))
         return sample
+
+    def _read_label(self, file_name: str, encoding: LabelEncoding) -> np.ndarray:
+        if self.cache is None:
+            return encoding(file_name)
+        return self.cache.get(file_name, repr(encoding), lambda: encoding(file_name))

@@ -70,7 +70,7 @@ class Fields:
         x, y, width, height = self.numbers(field, self.record.get(field), 4)
         if width < 0 or height < 0 or not all(map(math.isfinite, (x, y, width, height))):
             raise self.fail(field, f"has a negative side: {[x, y, width, height]}")
-        return [x, y, width, height]
+        return [float(x), float(y), float(width), float(height)]
 
 
 def objects(

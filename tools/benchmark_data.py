@@ -1,0 +1,155 @@
+#!/usr/bin/env python
+"""Time the semantic mapper against Detectron2's at Cityscapes size, one thread, medians.
+
+python tools/benchmark_data.py [--repeats 30]
+
+Both read the same 1024x2048 files, resize the shorter edge to 512..2048, crop 512x1024 and flip;
+colour is our ColorJitter against the ColorAugSSDTransform of Detectron2's PointRend project.
+"""
+
+import argparse
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import seg_plugins  # noqa: F401 - repairs Detectron2 before it is imported
+from seg_plugins.data.augmentations import Crop, Flip, ResizeShortestEdge
+from seg_plugins.data.decoded_cache import DecodedCache
+from seg_plugins.data.instance_mapper import InstanceMapper
+from seg_plugins.data.photometric import ColorJitter
+from seg_plugins.data.semantic_mapper import SemanticMapper
+
+import cv2
+import numpy as np
+import torch
+from detectron2.data import DatasetMapper
+from detectron2.data import transforms as T
+from detectron2.projects.point_rend import ColorAugSSDTransform
+
+SIZES = tuple(range(512, 2049, 128))
+CROP = (512, 1024)
+
+
+def write_sample(folder: Path, suffix: str) -> dict:
+    """A picture with detail at all scales, and a label of regions."""
+    rng = np.random.default_rng(0)
+    image = np.zeros((1024, 2048, 3), np.float32)
+    for scale in (1, 2, 4, 16, 64, 256):
+        noise = rng.random((1024 // scale, 2048 // scale, 3), np.float32) - 0.5
+        weight = 12 if scale < 4 else 40
+        image += weight * cv2.resize(noise, (2048, 1024), interpolation=cv2.INTER_CUBIC)
+    label = cv2.resize(rng.integers(0, 19, (32, 64)).astype(np.uint8), (2048, 1024),
+                       interpolation=cv2.INTER_NEAREST)  # fmt: skip
+    record = {
+        "file_name": str(folder / f"image{suffix}"),
+        "sem_seg_file_name": str(folder / "label.png"),
+        "height": 1024,
+        "width": 2048,
+    }
+    cv2.imwrite(record["file_name"], np.clip(image + 128, 0, 255).astype(np.uint8))
+    cv2.imwrite(record["sem_seg_file_name"], label)
+    return record
+
+
+def ring(rng: np.random.Generator) -> list[float]:
+    """A polygon of 40 points."""
+    angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    x, y = rng.uniform(200, 1800), rng.uniform(200, 800)
+    radius = rng.uniform(30, 150) * (1 + 0.2 * np.sin(5 * angles))
+    return np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], 1).ravel().tolist()
+
+
+class ColorAug(T.Augmentation):
+    """The colour augmentation that PointRend's and Mask2Former's configurations use."""
+
+    def get_transform(self, image):  # noqa: D102
+        return ColorAugSSDTransform(img_format="BGR")
+
+
+def timed(run, repeats: int) -> float:
+    """Median milliseconds of `run(i)`."""
+    run(0)
+    times = []
+    for i in range(repeats):
+        start = time.perf_counter()
+        run(i)
+        times.append(1000 * (time.perf_counter() - start))
+    return median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=30)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    geometry = [ResizeShortestEdge(SIZES, 4096), Crop(CROP), Flip()]
+    peer_geometry = [
+        T.ResizeShortestEdge(SIZES, 4096, "choice"),
+        T.RandomCrop("absolute", CROP),
+        T.RandomFlip(),
+    ]
+    print(f"{'input':<34}{'Detectron2 ms':>14}{'ours ms':>10}{'ratio':>8}")
+
+    def report(name: str, record: dict, ours, peer) -> None:
+        def run_peer(i: int) -> None:
+            np.random.seed(i)
+            peer(record)
+
+        ms_peer = timed(run_peer, args.repeats)
+        ms_ours = timed(lambda i: ours(record, np.random.default_rng(i)), args.repeats)
+        print(f"{name:<34}{ms_peer:>14.1f}{ms_ours:>10.1f}{ms_peer / ms_ours:>8.2f}")
+
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix in (".png", ".jpg"):
+            record = write_sample(Path(folder), suffix)
+            for jitter in (False, True):
+                ours = SemanticMapper(
+                    is_train=True,
+                    augmentations=geometry,
+                    photometric=[ColorJitter()] if jitter else [],
+                )
+                peer = DatasetMapper(
+                    True,
+                    augmentations=peer_geometry + ([ColorAug()] if jitter else []),
+                    image_format="BGR",
+                )
+                name = f"{suffix[1:]}{' + colour' if jitter else ''}"
+                report(name, record, ours, peer)
+        cached = SemanticMapper(
+            is_train=True,
+            augmentations=geometry,
+            cache=DecodedCache(Path(folder) / "cache", max_bytes=1 << 30),
+        )
+        peer = DatasetMapper(True, augmentations=peer_geometry, image_format="BGR")
+        report("png, decoded cache", write_sample(Path(folder), ".png"), cached, peer)
+
+        rng = np.random.default_rng(1)
+        polygons = [ring(rng) for _ in range(20)]
+        record = write_sample(Path(folder), ".jpg")
+        del record["sem_seg_file_name"]
+        record["annotations"] = [
+            {
+                "bbox": [min(p[::2]), min(p[1::2]), max(p[::2]), max(p[1::2])],
+                "bbox_mode": 0,
+                "category_id": 0,
+                "segmentation": [p],
+            }
+            for p in polygons
+        ]
+        bare = {**record, "annotations": []}
+        for kind in ("polygon", "bitmask"):
+            mapper = InstanceMapper(is_train=True, augmentations=geometry, mask_format=kind)
+
+            def run(i: int, mapper=mapper, sample=record) -> None:
+                mapper(sample, np.random.default_rng(i))
+
+            with_them = timed(run, args.repeats)
+            without = timed(partial(run, sample=bare), args.repeats)
+            print(f"20 instances as {kind}s add {with_them - without:.1f} ms to {without:.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
