@@ -106,6 +106,12 @@ def check_segmentation(fields: Fields, segmentation: Any, height: int, width: in
                 raise fields.fail(
                     "segmentation", f"has a polygon of {len(polygon)} numbers; three points are 6"
                 )
+            # The COCO API walks along every edge: a far point would cost gigabytes.
+            for values, side in ((polygon[::2], width), (polygon[1::2], height)):
+                if min(values) < -side or max(values) > 2 * side:
+                    raise fields.fail(
+                        "segmentation", f"has a point far outside the {height}x{width} image"
+                    )
         return segmentation
     if not isinstance(segmentation, dict):
         raise fields.fail("segmentation", "should be polygons or run lengths")

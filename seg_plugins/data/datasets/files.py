@@ -18,8 +18,12 @@ def inside(name: str) -> str:
         DatasetError: an absolute path, one with ``..``, or an empty one.
     """
     path = PurePosixPath(name.replace("\\", "/"))
-    if not path.parts or "\0" in name:
-        raise DatasetError(f"{name!r} is no file name")
+    try:
+        too_long = any(len(part.encode()) > 255 for part in path.parts)
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can hold and a disk cannot
+        too_long = True
+    if not path.parts or "\0" in name or too_long:
+        raise DatasetError(f"{name[:80]!r} is no file name")
     if path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive:
         raise DatasetError(f"the path {name!r} leaves the dataset's folder")
     return path.as_posix()

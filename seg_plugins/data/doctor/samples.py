@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def check_sample(
 
 def _check_image(record: dict[str, Any], findings: SampleFindings) -> tuple[int, int] | None:
     name = record["file_name"]
-    if not Path(name).is_file():
+    if not os.path.isfile(name):
         findings.add("missing", f"{name}: no such image")
         return None
     try:
@@ -112,7 +113,7 @@ def _check_label(
     findings: SampleFindings,
 ) -> None:
     name = record["sem_seg_file_name"]
-    if not Path(name).is_file():
+    if not os.path.isfile(name):
         findings.add("missing", f"{name}: no such label")
         return
     encoding = record.get("sem_seg_encoding") or LabelEncoding()
@@ -161,7 +162,7 @@ def _check_segments(
     record: dict[str, Any], size: tuple[int, int], classes: int, findings: SampleFindings
 ) -> None:
     name = record["pan_seg_file_name"]
-    if not Path(name).is_file():
+    if not os.path.isfile(name):
         findings.add("missing", f"{name}: no such segments")
         return
     try:

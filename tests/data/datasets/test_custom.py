@@ -1,0 +1,145 @@
+"""A user's own dataset from one YAML file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import seg_plugins
+from seg_plugins.data import (
+    DatasetError,
+    apply_custom_dataset,
+    build_mapper,
+    register_custom_dataset,
+)
+from seg_plugins.data.datasets.catalogue import load_dataset
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+EXAMPLE = Path(__file__).parents[3] / "datasets/custom.example.yaml"
+
+
+def put(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), pixels)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    for i in range(10):
+        put(tmp_path / f"images/{i}.jpg", np.full((6, 8, 3), 20 * i, np.uint8))
+        put(tmp_path / f"masks/{i}.png", np.tile(np.array([0, 255], np.uint8), (6, 4)))
+    return tmp_path
+
+
+def write(folder: Path, **content) -> Path:
+    base = {
+        "name": "mine", "task": "semantic", "classes": ["background", "road"],
+        "images": "images", "masks": "masks",
+    }  # fmt: skip
+    path = folder / "my.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in (base | content).items() if v is not None}))
+    return path
+
+
+def test_the_example_trains(folder):
+    """The shipped example, as it stands, sets up a configuration."""
+    (folder / "my.yaml").write_text(EXAMPLE.read_text())
+    cfg = seg_plugins.get_cfg()
+    cfg.DATASETS.CUSTOM = str(folder / "my.yaml")
+    apply_custom_dataset(cfg)
+    assert cfg.DATASETS.TRAIN == ("roads_train",)
+    assert cfg.DATASETS.TEST == ("roads_val",)
+    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 2
+    assert cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE == 254
+    train, val = (DatasetCatalog.get(f"roads_{split}") for split in ("train", "val"))
+    assert (len(train), len(val)) == (8, 2)
+    assert not {r["file_name"] for r in train} & {r["file_name"] for r in val}
+    cfg.INPUT.MIN_SIZE_TRAIN = (6,)
+    cfg.INPUT.RANDOM_FLIP = "none"
+    sample = build_mapper(cfg, True)(train[0])
+    assert sample["sem_seg"][0].tolist() == [0, 1] * 4
+
+
+def test_split_by_list(folder):
+    (folder / "train.txt").write_text("1\n2\n")
+    (folder / "val.txt").write_text("3\n")
+    names = register_custom_dataset(write(folder, train="train.txt", val="val.txt"))
+    assert [len(load_dataset(n)) for n in names.values()] == [2, 1]
+
+
+def test_another_seed_is_another_split(folder):
+    chosen = []
+    for seed in (0, 0, 1):
+        register_custom_dataset(write(folder, split={"val_fraction": 0.3, "seed": seed}))
+        chosen.append([r["file_name"] for r in load_dataset("mine_val")])
+    assert chosen[0] == chosen[1] != chosen[2]
+
+
+def test_colour_masks(folder):
+    for i in range(10):
+        colours = np.array([[0, 0, 0], [128, 64, 128], [1, 1, 1]], np.uint8)
+        put(folder / f"masks/{i}.png", colours[np.tile([0, 1, 2, 0], (6, 2))][..., ::-1])
+    classes = [
+        {"name": "background", "color": [0, 0, 0]},
+        {"name": "road", "color": [128, 64, 128]},
+    ]
+    register_custom_dataset(write(folder, labels="colours", classes=classes))
+    record = load_dataset("mine_train")[0]
+    ids = MetadataCatalog.get("mine_train").sem_seg_loading_fn(record["sem_seg_file_name"])
+    assert ids[0].tolist() == [0, 1, 255, 0] * 2
+
+
+def test_coco_json_with_ids_of_its_own(folder):
+    content = {
+        "images": [{"id": 5, "file_name": "0.jpg", "height": 6, "width": 8}],
+        "annotations": [
+            {"id": 1, "image_id": 5, "category_id": 17, "bbox": [1, 1, 3, 2], "iscrowd": 0,
+             "segmentation": [[1, 1, 4, 1, 4, 3, 1, 3]]},
+        ],
+        "categories": [{"id": 40, "name": "dog"}, {"id": 17, "name": "cat"}],
+    }  # fmt: skip
+    (folder / "a.json").write_text(json.dumps(content))
+    part = {"images": "images", "json": "a.json"}
+    path = write(
+        folder, task="instance", classes=["dog", "cat"], images=None, masks=None, train=part
+    )
+    cfg = seg_plugins.get_cfg()
+    cfg.DATASETS.CUSTOM = str(path)
+    apply_custom_dataset(cfg)
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
+    assert cfg.DATASETS.TEST == ()
+    (record,) = DatasetCatalog.get("mine_train")
+    assert record["annotations"][0]["category_id"] == 1
+    # What the evaluators translate back with is known once the file is read.
+    ids = MetadataCatalog.get("mine_train").thing_dataset_id_to_contiguous_id
+    assert ids == {40: 0, 17: 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "detection"}, "task is 'detection'; it should be one of semantic, instance"),
+        ({"classes": []}, "classes should be a list"),
+        ({"classes": ["a", "a"]}, "a name stands twice"),
+        ({"classes": [{"name": "a", "value": 1}, "b"]}, "a value for all of them or for none"),
+        ({"classes": [{"name": "a", "color": [1, 2]}]}, "color must be three integers"),
+        ({"labels": "rgb"}, "labels is 'rgb'"),
+        ({"image": "x"}, "unknown key 'image'"),
+        ({"images": None}, "images is missing"),
+        ({"split": {"val_fraction": 2}}, "val_fraction is 2"),
+    ],
+)
+def test_mistakes_name_file_and_key(folder, change, message):
+    with pytest.raises(DatasetError, match=rf"my\.yaml: .*{message}"):
+        register_custom_dataset(write(folder, **change))
+
+
+def test_yaml_that_would_run_code_is_refused(folder):
+    (folder / "my.yaml").write_text("name: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(DatasetError, match="not readable as YAML"):
+        register_custom_dataset(folder / "my.yaml")
