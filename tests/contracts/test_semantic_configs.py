@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from seg_plugins import load_config
 from seg_plugins.config import config_root
 
@@ -16,6 +19,7 @@ NAMES = [
     for path in sorted(config_root().glob("[!_]*/*.yaml"))
     if load_config(path).MODEL.META_ARCHITECTURE in SYSTEMS
 ]
+FOLDERS = {name.split("/")[0] for name in NAMES}
 # The same structure with fewer channels; Xception has no width.
 SMALL = [
     *("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.TIMM.PRETRAINED", False),
@@ -59,3 +63,10 @@ def test_every_system_runs_on_the_embedded_dataset() -> None:
     quickstart = [load_config(name).MODEL.META_ARCHITECTURE for name in NAMES
                   if name.startswith("quickstart/")]  # fmt: skip
     assert set(quickstart) == SYSTEMS
+
+
+def test_every_system_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "semantic_systems.md").read_text()
+    assert all(f"| `{system}` |" in page for system in SYSTEMS)
+    names = re.findall(r"`((?:\w+/)\w+)`", page)
+    assert all(name + ".yaml" in NAMES for name in names if name.split("/")[0] in FOLDERS)

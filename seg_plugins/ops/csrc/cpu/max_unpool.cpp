@@ -20,11 +20,32 @@ namespace {
 struct Windows {
   int64_t height, width, rows, columns, kernel, stride;
 
-  int64_t pixel(int64_t i, int64_t j, uint8_t code) const {
-    const int64_t y = i * stride + code / kernel, x = j * stride + code % kernel;
-    TORCH_CHECK_INDEX(y < height && x < width, "code ", int{code}, " of window (", i, ", ", j,
-                      ") points outside the output of ", height, " x ", width);
-    return y * width + x;
+  // Calls visit(k, pixel) for each window of the plane, k its number in reading order.
+  template <typename Visit>
+  void for_each(const uint8_t* codes, const Visit& visit) const {
+    const int64_t area = kernel * kernel;
+    int64_t offsets[256];
+    for (int64_t code = 0; code < area; ++code)
+      offsets[code] = code / kernel * width + code % kernel;
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t row = i * stride * width;
+      // Windows that lie inside as a whole need no look at where in them the code points.
+      const bool inner = i * stride + kernel <= height;
+      const int64_t whole =
+          inner && width >= kernel ? std::min((width - kernel) / stride + 1, columns) : 0;
+      int64_t k = i * columns;
+      uint8_t largest = 0;
+      for (int64_t j = 0; j < whole; ++j) largest = std::max(largest, codes[k + j]);
+      TORCH_CHECK_INDEX(largest < area, "code ", int{largest}, " is outside windows of ", kernel,
+                        " x ", kernel);
+      for (int64_t j = 0; j < whole; ++j, ++k) visit(k, row + j * stride + offsets[codes[k]]);
+      for (int64_t j = whole; j < columns; ++j, ++k) {
+        const int64_t y = i * stride + codes[k] / kernel, x = j * stride + codes[k] % kernel;
+        TORCH_CHECK_INDEX(y < height && x < width, "code ", int{codes[k]}, " of window (", i, ", ",
+                          j, ") points outside the output of ", height, " x ", width);
+        visit(k, y * width + x);
+      }
+    }
   }
 };
 
@@ -46,22 +67,48 @@ void check_pooled(const at::Tensor& x, const at::Tensor& codes, int64_t kernel, 
                     codes.scalar_type(), " ", codes.sizes());
 }
 
+// The first of equal maxima stays and NaN wins, as in torch's max_pool2d.
+template <typename T>
+inline void take_larger(T value, uint8_t place, T& best, uint8_t& code) {
+  const bool larger = value > best || value != value;
+  best = larger ? value : best;
+  code = larger ? place : code;
+}
+
+// 2x2 windows side by side, the common case, without branches; returns how many of the row it did.
+template <typename T>
+int64_t pool_row_2x2(const T* upper, const T* lower, int64_t width, T* out, uint8_t* codes) {
+  const int64_t whole = width / 2;
+  for (int64_t j = 0; j < whole; ++j) {
+    T best = upper[2 * j];
+    uint8_t code = 0;
+    take_larger(upper[2 * j + 1], 1, best, code);
+    take_larger(lower[2 * j], 2, best, code);
+    take_larger(lower[2 * j + 1], 3, best, code);
+    out[j] = best;
+    codes[j] = code;
+  }
+  return whole;
+}
+
 template <typename T>
 void pool_plane(const T* in, T* out, uint8_t* codes, const Windows& w) {
   for (int64_t i = 0; i < w.rows; ++i) {
     const int64_t y0 = i * w.stride, y1 = std::min(y0 + w.kernel, w.height);
-    for (int64_t j = 0; j < w.columns; ++j) {
+    int64_t done = 0;
+    if (w.kernel == 2 && w.stride == 2 && y1 - y0 == 2) {
+      const T* upper = in + y0 * w.width;
+      done =
+          pool_row_2x2(upper, upper + w.width, w.width, out + i * w.columns, codes + i * w.columns);
+    }
+    for (int64_t j = done; j < w.columns; ++j) {
       const int64_t x0 = j * w.stride, x1 = std::min(x0 + w.kernel, w.width);
       T best = in[y0 * w.width + x0];
       uint8_t code = 0;
       for (int64_t y = y0; y < y1; ++y) {
         for (int64_t x = x0; x < x1; ++x) {
-          const T value = in[y * w.width + x];
-          // The first of equal maxima stays and NaN wins, as in torch's max_pool2d.
-          if (value > best || value != value) {
-            best = value;
-            code = static_cast<uint8_t>((y - y0) * w.kernel + (x - x0));
-          }
+          const auto place = static_cast<uint8_t>((y - y0) * w.kernel + (x - x0));
+          take_larger(in[y * w.width + x], place, best, code);
         }
       }
       out[i * w.columns + j] = best;
@@ -115,12 +162,13 @@ at::Tensor max_unpool_codes(const at::Tensor& pooled, const at::Tensor& codes_in
     at::parallel_for(0, planes, 1, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
         scalar_t* plane = to + p * w.height * w.width;
-        int64_t k = p * w.rows * w.columns;
-        for (int64_t i = 0; i < w.rows; ++i)
-          for (int64_t j = 0; j < w.columns; ++j, ++k) {
-            scalar_t& target = plane[w.pixel(i, j, code[k])];
-            target = add ? target + from[k] : from[k];
-          }
+        const int64_t first = p * w.rows * w.columns;
+        const scalar_t* values = from + first;
+        if (add) {
+          w.for_each(code + first, [&](int64_t k, int64_t pixel) { plane[pixel] += values[k]; });
+        } else {
+          w.for_each(code + first, [&](int64_t k, int64_t pixel) { plane[pixel] = values[k]; });
+        }
       }
     });
   });
@@ -146,9 +194,9 @@ at::Tensor gather_codes(const at::Tensor& full, const at::Tensor& codes_in, int6
     at::parallel_for(0, planes, 1, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
         const scalar_t* plane = from + p * w.height * w.width;
-        int64_t k = p * w.rows * w.columns;
-        for (int64_t i = 0; i < w.rows; ++i)
-          for (int64_t j = 0; j < w.columns; ++j, ++k) to[k] = plane[w.pixel(i, j, code[k])];
+        const int64_t first = p * w.rows * w.columns;
+        scalar_t* values = to + first;
+        w.for_each(code + first, [&](int64_t k, int64_t pixel) { values[k] = plane[pixel]; });
       }
     });
   });
