@@ -13,28 +13,9 @@
 
 namespace {
 
+using seg_plugins::pack;
 using seg_plugins::Runs;
 using seg_plugins::RunWriter;
-
-// Concatenated strings as (offsets (N + 1) int64, bytes uint8).
-std::tuple<at::Tensor, at::Tensor> pack(const std::vector<const RunWriter*>& writers) {
-  at::Tensor offsets = at::empty({static_cast<int64_t>(writers.size()) + 1}, at::kLong);
-  int64_t* offset = offsets.mutable_data_ptr<int64_t>();
-  offset[0] = 0;
-  for (size_t i = 0; i < writers.size(); ++i)
-    offset[i + 1] = offset[i] + static_cast<int64_t>(writers[i]->text().size());
-  at::Tensor bytes = at::empty({offset[writers.size()]}, at::kByte);
-  uint8_t* out = bytes.mutable_data_ptr<uint8_t>();
-  for (size_t i = 0; i < writers.size(); ++i)
-    std::copy(writers[i]->text().begin(), writers[i]->text().end(), out + offset[i]);
-  return {offsets, bytes};
-}
-
-std::tuple<at::Tensor, at::Tensor> pack(const std::vector<RunWriter>& writers) {
-  std::vector<const RunWriter*> pointers;
-  for (const RunWriter& writer : writers) pointers.push_back(&writer);
-  return pack(pointers);
-}
 
 std::vector<Runs> unpack(const at::Tensor& offsets, const at::Tensor& bytes, int64_t pixels) {
   TORCH_CHECK_VALUE(offsets.scalar_type() == at::kLong && offsets.dim() == 1 &&

@@ -4,11 +4,15 @@
 
 #pragma once
 
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -49,6 +53,26 @@ class RunWriter {
   std::vector<uint8_t> text_;
   int64_t last_ = 0, written_ = 0, one_before_ = 0, two_before_ = 0;
 };
+
+// Concatenated strings as (offsets (N + 1) int64, bytes uint8).
+inline std::tuple<at::Tensor, at::Tensor> pack(const std::vector<const RunWriter*>& writers) {
+  at::Tensor offsets = at::empty({static_cast<int64_t>(writers.size()) + 1}, at::kLong);
+  int64_t* offset = offsets.mutable_data_ptr<int64_t>();
+  offset[0] = 0;
+  for (size_t i = 0; i < writers.size(); ++i)
+    offset[i + 1] = offset[i] + static_cast<int64_t>(writers[i]->text().size());
+  at::Tensor bytes = at::empty({offset[writers.size()]}, at::kByte);
+  uint8_t* out = bytes.mutable_data_ptr<uint8_t>();
+  for (size_t i = 0; i < writers.size(); ++i)
+    std::copy(writers[i]->text().begin(), writers[i]->text().end(), out + offset[i]);
+  return {offsets, bytes};
+}
+
+inline std::tuple<at::Tensor, at::Tensor> pack(const std::vector<RunWriter>& writers) {
+  std::vector<const RunWriter*> pointers;
+  for (const RunWriter& writer : writers) pointers.push_back(&writer);
+  return pack(pointers);
+}
 
 using Runs = std::vector<std::pair<int64_t, int64_t>>;
 

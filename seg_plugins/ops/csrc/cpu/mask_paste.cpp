@@ -1,0 +1,244 @@
+// From a detection's small mask (28x28, say) and its box straight to COCO's run-length string of
+// the full-size mask: the pixels that Detectron2's paste_masks_in_image would set, without the
+// image.
+//
+// Bilinear interpolation is separable: a column of the image is first interpolated along x into
+// one value per mask row, and between two such values it is linear in y. Where both lie on one
+// side of the threshold, so does everything between, and no pixel is computed. Pixels within
+// rounding error of the threshold are decided by PyTorch's grid_sample itself, so that the result
+// is the same bit for bit whatever instructions either side was compiled to.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include <cmath>
+#include <vector>
+
+#include "run_length.h"
+
+namespace seg_plugins {
+namespace {
+
+using at::Tensor;
+
+// The pixels [first, last) of one image axis that a box may touch, and where they fall in the mask.
+struct PasteAxis {
+  int64_t first = 0, last = 0;
+  std::vector<float> grid;  // grid_sample's coordinate of each pixel
+  std::vector<int> low;     // the mask pixel before it: -1 to size - 1 inside, others are outside
+  std::vector<float> fraction;  // distance from there
+  bool regular = true;          // ascending and finite
+
+  void place(float start, float end, int64_t image_size, int64_t mask_size) {
+    // Detectron2 pastes no further than one pixel around the box.
+    const float limit = static_cast<float>(image_size);
+    const float from = std::max(std::floor(start) - 1.0f, 0.0f);
+    const float to = std::min(std::ceil(end) + 1.0f, limit);
+    first = static_cast<int64_t>(std::min(from, limit));
+    last = std::max(first, static_cast<int64_t>(std::max(to, 0.0f)));
+    regular = end > start;
+    const int64_t count = last - first;
+    grid.resize(count);
+    low.resize(count);
+    fraction.resize(count);
+    const float half = static_cast<float>(mask_size) * 0.5f;
+    for (int64_t i = 0; i < count; ++i) {
+      const float centre = static_cast<float>(first + i) + 0.5f;
+      grid[i] = (centre - start) / (end - start) * 2.0f - 1.0f;
+      const float at = (grid[i] + 1.0f) * half - 0.5f;
+      const float floor = std::floor(at);
+      const bool inside = floor >= -1.0f && floor < static_cast<float>(mask_size);
+      low[i] = inside ? static_cast<int>(floor) : -2;
+      fraction[i] = at - floor;
+    }
+  }
+};
+
+// Joins runs that meet at the end of a column.
+class RunJoiner {
+ public:
+  void add(int64_t start, int64_t end) {
+    if (start == end_) {
+      end_ = end;
+      return;
+    }
+    flush();
+    start_ = start;
+    end_ = end;
+  }
+
+  RunWriter finish(int64_t total) {
+    flush();
+    writer_.finish(total);
+    return std::move(writer_);
+  }
+
+ private:
+  void flush() {
+    if (end_ > start_) writer_.add(start_, end_);
+  }
+
+  RunWriter writer_;
+  int64_t start_ = -1, end_ = -1;
+};
+
+struct Undecided {
+  float x, y;  // grid_sample's coordinates
+};
+
+class Paster {
+ public:
+  Paster(int64_t size, int64_t height, int64_t width, float threshold)
+      : size_(size), height_(height), width_(width), threshold_(threshold) {
+    turned_.resize((size + 2) * (size + 2));
+    column_.resize(size + 2);
+  }
+
+  void set(const float* mask, const float* box) {
+    x_.place(box[0], box[2], width_, size_);
+    y_.place(box[1], box[3], height_, size_);
+    // The mask with its columns as rows, framed by zeros: grid_sample's padding.
+    const int64_t stride = size_ + 2;
+    float largest = 0;
+    for (int64_t row = 0; row < size_; ++row) {
+      for (int64_t col = 0; col < size_; ++col) {
+        const float value = mask[row * size_ + col];
+        turned_[(col + 1) * stride + row + 1] = value;
+        largest = std::max(largest, std::fabs(value));
+      }
+    }
+    // A coordinate is off by a few units in the last place of `size`, a value by that times the
+    // difference of two mask pixels.
+    doubt_ = static_cast<float>(size_ + 4) * 1e-6f * std::max(largest, 1.0f);
+  }
+
+  // The mask's string. Undecided pixels are listed, or, once decided, taken from `decisions`, in
+  // the same order.
+  RunWriter encode(std::vector<Undecided>* undecided, const bool* decisions) {
+    RunJoiner runs;
+    const int64_t rows = y_.last - y_.first;
+    for (int64_t i = 0; i < x_.last - x_.first; ++i) {
+      const int64_t base = (x_.first + i) * height_ + y_.first;
+      const auto decide = [&](int64_t row) {
+        const float value = value_at(row);
+        if (std::fabs(value - threshold_) > doubt_) return value >= threshold_;
+        if (decisions) return *decisions++;
+        undecided->push_back({x_.grid[i], y_.grid[row]});
+        return false;
+      };
+      if (!x_.regular || !y_.regular) {
+        // A box without area has no grid to speak of: leave every pixel to grid_sample.
+        for (int64_t row = 0; row < rows; ++row) {
+          if (!decisions) undecided->push_back({x_.grid[i], y_.grid[row]});
+          if (decisions && *decisions++) runs.add(base + row, base + row + 1);
+        }
+        continue;
+      }
+      if (x_.low[i] < -1) continue;
+      interpolate_column(i);
+      for (int64_t row = 0; row < rows;) {
+        const int low = y_.low[row];
+        int64_t end = row + 1;
+        while (end < rows && y_.low[end] == low) ++end;
+        if (low >= -1) {
+          const float a = column_[low + 1], b = column_[low + 2];
+          const float least = std::min(a, b), most = std::max(a, b);
+          if (least > threshold_ + doubt_) {
+            runs.add(base + row, base + end);
+          } else if (!(most < threshold_ - doubt_)) {
+            for (int64_t r = row; r < end; ++r) {
+              if (decide(r)) runs.add(base + r, base + r + 1);
+            }
+          }
+        }
+        row = end;
+      }
+    }
+    return runs.finish(height_ * width_);
+  }
+
+ private:
+  void interpolate_column(int64_t i) {
+    const int64_t stride = size_ + 2;
+    const float* left = turned_.data() + (x_.low[i] + 1) * stride;
+    const float* right = left + stride;
+    const float along = x_.fraction[i], rest = 1.0f - along;
+    for (int64_t row = 0; row < stride; ++row) column_[row] = left[row] * rest + right[row] * along;
+  }
+
+  float value_at(int64_t row) const {
+    const int low = y_.low[row];
+    const float down = y_.fraction[row];
+    return column_[low + 1] * (1.0f - down) + column_[low + 2] * down;
+  }
+
+  int64_t size_, height_, width_;
+  float threshold_, doubt_ = 0;
+  PasteAxis x_, y_;
+  std::vector<float> turned_, column_;
+};
+
+// What grid_sample makes of some points of one mask.
+std::vector<uint8_t> sample(const Tensor& mask, const std::vector<Undecided>& points,
+                            float threshold) {
+  const int64_t count = static_cast<int64_t>(points.size());
+  const Tensor grid = at::empty({1, 1, count, 2}, mask.options());
+  float* to = grid.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < count; ++i) {
+    to[2 * i] = points[i].x;
+    to[2 * i + 1] = points[i].y;
+  }
+  const Tensor values =
+      at::grid_sampler(mask.unsqueeze(0).unsqueeze(0), grid, /*bilinear*/ 0, /*zeros*/ 0,
+                       /*align_corners*/ false)
+          .contiguous();
+  std::vector<uint8_t> inside(count);
+  const float* value = values.const_data_ptr<float>();
+  for (int64_t i = 0; i < count; ++i) inside[i] = value[i] >= threshold;
+  return inside;
+}
+
+std::tuple<Tensor, Tensor> paste_masks(const Tensor& masks_in, const Tensor& boxes_in,
+                                       int64_t height, int64_t width, double threshold_in) {
+  TORCH_CHECK_VALUE(masks_in.dim() == 3 && masks_in.size(1) == masks_in.size(2),
+                    "paste_masks: masks must be (N, M, M), got ", masks_in.sizes());
+  TORCH_CHECK_VALUE(
+      boxes_in.dim() == 2 && boxes_in.size(0) == masks_in.size(0) && boxes_in.size(1) == 4,
+      "paste_masks: boxes must be (N, 4) for N = ", masks_in.size(0), " masks, got ",
+      boxes_in.sizes());
+  TORCH_CHECK_VALUE(height > 0 && width > 0, "paste_masks: the image must not be empty, got ",
+                    height, "x", width);
+  const Tensor masks = masks_in.to(at::kFloat).contiguous();
+  const Tensor boxes = boxes_in.to(at::kFloat).contiguous();
+  TORCH_CHECK_VALUE(at::isfinite(boxes).all().item<bool>(),
+                    "paste_masks: boxes must be finite; drop those that are not");
+  const int64_t count = masks.size(0), size = masks.size(1);
+  const float threshold = static_cast<float>(threshold_in);
+  std::vector<RunWriter> writers(count);
+  at::parallel_for(0, count, 4, [&](int64_t begin, int64_t end) {
+    Paster paster(size, height, width, threshold);
+    std::vector<Undecided> undecided;
+    for (int64_t i = begin; i < end; ++i) {
+      undecided.clear();
+      paster.set(masks.const_data_ptr<float>() + i * size * size,
+                 boxes.const_data_ptr<float>() + 4 * i);
+      writers[i] = paster.encode(&undecided, nullptr);
+      if (undecided.empty()) continue;
+      const std::vector<uint8_t> inside = sample(masks[i], undecided, threshold);
+      writers[i] = paster.encode(nullptr, reinterpret_cast<const bool*>(inside.data()));
+    }
+  });
+  return pack(writers);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
+  m.def(
+      "paste_masks(Tensor masks, Tensor boxes, int height, int width, float threshold) -> "
+      "(Tensor, Tensor)");
+}
+
+TORCH_LIBRARY_IMPL(seg_plugins, CPU, m) { m.impl("paste_masks", &paste_masks); }
+
+}  // namespace seg_plugins

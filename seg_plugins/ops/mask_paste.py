@@ -1,0 +1,52 @@
+"""Predicted masks from their boxes straight to COCO's run-length strings."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.layers import paste_masks_in_image
+from torch import Tensor
+
+from .run_length import RunLengthMasks
+from .segmentation_metrics import compiled
+
+
+def paste_masks(
+    masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5
+) -> RunLengthMasks:
+    """Place each small mask into its box and encode the result, in memory of the box's outline.
+
+    Sets the pixels that Detectron2's ``paste_masks_in_image`` sets (bilinear interpolation, at
+    least `threshold`), so that the strings equal those of its bitmasks byte for byte.
+
+    Args:
+        masks: (N, M, M) probabilities, on any device; computed in float32.
+        boxes: (N, 4) x0, y0, x1, y1 in pixels of the image.
+        height: Rows of the image.
+        width: Columns of the image.
+        threshold: A pixel of at least this probability is inside.
+
+    Returns:
+        N masks of the image's size.
+
+    Raises:
+        ValueError: Shapes are wrong, or a box is not finite.
+    """
+    masks, boxes = masks.detach().float().cpu(), boxes.detach().float().cpu()
+    if compiled():
+        offsets, data = torch.ops.seg_plugins.paste_masks(masks, boxes, height, width, threshold)
+        return RunLengthMasks(height, width, offsets.numpy(), data.numpy())
+    if masks.ndim != 3 or boxes.shape != (len(masks), 4):
+        raise ValueError(
+            f"masks must be (N, M, M) and boxes (N, 4); got {tuple(masks.shape)} and "
+            f"{tuple(boxes.shape)}"
+        )
+    if not bool(boxes.isfinite().all()):
+        raise ValueError("boxes must be finite; drop those that are not")
+    # One at a time: all bitmasks of a large image do not fit the memory.
+    strings = [
+        RunLengthMasks.from_bitmasks(
+            paste_masks_in_image(mask[None], box[None], (height, width), threshold)
+        ).string(0)
+        for mask, box in zip(masks, boxes, strict=True)
+    ]
+    return RunLengthMasks.from_strings(strings, height, width)
