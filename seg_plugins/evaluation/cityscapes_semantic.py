@@ -8,6 +8,7 @@ from typing import Any
 
 from seg_plugins.ops.segmentation_metrics import argmax_confusion, label_confusion, pair_counts
 
+import cv2
 import numpy as np
 from cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling import args as official
 from cityscapesscripts.helpers.labels import category2labels
@@ -106,7 +107,10 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
     def score_image(self, position: int, given: Mapping, output: Mapping) -> None:
         """Add one image to the sums."""
         name, file = list(self._label_files.items())[position]
-        target = train_id_of_id()[read_label_image(str(file))]
+        label_ids = read_label_image(str(file))
+        if label_ids.dtype != np.uint8:
+            raise EvaluationError(f"{file} holds {label_ids.dtype}, not 8-bit label ids.")
+        target = cv2.LUT(label_ids, train_id_of_id())
         prediction = checked_prediction(output["sem_seg"], target, len(EVALUATED))
         if prediction.ndim == 3:
             labels, confusion = argmax_confusion(prediction, target, IGNORE)

@@ -7,19 +7,21 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <cstring>
-#include <limits>
+#include <mutex>
 #include <tuple>
-#include <unordered_map>
+#include <type_traits>
 #include <vector>
 
 namespace {
 
 // A (H, W) map of integers, or (H, W, 3) bytes that hold R + 256 G + 65536 B as COCO panoptic PNGs.
 struct ColourIds {
+  using Id = int32_t;
   const uint8_t* data;
-  int64_t operator()(int64_t i) const {
+  Id operator()(int64_t i) const {
     const uint8_t* pixel = data + 3 * i;
     return pixel[0] | (pixel[1] << 8) | (pixel[2] << 16);
   }
@@ -27,8 +29,9 @@ struct ColourIds {
 
 template <typename T>
 struct PlainIds {
+  using Id = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
   const T* data;
-  int64_t operator()(int64_t i) const { return static_cast<int64_t>(data[i]); }
+  Id operator()(int64_t i) const { return static_cast<Id>(data[i]); }
 };
 
 int64_t map_size(const at::Tensor& ids, const char* what) {
@@ -56,54 +59,124 @@ void visit_ids(const at::Tensor& ids, const char* what, const Function& function
   }
 }
 
-struct Pair {
-  int64_t first, second;
-  bool operator==(const Pair&) const = default;
-  auto operator<=>(const Pair&) const = default;
-};
+struct Cell {
+  int64_t first = 0, second = 0, count = 0;
 
-struct PairHash {
-  size_t operator()(const Pair& pair) const {
-    return static_cast<size_t>(pair.first) * 0x9E3779B97F4A7C15ULL ^
-           (static_cast<size_t>(pair.second) * 0xC2B2AE3D27D4EB4FULL >> 17);
+  bool operator<(const Cell& other) const {
+    return first != other.first ? first < other.first : second < other.second;
   }
 };
+
+// Counts by pair of ids: open addressing in one array, which a few thousand pairs keep in cache.
+class PairTable {
+ public:
+  void add(int64_t first, int64_t second, int64_t count) {
+    if (2 * used_ >= cells_.size()) grow();
+    Cell& cell = find(first, second);
+    if (cell.count == 0) {
+      ++used_;
+      cell.first = first;
+      cell.second = second;
+    }
+    cell.count += count;
+  }
+
+  template <typename Function>
+  void for_each(const Function& function) const {
+    for (const Cell& cell : cells_)
+      if (cell.count != 0) function(cell);
+  }
+
+ private:
+  Cell& find(int64_t first, int64_t second) {
+    const uint64_t mixed = (static_cast<uint64_t>(first) * 0x9E3779B97F4A7C15ULL) ^
+                           (static_cast<uint64_t>(second) * 0xC2B2AE3D27D4EB4FULL);
+    const size_t mask = cells_.size() - 1;
+    size_t at = (mixed ^ (mixed >> 32)) & mask;
+    while (cells_[at].count != 0 && (cells_[at].first != first || cells_[at].second != second))
+      at = (at + 1) & mask;
+    return cells_[at];
+  }
+
+  void grow() {
+    std::vector<Cell> old(2 * cells_.size());
+    old.swap(cells_);
+    for (const Cell& cell : old)
+      if (cell.count != 0) find(cell.first, cell.second) = cell;
+  }
+
+  std::vector<Cell> cells_{256};
+  size_t used_ = 0;
+};
+
+// End of the run that starts at i: where first or second changes.
+template <typename A, typename B>
+int64_t pair_run_end(const A* first, const B* second, int64_t i, int64_t n) {
+  const A a = first[i];
+  const B b = second[i];
+  ++i;
+  if constexpr (std::endian::native == std::endian::little) {
+    for (; i + 8 <= n; i += 8) {
+      uint8_t differs[8];
+      for (int64_t j = 0; j < 8; ++j) differs[j] = (first[i + j] != a) | (second[i + j] != b);
+      uint64_t word;
+      std::memcpy(&word, differs, sizeof(word));
+      if (word != 0) return i + std::countr_zero(word) / 8;
+    }
+  }
+  while (i < n && first[i] == a && second[i] == b) ++i;
+  return i;
+}
 
 // pairs (M, 2) int64 in ascending order and their pixel counts (M,).
 std::tuple<at::Tensor, at::Tensor> pair_counts(const at::Tensor& first_in,
                                                const at::Tensor& second_in) {
-  const int64_t pixels = map_size(first_in, "first");
-  TORCH_CHECK_VALUE(
-      map_size(second_in, "second") == pixels && first_in.size(0) == second_in.size(0),
-      "the two maps differ in size: ", first_in.sizes(), " and ", second_in.sizes());
+  map_size(first_in, "first");
+  map_size(second_in, "second");
+  TORCH_CHECK_VALUE(first_in.size(0) == second_in.size(0) && first_in.size(1) == second_in.size(1),
+                    "the two maps differ in size: ", first_in.sizes(), " and ", second_in.sizes());
   const at::Tensor first = first_in.contiguous(), second = second_in.contiguous();
-  std::unordered_map<Pair, int64_t, PairHash> counts;
+  const int64_t height = first.size(0), width = first.size(1);
+  PairTable total;
+  std::mutex mutex;
   visit_ids(first, "first", [&](auto a) {
     visit_ids(second, "second", [&](auto b) {
-      // Segments are wide: count runs of the same pair and look up once per run.
-      for (int64_t i = 0; i < pixels;) {
-        const Pair pair{a(i), b(i)};
-        const int64_t start = i++;
-        while (i < pixels && a(i) == pair.first && b(i) == pair.second) ++i;
-        counts[pair] += i - start;
-      }
+      at::parallel_for(0, height, 64, [&](int64_t begin, int64_t end) {
+        PairTable own;
+        std::vector<typename decltype(a)::Id> row_a(width);
+        std::vector<typename decltype(b)::Id> row_b(width);
+        for (int64_t y = begin; y < end; ++y) {
+          for (int64_t x = 0; x < width; ++x) row_a[x] = a(y * width + x);
+          for (int64_t x = 0; x < width; ++x) row_b[x] = b(y * width + x);
+          // Segments are wide: look up once per run of the same pair.
+          for (int64_t x = 0; x < width;) {
+            const int64_t stop = pair_run_end(row_a.data(), row_b.data(), x, width);
+            own.add(row_a[x], row_b[x], stop - x);
+            x = stop;
+          }
+        }
+        const std::lock_guard<std::mutex> lock(mutex);
+        own.for_each([&](const Cell& cell) { total.add(cell.first, cell.second, cell.count); });
+      });
     });
   });
-  std::vector<std::pair<Pair, int64_t>> sorted(counts.begin(), counts.end());
+  std::vector<Cell> sorted;
+  total.for_each([&](const Cell& cell) { sorted.push_back(cell); });
   std::sort(sorted.begin(), sorted.end());
   const int64_t n = sorted.size();
   at::Tensor pairs = at::empty({n, 2}, at::kLong), totals = at::empty({n}, at::kLong);
   int64_t* pair_out = pairs.mutable_data_ptr<int64_t>();
   int64_t* total_out = totals.mutable_data_ptr<int64_t>();
   for (int64_t i = 0; i < n; ++i) {
-    pair_out[2 * i] = sorted[i].first.first;
-    pair_out[2 * i + 1] = sorted[i].first.second;
-    total_out[i] = sorted[i].second;
+    pair_out[2 * i] = sorted[i].first;
+    pair_out[2 * i + 1] = sorted[i].second;
+    total_out[i] = sorted[i].count;
   }
   return {pairs, totals};
 }
 
 constexpr int64_t kIds = 65536;
+constexpr int64_t kBlock = 32;
 
 // ids (L,) ascending, areas (L,), overlaps (N, L): pixels of each mask in each segment.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> mask_overlaps(const at::Tensor& masks_in,
@@ -126,7 +199,6 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> mask_overlaps(const at::Tensor& m
       TORCH_CHECK_VALUE(value >= 0 && value < kIds, "segment id ", value, " is outside 0..65535");
       while (i < pixels && id(i) == value) ++i;
       area_of_id[value] += i - start;
-      std::fill(segment.begin() + start, segment.begin() + i, static_cast<uint16_t>(value));
     }
   });
   std::vector<uint16_t> compact(kIds, 0);
@@ -136,7 +208,22 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> mask_overlaps(const at::Tensor& m
     compact[value] = static_cast<uint16_t>(present.size());
     present.push_back(value);
   }
-  for (uint16_t& value : segment) value = compact[value];
+  // Blocks that lie within one segment are counted without looking at each pixel's.
+  const int64_t blocks = pixels / kBlock;
+  std::vector<uint8_t> uniform(blocks);
+  visit_ids(ids, "segments", [&](auto id) {
+    at::parallel_for(0, pixels, 1 << 16, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) segment[i] = compact[id(i)];
+    });
+  });
+  at::parallel_for(0, blocks, 1 << 11, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      const uint16_t* own = segment.data() + block * kBlock;
+      uint16_t differs = 0;
+      for (int64_t j = 1; j < kBlock; ++j) differs |= own[j] ^ own[0];
+      uniform[block] = differs == 0;
+    }
+  });
 
   const int64_t n = present.size();
   at::Tensor values = at::empty({n}, at::kLong), areas = at::empty({n}, at::kLong);
@@ -151,15 +238,22 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> mask_overlaps(const at::Tensor& m
     for (int64_t k = begin; k < end; ++k) {
       const uint8_t* mask = data + k * pixels;
       int64_t* row = out + k * n;
-      int64_t i = 0;
-      // Most of a mask is empty: step over 32 bytes at a time.
-      for (; i + 32 <= pixels; i += 32) {
-        uint64_t words[4];
-        std::memcpy(words, mask + i, sizeof(words));
+      for (int64_t block = 0; block < blocks; ++block) {
+        const uint8_t* own = mask + block * kBlock;
+        uint64_t words[kBlock / 8];
+        std::memcpy(words, own, sizeof(words));
+        // Most of a mask is empty.
         if ((words[0] | words[1] | words[2] | words[3]) == 0) continue;
-        for (int64_t j = i; j < i + 32; ++j) row[segment[j]] += mask[j] != 0;
+        const uint16_t* where = segment.data() + block * kBlock;
+        if (uniform[block]) {
+          uint8_t set = 0;
+          for (int64_t j = 0; j < kBlock; ++j) set += own[j] != 0;
+          row[where[0]] += set;
+        } else {
+          for (int64_t j = 0; j < kBlock; ++j) row[where[j]] += own[j] != 0;
+        }
       }
-      for (; i < pixels; ++i) row[segment[i]] += mask[i] != 0;
+      for (int64_t i = blocks * kBlock; i < pixels; ++i) row[segment[i]] += mask[i] != 0;
     }
   });
   return {values, areas, overlaps};
