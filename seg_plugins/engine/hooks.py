@@ -127,6 +127,6 @@ def _row(record: Mapping[str, Any], prediction: Mapping[str, Any], name: str) ->
         found = found[found.scores > 0.5]
         shape = image.shape[:2]
         row.append(overlays.instances(image, overlays.annotation_masks(record, shape)))
-        masks = found.pred_masks.numpy() if found.has("pred_masks") else None
+        masks = np.asarray(found.pred_masks) if found.has("pred_masks") else None
         row.append(overlays.instances(image, masks, found.pred_boxes.tensor.numpy()))
     return row

@@ -21,6 +21,7 @@ from ..evaluation import build_evaluator
 from .checkpoint import Checkpointer
 from .data_stream import TrainLoader, build_train_loader
 from .hooks import BestCheckpoint, Pictures
+from .run_record import RunRecord
 from .solver import build_optimizer, build_schedule
 from .train_step import TrainStep, amp_dtype
 
@@ -126,6 +127,7 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             items.append(BestCheckpoint(self.checkpointer, cfg))
             items.append(Pictures(cfg))
+            items.append(RunRecord(cfg))
             items.append(hooks.PeriodicWriter(self.build_writers(), period=cfg.LOG_PERIOD))
         return items
 

@@ -40,6 +40,9 @@ def test_a_run_leaves_what_detectron2_users_expect(tiny_args, tmp_path):
     assert picture.shape[1] == 3 * 324
     assert (run / "last_checkpoint").read_text() == "model_final.pth"
     assert (run / "model_best.pth").is_file()
+    record = json.loads((run / "run.json").read_text())
+    assert record["iterations"] == 3
+    assert record["parameters"] == sum(p.numel() for p in trainer.model.parameters())
 
 
 def test_the_loss_falls(tiny_args, tmp_path):

@@ -10,7 +10,8 @@ import pytest
 
 FILE = Path(__file__).resolve().parents[2] / "tools" / "install_detectron2.py"
 spec = importlib.util.spec_from_file_location("install_detectron2", FILE)
-assert spec and spec.loader
+assert spec
+assert spec.loader
 installer = importlib.util.module_from_spec(spec)
 sys.modules["install_detectron2"] = installer
 spec.loader.exec_module(installer)
