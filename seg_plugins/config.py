@@ -73,9 +73,16 @@ def _add_model_keys(model: CfgNode) -> None:
     # --- shared with Detectron2's DeepLab project
     # Dilation of res4 (2 gives output stride 8) and the rates of the three res5 blocks.
     _defaults(model.RESNETS, RES4_DILATION=1, RES5_MULTI_GRID=[1, 2, 4], STEM_TYPE="deeplab")
-    # --- build_timm_backbone (MODEL.BACKBONE.FREEZE_AT counts for it too)
+    # --- MaskRCNNC4 and MaskRCNNFPN
+    # "fused" pools all levels in one operator, "detectron2" by Detectron2's ROIPooler. With "fused"
+    # ROI_{BOX,MASK}_HEAD.POOLER_TYPE may be ROIAlignV2, ROIAlign, ROIAlignMax or ROIPool.
+    _defaults(model, ROI_POOLER="fused")
+    # pred_masks: "bitmask", (N, H, W) as Detectron2's, or "rle", run lengths of the same pixels.
+    _defaults(model.ROI_MASK_HEAD, OUTPUT_FORMAT="bitmask")
+    # --- build_timm_backbone and build_timm_fpn_backbone (MODEL.BACKBONE.FREEZE_AT counts for it too)
     _defaults(model, TIMM=CfgNode())
-    # A name of timm.list_models(), and whether to load timm's weights of that name.
+    # A name of timm.list_models(), and whether to load timm's weights of that name (not where
+    # MODEL.WEIGHTS replaces them).
     _defaults(model.TIMM, NAME="resnet50", PRETRAINED=False)
     # 32, 16 or 8: strides beyond it become dilations.
     _defaults(model.TIMM, OUTPUT_STRIDE=32)
@@ -140,6 +147,8 @@ def _add_input_keys(inputs: CfgNode) -> None:
     _defaults(inputs, RANDOM_TURN=False)
     # Largest sigma of a random blur, in pixels, and of random noise, in the image's unit.
     _defaults(inputs, BLUR_SIGMA=0.0, NOISE_SIGMA=0.0)
+    # Stored values [low, high] that become 0..255, e.g. a CT window; [] keeps the values.
+    _defaults(inputs, VALUE_RANGE=[])
     # Elastic deformation (U-Net): sigma of the displacements in pixels, 0 = off, and the points
     # of the coarse grid along each side.
     _defaults(inputs, ELASTIC=CfgNode({"SIGMA": 0.0, "POINTS": 3}))
@@ -180,6 +189,10 @@ def _add_test_keys(test: CfgNode) -> None:
     # Result that decides which checkpoint is kept as model_best.pth, e.g. "sem_seg/mIoU";
     # "" takes the main one of the task (PQ, mask AP, box AP, mIoU).
     _defaults(test, BEST_METRIC="")
+    # Write every prediction to inference/, in the format of the dataset's benchmark.
+    _defaults(test, SAVE_PREDICTIONS=False)
+    # Boundary IoU, boundary F1 and trimap mIoU; Boundary AP for instances. Slower.
+    _defaults(test, BOUNDARY_MEASURES=False)
 
 
 def get_cfg() -> CfgNode:

@@ -11,7 +11,7 @@ from fvcore.common.registry import Registry
 from .augmentations import Augmentation, Crop, Flip, Resize, ResizeShortestEdge, ScaleJitter, Turn
 from .decoded_cache import DecodedCache
 from .elastic import ElasticDeformation
-from .photometric import Blur, ColorJitter, Noise, Photometric
+from .photometric import Blur, ColorJitter, Noise, Photometric, ValueRange
 
 __all__ = [
     "MAPPER_REGISTRY",
@@ -92,10 +92,12 @@ def _build_resize(inputs: CfgNode) -> Augmentation:
 
 
 def build_photometric(cfg: CfgNode, is_train: bool) -> list[Photometric]:
-    """Changes of colour, blur and noise in this order, in training only."""
-    if not is_train:
-        return []
+    """The value range and, in training only, colours, blur and noise in this order."""
     steps: list[Photometric] = []
+    if cfg.INPUT.VALUE_RANGE:
+        steps.append(ValueRange(*cfg.INPUT.VALUE_RANGE))
+    if not is_train:
+        return steps
     if cfg.INPUT.COLOR_AUG_SSD:
         steps.append(ColorJitter(image_format=cfg.INPUT.FORMAT))
     if cfg.INPUT.BLUR_SIGMA > 0:

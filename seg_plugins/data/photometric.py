@@ -8,7 +8,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-__all__ = ["Blur", "ColorJitter", "Noise", "Photometric"]
+__all__ = ["Blur", "ColorJitter", "Noise", "Photometric", "ValueRange"]
 
 
 class Photometric(Protocol):
@@ -116,3 +116,20 @@ class Noise:
             limits = np.iinfo(image.dtype)
             noisy = np.clip(np.rint(noisy), limits.min, limits.max)
         return noisy.astype(image.dtype)
+
+
+@dataclass(frozen=True)
+class ValueRange:
+    """Scale a range of stored values to 0..255, such as a CT window; clips what lies outside.
+
+    Attributes:
+        low, high: the values that become 0 and 255.
+    """
+
+    low: float
+    high: float
+
+    def __call__(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+        """Scale; gives float32."""
+        scaled = (image.astype(np.float32) - self.low) * (255 / (self.high - self.low))
+        return np.clip(scaled, 0, 255)

@@ -1,0 +1,84 @@
+#!/usr/bin/env python
+"""Turn the CT volumes of LiTS into slices.
+
+    python datasets/prepare_lits.py LITS_FOLDER datasets/lits [--slab 1]
+
+Reads volume-N.nii and segmentation-N.nii (or .nii.gz, in any subfolder), without further
+packages. Writes slices/{train,val}/volume-N_ZZZZ.npy, (H, W, slab) int16 Hounsfield units, and
+labels/{train,val}/volume-N_ZZZZ.png with 0 background, 1 liver, 2 tumour. Volumes 105 to 130 are
+for validation. A slab of 3 holds the slices below and above as further channels.
+Set INPUT.VALUE_RANGE to the window, e.g. [-200, 250], and INPUT.FORMAT to raw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import struct
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+FIRST_VALIDATION_VOLUME = 105
+# NIfTI-1 datatype codes.
+TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"}
+
+
+def read_nifti(path: Path) -> np.ndarray:
+    """(z, y, x) values of a NIfTI-1 volume, scaled as its header says."""
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        content = gzip.decompress(content)
+    order = "<" if struct.unpack_from("<i", content)[0] == 348 else ">"
+    if struct.unpack_from(order + "i", content)[0] != 348 or content[344:346] != b"n+":
+        sys.exit(f"{path}: no NIfTI-1 volume")
+    x, y, z = struct.unpack_from(order + "3h", content, 42)
+    code = struct.unpack_from(order + "h", content, 70)[0]
+    if code not in TYPES:
+        sys.exit(f"{path}: NIfTI datatype {code} is not supported")
+    offset, slope, shift = struct.unpack_from(order + "3f", content, 108)
+    kind = np.dtype(order + TYPES[code])
+    if len(content) < int(offset) + x * y * z * kind.itemsize:
+        sys.exit(f"{path}: the file is truncated")
+    values = np.frombuffer(content, kind, x * y * z, int(offset)).reshape(z, y, x)
+    # A slope of 0 means "not scaled".
+    return values if slope in (0, 1) and shift == 0 else values * slope + shift
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--slab", type=int, default=1, help="neighbouring slices per image, odd")
+    args = parser.parse_args()
+    volumes = sorted(args.source.rglob("volume-*.nii*"))
+    if not volumes or args.slab % 2 == 0:
+        parser.error(f"no volume-*.nii in {args.source}, or an even slab")
+    for path in volumes:
+        name = path.name.split(".")[0]
+        number = int(name.split("-")[1])
+        split = "val" if number >= FIRST_VALIDATION_VOLUME else "train"
+        found = sorted(args.source.rglob(f"segmentation-{number}.nii*"))
+        if not found:
+            sys.exit(f"{path}: there is no segmentation-{number}.nii")
+        values, labels = read_nifti(path), read_nifti(found[0])
+        if values.shape != labels.shape:
+            sys.exit(f"{path}: {values.shape}, its segmentation {labels.shape}")
+        for kind in ("slices", "labels"):
+            (args.target / kind / split).mkdir(parents=True, exist_ok=True)
+        reach = args.slab // 2
+        padded = np.pad(np.rint(values).astype(np.int16), ((reach, reach), (0, 0), (0, 0)), "edge")
+        for z in range(len(values)):
+            slab = np.ascontiguousarray(padded[z : z + args.slab].transpose(1, 2, 0))
+            np.save(args.target / "slices" / split / f"{name}_{z:04d}.npy", slab)
+            png = args.target / "labels" / split / f"{name}_{z:04d}.png"
+            cv2.imwrite(str(png), labels[z].astype(np.uint8))
+        print(f"{name}: {len(values)} slices")
+
+
+if __name__ == "__main__":
+    main()

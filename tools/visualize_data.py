@@ -1,0 +1,96 @@
+#!/usr/bin/env python
+"""Draw samples of a registered dataset, labels laid over them, as training sees them.
+
+python tools/visualize_data.py --dataset camvid_train --output sheet.png
+python tools/visualize_data.py --config-file configs/... --count 24 --output folder/
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import seg_plugins
+from seg_plugins.data import DatasetError, apply_custom_dataset, build_mapper
+from seg_plugins.data.datasets.catalogue import load_dataset
+from seg_plugins.visualization import overlays
+
+import cv2
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--dataset", help="a registered name, drawn as it is on disk")
+    source.add_argument("--custom", help="a YAML file: see datasets/custom.example.yaml")
+    source.add_argument("--config-file", help="draw its training set after augmentation")
+    parser.add_argument("--output", required=True, help="a picture, or a folder for single ones")
+    parser.add_argument("--count", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs for the config")
+    args = parser.parse_args()
+    try:
+        cfg = _config(args)
+        name = cfg.DATASETS.TRAIN[0]
+        records = load_dataset(name)
+        mapper = build_mapper(cfg, is_train=True)
+        chosen = np.linspace(0, len(records) - 1, min(args.count, len(records))).astype(int)
+        pictures = [
+            draw(mapper(records[i], np.random.default_rng([args.seed, i])), name, cfg)
+            for i in chosen
+        ]
+    except (DatasetError, ValueError) as error:
+        print(f"ERROR {error}", file=sys.stderr)
+        return 1
+    output = Path(args.output)
+    if output.suffix:
+        pairs = [
+            [p for pair in pictures[i : i + 3] for p in pair] for i in range(0, len(pictures), 3)
+        ]
+        cv2.imwrite(str(output), overlays.grid(pairs, width=240)[:, :, ::-1])
+    else:
+        output.mkdir(parents=True, exist_ok=True)
+        for i, picture in zip(chosen, pictures, strict=True):
+            cv2.imwrite(str(output / f"{i:06d}.png"), np.hstack(picture)[:, :, ::-1])
+    print(f"{len(pictures)} samples of {name} in {output}")
+    return 0
+
+
+def _config(args: argparse.Namespace) -> CfgNode:
+    if args.config_file:
+        cfg = seg_plugins.load_config(args.config_file, args.opts)
+    else:
+        cfg = seg_plugins.get_cfg()
+        cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_FLIP = (0,), "none"
+        cfg.INPUT.MASK_FORMAT, cfg.MODEL.MASK_ON = "bitmask", True
+        cfg.DATASETS.TRAIN = (args.dataset,) if args.dataset else ()
+        cfg.DATASETS.CUSTOM = args.custom or ""
+        cfg.merge_from_list(args.opts)
+    apply_custom_dataset(cfg)
+    return cfg
+
+
+def draw(sample: dict, name: str, cfg: CfgNode) -> list[np.ndarray]:
+    """Image and label of one sample, (H, W, 3) uint8 each, RGB."""
+    image = sample["image"].numpy().transpose(1, 2, 0)
+    image = image[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else image
+    image = np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)), dtype=np.uint8)
+    metadata = MetadataCatalog.get(name)
+    drawn = image
+    if "sem_seg" in sample:
+        colours = np.asarray(metadata.get("stuff_colors", ()), np.uint8)
+        label = sample["sem_seg"].numpy()
+        drawn = overlays.semantic(drawn, label, colours, metadata.get("ignore_label", 255))
+    if "instances" in sample:
+        found = sample["instances"]
+        masks = found.gt_masks.tensor.numpy() if found.has("gt_masks") else None
+        drawn = overlays.instances(drawn, masks, found.gt_boxes.tensor.numpy())
+    return [image, drawn]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
