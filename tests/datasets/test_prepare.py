@@ -55,7 +55,7 @@ def test_lits_volumes_become_slices(tmp_path, monkeypatch):
     assert sample["image"][0].tolist() == (values[0] * 2 - 1000).tolist()
     assert sample["image"][2].tolist() == (values[1] * 2 - 1000).tolist()
     assert sample["sem_seg"].tolist() == labels[0].tolist()
-    cfg.INPUT.VALUE_RANGE = [-1000.0, -990.0]
+    cfg.INPUT.VALUE_RANGE, cfg.INPUT.MIN_SIZE_TEST = [-1000.0, -990.0], 0
     windowed = build_mapper(cfg, False)(records[0])["image"][1]
     assert windowed[0].tolist() == pytest.approx([0, 51, 102, 153, 204])
     assert (windowed[1:] == 255).all()
