@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 
+from .boundary import BoundaryMeasures
 from .cityscapes_instance import CityscapesInstanceEvaluator
 from .cityscapes_semantic import CityscapesSemanticEvaluator
 from .electron_microscopy import ElectronMicroscopyEvaluator
@@ -87,61 +89,80 @@ def build_evaluator(
     return evaluators[0] if len(evaluators) == 1 else TaskEvaluators(evaluators)
 
 
-def build_semantic(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> DatasetEvaluator:
+def build_semantic(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> SemanticEvaluator:
     """``sem_seg``: label maps."""
-    return SemanticEvaluator(dataset_name, output_dir)
+    return SemanticEvaluator(dataset_name, output_dir, **_semantic_options(cfg, dataset_name))
 
 
-def build_instance(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> DatasetEvaluator:
+def build_electron_microscopy(
+    cfg: CfgNode, dataset_name: str, output_dir: Path | None
+) -> ElectronMicroscopyEvaluator:
+    """``sem_seg_em``: label maps of membranes, with the errors of ISBI 2012."""
+    options = _semantic_options(cfg, dataset_name)
+    return ElectronMicroscopyEvaluator(dataset_name, output_dir, **options)
+
+
+def build_volume(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> VolumeEvaluator:
+    """``sem_seg_volume``: label maps of slices, with Dice per volume."""
+    return VolumeEvaluator(dataset_name, output_dir, **_semantic_options(cfg, dataset_name))
+
+
+def build_instance(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> InstanceEvaluator:
     """``coco``: boxes and masks."""
-    return InstanceEvaluator(dataset_name, output_dir)
+    return InstanceEvaluator(
+        dataset_name,
+        output_dir,
+        boundary=cfg.TEST.BOUNDARY_MEASURES,
+        save_predictions=cfg.TEST.SAVE_PREDICTIONS,
+    )
 
 
-def build_panoptic(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> DatasetEvaluator:
+def build_panoptic(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> TaskEvaluators:
     """``coco_panoptic_seg``: PQ and, where the dataset has their truth, label maps and masks."""
-    evaluators: list[DatasetEvaluator] = [PanopticEvaluator(dataset_name, output_dir)]
+    evaluators: list[DatasetEvaluator] = []
     records = DatasetCatalog.get(dataset_name)
     if records and "sem_seg_file_name" in records[0]:
-        evaluators.insert(0, SemanticEvaluator(dataset_name, output_dir))
+        evaluators.append(build_semantic(cfg, dataset_name, output_dir))
     if MetadataCatalog.get(dataset_name).get("json_file", None):
-        evaluators.insert(-1, InstanceEvaluator(dataset_name, output_dir))
+        evaluators.append(build_instance(cfg, dataset_name, output_dir))
+    saved = cfg.TEST.SAVE_PREDICTIONS
+    evaluators.append(PanopticEvaluator(dataset_name, output_dir, save_predictions=saved))
     return TaskEvaluators(evaluators)
 
 
 def build_cityscapes_semantic(
     cfg: CfgNode, dataset_name: str, output_dir: Path | None
-) -> DatasetEvaluator:
+) -> CityscapesSemanticEvaluator:
     """``cityscapes_sem_seg``: Cityscapes' pixel-level scores."""
-    return CityscapesSemanticEvaluator(dataset_name, output_dir)
+    saved = cfg.TEST.SAVE_PREDICTIONS
+    return CityscapesSemanticEvaluator(dataset_name, output_dir, save_predictions=saved)
 
 
 def build_cityscapes_instance(
     cfg: CfgNode, dataset_name: str, output_dir: Path | None
-) -> DatasetEvaluator:
+) -> CityscapesInstanceEvaluator:
     """``cityscapes_instance``: Cityscapes' instance-level AP."""
-    return CityscapesInstanceEvaluator(dataset_name, output_dir)
+    saved = cfg.TEST.SAVE_PREDICTIONS
+    return CityscapesInstanceEvaluator(dataset_name, output_dir, save_predictions=saved)
 
 
 def build_cityscapes_panoptic(
     cfg: CfgNode, dataset_name: str, output_dir: Path | None
-) -> DatasetEvaluator:
+) -> TaskEvaluators:
     """``cityscapes_panoptic_seg``: PQ, and the two above where the model predicts them."""
+    saved = cfg.TEST.SAVE_PREDICTIONS
     return TaskEvaluators(
         [
-            CityscapesSemanticEvaluator(dataset_name, output_dir),
-            CityscapesInstanceEvaluator(dataset_name, output_dir),
-            PanopticEvaluator(dataset_name, output_dir),
+            build_cityscapes_semantic(cfg, dataset_name, output_dir),
+            build_cityscapes_instance(cfg, dataset_name, output_dir),
+            PanopticEvaluator(dataset_name, output_dir, save_predictions=saved),
         ]
     )
 
 
-def build_electron_microscopy(
-    cfg: CfgNode, dataset_name: str, output_dir: Path | None
-) -> DatasetEvaluator:
-    """``sem_seg_em``: label maps of membranes, with the errors of ISBI 2012."""
-    return ElectronMicroscopyEvaluator(dataset_name, output_dir)
-
-
-def build_volume(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> DatasetEvaluator:
-    """``sem_seg_volume``: label maps of slices, with Dice per volume."""
-    return VolumeEvaluator(dataset_name, output_dir)
+def _semantic_options(cfg: CfgNode, dataset_name: str) -> dict[str, Any]:
+    classes = MetadataCatalog.get(dataset_name).stuff_classes
+    return {
+        "boundary": BoundaryMeasures(len(classes)) if cfg.TEST.BOUNDARY_MEASURES else None,
+        "save_predictions": cfg.TEST.SAVE_PREDICTIONS,
+    }

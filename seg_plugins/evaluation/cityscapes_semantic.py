@@ -133,12 +133,13 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
             )
         pairs, counts = pair_counts(instances, labels)
         names = list(_CATEGORIES)
-        for instance_id in np.unique(pairs[pairs[:, 0] > 1000, 0]).tolist():
+        ids, starts = np.unique(pairs[:, 0], return_index=True)
+        ends = np.append(starts[1:], len(pairs))
+        for instance_id, start, end in zip(ids.tolist(), starts, ends, strict=True):
             label = label_of(instance_id)
-            if label.ignoreInEval:
+            if instance_id <= 1000 or label.ignoreInEval:
                 continue
-            chosen = pairs[:, 0] == instance_id
-            found, pixels = pairs[chosen, 1], counts[chosen]
+            found, pixels = pairs[start:end, 1], counts[start:end]
             weight = official.avgClassSize[label.name] / float(pixels.sum())
             _add_weighted(self._classes[:, label.trainId], pixels, found == label.trainId, weight)
             if label.category in _INSTANCE_CATEGORIES:

@@ -177,8 +177,11 @@ def write_panoptic_png(path: Path, ids: np.ndarray) -> None:
 
 def read_panoptic_png(path: Path) -> np.ndarray:
     """The (H, W, 3) bytes of a COCO panoptic PNG: id = R + 256 G + 65536 B."""
-    with PathManager.open(str(path), "rb") as file, Image.open(file) as image:
-        colours = np.asarray(image)
+    try:
+        with PathManager.open(str(path), "rb") as file, Image.open(file) as image:
+            colours = np.asarray(image)
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be read as a PNG: {error}") from error
     if colours.ndim != 3 or colours.shape[2] != 3 or colours.dtype != np.uint8:
         raise EvaluationError(
             f"{path}: a panoptic label image has three 8-bit channels; this one is "

@@ -14,6 +14,7 @@ import pytest
 import torch
 from cityscapesscripts.evaluation import evalPanopticSemanticLabeling as reference
 from detectron2.data import MetadataCatalog
+from PIL import Image
 
 CATEGORIES = [
     {"id": 7, "name": "person", "isthing": 1},
@@ -255,3 +256,12 @@ def test_wrong_input_names_the_image(panoptic_dataset):
     ):
         with pytest.raises(EvaluationError, match=f"0: .*{message}"):
             run(PanopticEvaluator(name), [(ids, segments)])
+
+
+def test_a_truth_that_is_no_panoptic_png_is_named(tmp_path):
+    (tmp_path / "grey.png").write_bytes(b"no image")
+    with pytest.raises(EvaluationError, match=r"grey\.png cannot be read"):
+        read_panoptic_png(tmp_path / "grey.png")
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "grey.png")
+    with pytest.raises(EvaluationError, match=r"grey\.png: a panoptic label image has three"):
+        read_panoptic_png(tmp_path / "grey.png")

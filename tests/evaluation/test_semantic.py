@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import json
 
-from seg_plugins.evaluation import EvaluationError, SemanticEvaluator, build_evaluator
+import seg_plugins
+from seg_plugins.evaluation import (
+    EVALUATOR_REGISTRY,
+    EvaluationError,
+    SemanticEvaluator,
+    VolumeEvaluator,
+    build_evaluator,
+)
 from seg_plugins.evaluation.boundary import BoundaryMeasures
 from seg_plugins.ops.segmentation_metrics import argmax_confusion, label_confusion
 
@@ -175,12 +182,24 @@ def test_unknown_duplicate_and_missing_images(semantic_dataset):
         partial.process(inputs[1:], [{"instances": None}])
 
 
-def test_build_evaluator_by_type(semantic_dataset):
+def test_build_evaluator_by_type(semantic_dataset, tmp_path):
+    cfg = seg_plugins.get_cfg()
     name, _ = semantic_dataset([np.zeros((2, 2), np.uint8)])
-    assert isinstance(build_evaluator(None, name), SemanticEvaluator)
-    MetadataCatalog.get(name).__dict__["evaluator_type"] = "nonsense"
+    evaluator = build_evaluator(cfg, name)
+    assert type(evaluator) is SemanticEvaluator
+    assert evaluator.boundary is evaluator.predictions is None
+    cfg.TEST.BOUNDARY_MEASURES = cfg.TEST.SAVE_PREDICTIONS = True
+    evaluator = build_evaluator(cfg, name, tmp_path)
+    assert evaluator.boundary is not None
+    assert evaluator.predictions is not None
+    vars(MetadataCatalog.get(name))["evaluator_type"] = ["sem_seg", "sem_seg_volume"]
+    both = build_evaluator(cfg, name, tmp_path).evaluators
+    assert [type(e) for e in both] == [SemanticEvaluator, VolumeEvaluator]
+    vars(MetadataCatalog.get(name))["evaluator_type"] = "nonsense"
     with pytest.raises(EvaluationError, match=r"'nonsense'\. Known: .*sem_seg"):
-        build_evaluator(None, name)
+        build_evaluator(cfg, name)
+    with pytest.raises(ValueError, match="'sem_seg' is registered already"):
+        EVALUATOR_REGISTRY.register("sem_seg", print)
 
 
 def test_ops_equal_a_slow_count():
