@@ -1,4 +1,8 @@
-"""The catalogue: one row per dataset split, and their registration with Detectron2."""
+"""The catalogue: one row per dataset split, and their registration with Detectron2.
+
+A comment above a row cites where its layout and classes are published; "unverified" stands where
+they could not be compared with that source. The class tables say the same of themselves.
+"""
 
 from __future__ import annotations
 
@@ -172,7 +176,7 @@ ROWS: tuple[Row, ...] = (
         train=Folders("images/training", "annotations/training"),
         val=Folders("images/validation", "annotations/validation"),
     ),
-    # 200 training images, no public validation labels; label images hold Cityscapes ids.
+    # unverified. 200 training images, no public validation labels; Cityscapes ids.
     # http://www.cvlibs.net/datasets/kitti/eval_semseg.php
     *_splits(
         "kitti_sem_seg",
@@ -199,7 +203,8 @@ ROWS: tuple[Row, ...] = (
         train=Bitmasks("images/10k/train", "labels/ins_seg/bitmasks/train"),
         val=Bitmasks("images/10k/val", "labels/ins_seg/bitmasks/val"),
     ),
-    # Palette PNGs with Cityscapes ids. https://download.visinf.tu-darmstadt.de/data/from_games
+    # unverified. Palette PNGs with Cityscapes ids.
+    # https://download.visinf.tu-darmstadt.de/data/from_games
     *_splits("gta5", "semantic", "gta5", "gta5", all=Folders("images", "labels", ".png")),
     # Version 1.2; palette PNGs. https://www.mapillary.com/dataset/vistas
     *_splits(
@@ -242,6 +247,7 @@ ROWS: tuple[Row, ...] = (
     # pixel labels. https://github.com/bearpaw/clothing-co-parsing
     *_splits("ccp", "semantic", "ccp", "clothing-co-parsing", all=Folders("photos", "labels_png")),
     # unverified layout; labels are colours.
+    # https://www.microsoft.com/en-us/research/project/image-understanding
     Row(
         "msrc21_all",
         "semantic",
@@ -250,7 +256,7 @@ ROWS: tuple[Row, ...] = (
         Folders("Images", "GroundTruth", ".bmp", "_GT.bmp"),
         colour_labels=True,
     ),
-    # The first five tiles of each town validate, as the authors suggest.
+    # unverified. The first five tiles of each town validate, as the authors suggest.
     # https://project.inria.fr/aerialimagelabeling
     *_splits(
         "inria_aerial",
@@ -277,7 +283,7 @@ ROWS: tuple[Row, ...] = (
         "apolloscape",
         road01=Folders("road01_ins/ColorImage", "road01_ins/Label", ".jpg", "_bin.png"),
     ),
-    # Slices written by datasets/prepare_lits.py, in Hounsfield units.
+    # unverified ids. Slices written by datasets/prepare_lits.py, in Hounsfield units.
     # https://competitions.codalab.org/competitions/17094
     *_splits(
         "lits",
