@@ -58,7 +58,7 @@ class TimmBackbone(Backbone):
         super().__init__()
         if norm not in NORMS:
             raise ConfigError(f"MODEL.TIMM.NORM must be one of {NORMS}, got '{norm}'")
-        model = _create(name, in_channels, output_stride, pretrained)
+        model = _create(name, in_channels, output_stride, pretrained=False)
         names = feature_names(model.feature_info.reduction())
         unknown = [feature for feature in out_features if feature not in names]
         if unknown or not out_features:
@@ -69,7 +69,8 @@ class TimmBackbone(Backbone):
         modules = model.feature_info.module_name()
         channels, strides = model.feature_info.channels(), model.feature_info.reduction()
         depth = 1 + max(names.index(feature) for feature in out_features)
-        if depth < len(names):  # parameters without a gradient would disturb data parallelism
+        # Parameters without a gradient would disturb data parallelism: cut what is not used.
+        if pretrained or depth < len(names):
             model = _create(name, in_channels, output_stride, pretrained, range(depth))
         self._names = names[:depth]
         self._out_features = [feature for feature in names if feature in out_features]
@@ -187,13 +188,17 @@ def _freeze_up_to(model: nn.Module, last: str) -> None:
 
 
 def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
-    """Build ``MODEL.TIMM`` for images with ``input_shape.channels`` channels."""
+    """Build ``MODEL.TIMM`` for images with ``input_shape.channels`` channels.
+
+    Pretrained weights are left out where ``MODEL.WEIGHTS`` replaces them: a trained model loads on
+    a machine that has neither timm's cache nor a network.
+    """
     return TimmBackbone(
         name=cfg.MODEL.TIMM.NAME,
         out_features=cfg.MODEL.TIMM.OUT_FEATURES,
         in_channels=input_shape.channels,
         output_stride=cfg.MODEL.TIMM.OUTPUT_STRIDE,
-        pretrained=cfg.MODEL.TIMM.PRETRAINED,
+        pretrained=cfg.MODEL.TIMM.PRETRAINED and not cfg.MODEL.WEIGHTS,
         norm=cfg.MODEL.TIMM.NORM,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
     )

@@ -1,9 +1,11 @@
+from seg_plugins import load_config
 from seg_plugins.config import ConfigError
-from seg_plugins.modeling.backbones.timm import TimmBackbone, feature_names
+from seg_plugins.modeling.backbones.timm import TimmBackbone, build_timm_backbone, feature_names
 
 import pytest
 import timm
 import torch
+from detectron2.layers import ShapeSpec
 from torch import nn
 
 
@@ -31,14 +33,15 @@ def test_declared_shapes_are_the_real_ones(output_stride: int) -> None:
     assert model.output_shape()["res5"].stride == output_stride == model.size_divisibility
 
 
-def test_equals_timm_with_the_same_weights() -> None:
-    torch.manual_seed(0)
-    peer = timm.create_model("resnet18", features_only=True, output_stride=16).eval()
-    own = TimmBackbone(name="resnet18", output_stride=16, out_features=["res2", "res5"]).eval()
+@pytest.mark.parametrize("name", ["resnet18", "xception65"])
+def test_equals_timm_with_the_same_weights(name: str) -> None:
+    peer = timm.create_model(name, features_only=True, output_stride=16).eval()
+    own = TimmBackbone(name=name, output_stride=16, out_features=["res2", "res5"]).eval()
     own.model.load_state_dict(peer.state_dict())
     x = torch.randn(1, 3, 64, 64)
-    expected = peer(x)
-    torch.testing.assert_close(own(x), {"res2": expected[1], "res5": expected[4]})
+    with torch.no_grad():
+        expected = peer(x)
+        torch.testing.assert_close(own(x), {"res2": expected[1], "res5": expected[4]})
 
 
 def test_layers_after_the_last_feature_are_left_out() -> None:
@@ -119,3 +122,20 @@ def test_missing_pretrained_weights_name_the_cache(monkeypatch) -> None:
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(ConfigError, match=r"HF_HOME.*PRETRAINED False"):
         TimmBackbone(name="resnet18", pretrained=True)
+
+
+def test_a_trained_model_needs_no_pretrained_weights(monkeypatch) -> None:
+    asked = []
+    create = timm.create_model
+
+    def spy(name, pretrained=False, **options):
+        asked.append(pretrained)
+        return create(name, pretrained=False, **options)
+
+    monkeypatch.setattr(timm, "create_model", spy)
+    opts = ["MODEL.TIMM.PRETRAINED", True, "MODEL.WEIGHTS"]
+    for weights, expected in (("", True), ("model_final.pth", False)):
+        cfg = load_config("quickstart/deeplabv3plus_r18_shapes.yaml", [*opts, weights])
+        build_timm_backbone(cfg, ShapeSpec(channels=3))
+        assert any(asked) is expected
+        asked.clear()
