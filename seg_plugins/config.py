@@ -79,7 +79,7 @@ def _add_model_keys(model: CfgNode) -> None:
     _defaults(model, ROI_POOLER="fused")
     # pred_masks: "bitmask", (N, H, W) as Detectron2's, or "rle", run lengths of the same pixels.
     _defaults(model.ROI_MASK_HEAD, OUTPUT_FORMAT="bitmask")
-    # --- build_timm_backbone and build_timm_fpn_backbone (MODEL.BACKBONE.FREEZE_AT counts for it too)
+    # --- build_timm_backbone, build_timm_fpn_backbone (MODEL.BACKBONE.FREEZE_AT counts too)
     _defaults(model, TIMM=CfgNode())
     # A name of timm.list_models(), and whether to load timm's weights of that name (not where
     # MODEL.WEIGHTS replaces them).

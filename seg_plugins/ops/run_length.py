@@ -102,6 +102,11 @@ class RunLengthMasks:
             return np.zeros((0, self.height, self.width), np.uint8)
         return np.ascontiguousarray(coco_mask.decode(self.to_coco()).transpose(2, 0, 1))
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """``numpy.asarray(masks)``: the bitmasks, as Detectron2's Visualizer asks for them."""
+        masks = self.to_bitmasks()
+        return masks if dtype is None else masks.astype(dtype)
+
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Offsets and data as tensors."""
         return as_tensor(self.offsets), as_tensor(self.data)
