@@ -39,7 +39,7 @@ __all__ = ["SPLITS", "STAMP", "ensure_shapes", "write_shapes"]
 SPLITS = {"train": 800, "val": 100}
 # Raise the version with any change of the files.
 _SEED = 20150611
-STAMP = {"dataset": "seg_plugins shapes", "version": 5, "seed": _SEED, **SPLITS}
+STAMP = {"dataset": "seg_plugins shapes", "version": 6, "seed": _SEED, **SPLITS}
 
 
 def ensure_shapes() -> Path:

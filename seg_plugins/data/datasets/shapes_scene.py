@@ -171,9 +171,9 @@ def _draw_thing(
         return (wide <= 1.1 * radius) & (narrow <= 0.32 * radius)
     if class_id == _RING:
         distance = np.hypot(xs, ys)
-        return (distance <= radius) & (distance >= radius - _uniform(rng, 7, 9))
+        return (distance <= radius) & (distance >= radius - _uniform(rng, 8, 10))
     # A line: thin, long, of any direction.
-    return (abs(v) <= _uniform(rng, 3.0, 4.0)) & (abs(u) <= 1.7 * radius)
+    return (abs(v) <= _uniform(rng, 3.8, 4.8)) & (abs(u) <= 1.7 * radius)
 
 
 def _draw_crowd(

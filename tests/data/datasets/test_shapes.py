@@ -22,10 +22,10 @@ from pycocotools.coco import COCO
 # SHA-256 over the decoded pixels of all PNGs of a kind in the order of their names, and over the
 # annotation files without white space: a change of any of them is a new version of the dataset.
 FROZEN = {
-    "images": "226006984f35d451d5dd907d359e3f1c88ccf07bbfd02f8ac9b93200090c6b0a",
-    "labels": "fdc36de9fa4b72861e92d032d9d00edf258712de573a7044f0d172d7380ae04f",
-    "panoptic": "96a7713b531594d71c84d6b710414e9052906a2184ba8cbbde281a62306b7e78",
-    "annotations": "01962466c146f36fede94e01804d7280fd699c6f1fe8e2739afa1fa0946c1bd0",
+    "images": "2d517aa34389dc5198179b24a6385beb988f00735e99fe9b762528ec7db9d72e",
+    "labels": "a1ecf4b33a31736c92626517a9ae2e91b38cf4ae9e9313c90358eecf36afad9c",
+    "panoptic": "00c2994d466f91118e99cdfa2499c248d320936dcb9b33a81e527774eebd7072",
+    "annotations": "a3dca3e40ebda4a9f4374aa1e6f8d08ddbd65544cc25ee0a2381527894f7d615",
 }
 
 
