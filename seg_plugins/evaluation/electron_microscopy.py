@@ -139,6 +139,8 @@ class ElectronMicroscopyEvaluator(SemanticEvaluator):
         if prediction.ndim == 2:
             return (labels == self._cell).astype(np.float32)
         scores = prediction.detach().float()
+        if len(scores) == 1:  # the logit of class 1
+            scores = torch.cat([-scores, scores]).sigmoid()
         sums = scores.sum(dim=0)
         if scores.min() < 0 or not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
             scores = scores.softmax(dim=0)

@@ -23,10 +23,10 @@ from .streaming import StreamingEvaluator
 class SemanticEvaluator(StreamingEvaluator):
     """mIoU, fwIoU, mACC, pACC and per-class IoU, accuracy and precision, in percent.
 
-    Scores ``output["sem_seg"]``: (K, H, W) scores of any float type and device, or an (H, W)
-    integer label map, at the size of the ground truth. The digits equal those of Detectron2's
-    SemSegEvaluator. Memory is a few matrices of counts, whatever the number
-    of images.
+    Scores ``output["sem_seg"]``: (K, H, W) scores of any float type and device, an (H, W) integer
+    label map, or for two classes (1, H, W) logits, at the size of the ground truth. The digits
+    equal those of Detectron2's SemSegEvaluator. Memory is a few matrices of counts, whatever the
+    number of images.
 
     Args:
         dataset_name: dataset whose dicts have ``file_name`` and ``sem_seg_file_name`` and whose
@@ -58,8 +58,10 @@ class SemanticEvaluator(StreamingEvaluator):
         self.ignore_label: int = metadata.get("ignore_label", 255)
         records = DatasetCatalog.get(dataset_name)
         self._truth = LabelSource(records, metadata)
-        dataset_ids = metadata.get("stuff_dataset_id_to_contiguous_id", None)
-        self._dataset_ids = {v: k for k, v in dataset_ids.items()} if dataset_ids else None
+        # Category ids of a dataset in COCO's format; thing classes may be listed apart.
+        self._dataset_ids: dict[int, int] = {}
+        for key in ("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id"):
+            self._dataset_ids |= {v: k for k, v in metadata.get(key, {}).items()}
         self.boundary = boundary
         super().__init__(
             dataset_name,
@@ -127,7 +129,7 @@ class SemanticEvaluator(StreamingEvaluator):
                 continue  # "nothing" in a label map
             yield {
                 "file_name": file_name,
-                "category_id": self._dataset_ids[label] if self._dataset_ids else label,
+                "category_id": self._dataset_ids.get(label, label),
                 "segmentation": {"size": size, "counts": counts.decode("ascii")},
             }
 
@@ -143,10 +145,11 @@ class SemanticEvaluator(StreamingEvaluator):
 
 
 def checked_prediction(prediction: Any, target: np.ndarray, num_classes: int) -> torch.Tensor:
-    """The prediction as a tensor, after a look at its shape.
+    """The prediction as scores or labels, after a look at its shape.
 
     Args:
-        prediction: (K, H, W) scores or (H, W) integer labels.
+        prediction: (K, H, W) scores or (H, W) integer labels; for two classes also (1, H, W)
+            logits of the second one, which become labels.
         target: (H, W) ground truth.
         num_classes: K.
 
@@ -162,6 +165,8 @@ def checked_prediction(prediction: Any, target: np.ndarray, num_classes: int) ->
     if prediction.ndim == 2:
         if prediction.is_floating_point():
             raise EvaluationError("an (H, W) prediction must hold integer labels, not scores.")
+    elif prediction.ndim == 3 and prediction.shape[0] == 1 and num_classes == 2:
+        return (prediction[0] > 0).to(torch.uint8)
     elif prediction.ndim != 3 or prediction.shape[0] != num_classes:
         raise EvaluationError(
             f"the prediction has shape {tuple(prediction.shape)}; expected ({num_classes}, H, W) "

@@ -235,3 +235,12 @@ def test_boundary_measures_on_request(semantic_dataset):
     first = run(evaluator, inputs, [torch.rand(3, 4, 4)])["sem_seg"]
     second = run(evaluator, inputs, [one_hot_scores(np.zeros((4, 4)), 3)])["sem_seg"]
     assert first["mBoundaryIoU"] < second["mBoundaryIoU"] == 100  # reset forgets the first round
+
+
+def test_one_logit_for_two_classes(semantic_dataset):
+    name, inputs = semantic_dataset([np.array([[0, 1, 1]], np.uint8)], classes=("other", "skin"))
+    logits = torch.tensor([[[-1.0, 0.5, 0.0]]])
+    scores = run(SemanticEvaluator(name), inputs, [logits])["sem_seg"]
+    assert scores["IoU-skin"] == 50
+    with pytest.raises(EvaluationError, match=r"expected \(2, H, W\)"):
+        run(SemanticEvaluator(name), inputs, [torch.zeros(3, 1, 3)])
