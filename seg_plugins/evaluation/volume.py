@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from seg_plugins.ops.segmentation_metrics import label_confusion
@@ -23,8 +24,8 @@ class VolumeEvaluator(SemanticEvaluator):
     Slices of a volume may come in any order and in different processes; memory is three counts
     per volume and class.
 
-    The dataset's dicts name their volume under ``volume_id``; arguments as
-    :class:`SemanticEvaluator`.
+    The volume of a slice is its dict's ``volume_id``, or else its file name up to the number of
+    the slice (``volume-105_0012.npy``). Arguments as :class:`SemanticEvaluator`.
     """
 
     def reset(self) -> None:
@@ -37,9 +38,7 @@ class VolumeEvaluator(SemanticEvaluator):
         self, position: int, prediction: torch.Tensor, labels: np.ndarray, target: np.ndarray
     ) -> None:
         """Add one slice to its volume."""
-        record = self._truth.record(position)
-        if "volume_id" not in record:
-            raise EvaluationError("its record has no volume_id.")
+        volume = volume_of(self._truth.record(position))
         confusion = label_confusion(labels, target, self.num_classes, self.ignore_label)[:-1]
         counts = np.stack(
             [
@@ -48,7 +47,6 @@ class VolumeEvaluator(SemanticEvaluator):
                 confusion.sum(axis=1),
             ]
         )
-        volume = record["volume_id"]
         self._volumes[volume] = self._volumes.get(volume, 0) + counts
 
     def local_state(self) -> Any:
@@ -75,3 +73,15 @@ class VolumeEvaluator(SemanticEvaluator):
         scores |= {f"DiceGlobal-{n}": v for n, v in zip(self.class_names, whole, strict=True)}
         results["volume"] = {key: 100 * float(value) for key, value in scores.items()}
         return results
+
+
+def volume_of(record: Mapping[str, Any]) -> Hashable:
+    """The volume that a slice belongs to."""
+    if "volume_id" in record:
+        return record["volume_id"]
+    name, underscore, number = Path(record["file_name"]).stem.rpartition("_")
+    if not (underscore and number.isdigit()):
+        raise EvaluationError(
+            "its record has no volume_id, and its file is not named <volume>_<slice number>."
+        )
+    return name

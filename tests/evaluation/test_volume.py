@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seg_plugins.evaluation import EvaluationError, VolumeEvaluator
+from seg_plugins.evaluation.volume import volume_of
 
 import numpy as np
 import pytest
@@ -65,5 +66,10 @@ def test_a_record_without_a_volume_is_named(volumes):
     name, records, maps = volumes
     del records[1]["volume_id"]
     found = torch.from_numpy(maps["1"][1].astype(np.int64))
-    with pytest.raises(EvaluationError, match="1: its record has no volume_id"):
+    with pytest.raises(EvaluationError, match=r"1: its record has no volume_id, and its file"):
         VolumeEvaluator(name).process([{"file_name": "1"}], [{"sem_seg": found}])
+
+
+def test_the_volume_stands_in_the_name_of_a_slice():
+    assert volume_of({"file_name": "slices/val/volume-105_0012.npy"}) == "volume-105"
+    assert volume_of({"file_name": "volume-105_0012.npy", "volume_id": 7}) == 7

@@ -20,6 +20,8 @@ namespace {
 
 // Pixels per step: their labels stay in the first-level cache until they are counted.
 constexpr int64_t kTile = 2048;
+// Fewer pixels than this are counted faster than a second thread comes (about a millisecond).
+constexpr int64_t kSerialPixels = int64_t{1} << 21;
 // Beyond this many classes several copies of the histogram would leave the cache.
 constexpr int64_t kSmallClasses = 64;
 
@@ -283,7 +285,7 @@ std::tuple<at::Tensor, int64_t, int64_t> label_confusion(const at::Tensor& label
       using P = decltype(label_tag);
       const P* predicted = labels.const_data_ptr<P>();
       const LabelRows<P> label_rows(num_classes, ignore_label);
-      at::parallel_for(0, target.numel(), 16 * kTile, [&](int64_t first, int64_t last) {
+      at::parallel_for(0, target.numel(), kSerialPixels, [&](int64_t first, int64_t last) {
         PairHistogram histogram(num_classes);
         histogram.add([&](int64_t i) { return truth_rows(truth[first + i]); },
                       [&](int64_t i) { return label_rows(predicted[first + i]); }, last - first);

@@ -59,6 +59,9 @@ void visit_ids(const at::Tensor& ids, const char* what, const Function& function
   }
 }
 
+// Fewer pixels than this are counted faster than a second thread comes.
+constexpr int64_t kSerialPixels = int64_t{1} << 21;
+
 struct Cell {
   int64_t first = 0, second = 0, count = 0;
 
@@ -141,23 +144,25 @@ std::tuple<at::Tensor, at::Tensor> pair_counts(const at::Tensor& first_in,
   std::mutex mutex;
   visit_ids(first, "first", [&](auto a) {
     visit_ids(second, "second", [&](auto b) {
-      at::parallel_for(0, height, 64, [&](int64_t begin, int64_t end) {
-        PairTable own;
-        std::vector<typename decltype(a)::Id> row_a(width);
-        std::vector<typename decltype(b)::Id> row_b(width);
-        for (int64_t y = begin; y < end; ++y) {
-          for (int64_t x = 0; x < width; ++x) row_a[x] = a(y * width + x);
-          for (int64_t x = 0; x < width; ++x) row_b[x] = b(y * width + x);
-          // Segments are wide: look up once per run of the same pair.
-          for (int64_t x = 0; x < width;) {
-            const int64_t stop = pair_run_end(row_a.data(), row_b.data(), x, width);
-            own.add(row_a[x], row_b[x], stop - x);
-            x = stop;
-          }
-        }
-        const std::lock_guard<std::mutex> lock(mutex);
-        own.for_each([&](const Cell& cell) { total.add(cell.first, cell.second, cell.count); });
-      });
+      at::parallel_for(
+          0, height, std::max<int64_t>(1, kSerialPixels / std::max<int64_t>(1, width)),
+          [&](int64_t begin, int64_t end) {
+            PairTable own;
+            std::vector<typename decltype(a)::Id> row_a(width);
+            std::vector<typename decltype(b)::Id> row_b(width);
+            for (int64_t y = begin; y < end; ++y) {
+              for (int64_t x = 0; x < width; ++x) row_a[x] = a(y * width + x);
+              for (int64_t x = 0; x < width; ++x) row_b[x] = b(y * width + x);
+              // Segments are wide: look up once per run of the same pair.
+              for (int64_t x = 0; x < width;) {
+                const int64_t stop = pair_run_end(row_a.data(), row_b.data(), x, width);
+                own.add(row_a[x], row_b[x], stop - x);
+                x = stop;
+              }
+            }
+            const std::lock_guard<std::mutex> lock(mutex);
+            own.for_each([&](const Cell& cell) { total.add(cell.first, cell.second, cell.count); });
+          });
     });
   });
   std::vector<Cell> sorted;
@@ -212,11 +217,11 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> mask_overlaps(const at::Tensor& m
   const int64_t blocks = pixels / kBlock;
   std::vector<uint8_t> uniform(blocks);
   visit_ids(ids, "segments", [&](auto id) {
-    at::parallel_for(0, pixels, 1 << 16, [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, pixels, kSerialPixels, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) segment[i] = compact[id(i)];
     });
   });
-  at::parallel_for(0, blocks, 1 << 11, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, blocks, kSerialPixels / kBlock, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
       const uint16_t* own = segment.data() + block * kBlock;
       uint16_t differs = 0;
