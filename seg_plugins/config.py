@@ -147,6 +147,8 @@ def _add_input_keys(inputs: CfgNode) -> None:
     _defaults(inputs, RANDOM_TURN=False)
     # Largest sigma of a random blur, in pixels, and of random noise, in the image's unit.
     _defaults(inputs, BLUR_SIGMA=0.0, NOISE_SIGMA=0.0)
+    # Probability of pasting another image's instances, and of a mosaic of four semantic samples.
+    _defaults(inputs, COPY_PASTE=0.0, MOSAIC=0.0)
     # Stored values [low, high] that become 0..255, e.g. a CT window; [] keeps the values.
     _defaults(inputs, VALUE_RANGE=[])
     # Elastic deformation (U-Net): sigma of the displacements in pixels, 0 = off, and the points

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from fvcore.common.registry import Registry
 
 from .augmentations import Augmentation, Crop, Flip, Resize, ResizeShortestEdge, ScaleJitter, Turn
 from .decoded_cache import DecodedCache
 from .elastic import ElasticDeformation
+from .multi_image import CopyPaste, Mosaic
 from .photometric import Blur, ColorJitter, Noise, Photometric, ValueRange
 
 __all__ = [
@@ -41,15 +42,32 @@ _MAPPER_OF_EVALUATOR = {
 def build_mapper(cfg: CfgNode, is_train: bool) -> Any:
     """The mapper named in ``INPUT.MAPPER``; empty takes the one of the dataset's task.
 
+    With ``INPUT.COPY_PASTE`` or ``INPUT.MOSAIC`` it is wrapped, in training.
+
     Raises:
         KeyError: there is no mapper of that name.
+        ValueError: a wrapper that does not fit the mapper.
     """
     name = cfg.INPUT.MAPPER
     if not name:
         names = cfg.DATASETS.TRAIN or cfg.DATASETS.TEST
         evaluator = MetadataCatalog.get(names[0]).get("evaluator_type", "") if names else ""
         name = _MAPPER_OF_EVALUATOR.get(evaluator, "SemanticMapper")
-    return MAPPER_REGISTRY.get(name)(cfg, is_train=is_train)
+    mapper = MAPPER_REGISTRY.get(name)(cfg, is_train=is_train)
+    inputs = cfg.INPUT
+    if not is_train or not (inputs.COPY_PASTE or inputs.MOSAIC):
+        return mapper
+    records = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
+    if inputs.COPY_PASTE:
+        if name != "InstanceMapper" or inputs.MASK_FORMAT != "bitmask" or not cfg.MODEL.MASK_ON:
+            raise ValueError(
+                "INPUT.COPY_PASTE needs InstanceMapper, MODEL.MASK_ON and INPUT.MASK_FORMAT bitmask"
+            )
+        return CopyPaste(mapper, records, probability=inputs.COPY_PASTE)
+    if name != "SemanticMapper":
+        raise ValueError("INPUT.MOSAIC needs SemanticMapper")
+    ignore_label = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    return Mosaic(mapper, records, probability=inputs.MOSAIC, ignore_label=ignore_label)
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> list[Augmentation]:

@@ -92,6 +92,8 @@ def _shapes_rows() -> list[Row]:
     return rows
 
 
+# Prefix of Detectron2's names -> the class table with their colours.
+_DETECTRON2_COLOURS = {"cityscapes_fine_sem_seg": "cityscapes", "ade20k_sem_seg": "ade20k_150"}
 # What register_row has registered.
 _REGISTERED: dict[str, tuple[Row, ClassTable]] = {}
 
@@ -297,10 +299,25 @@ ROWS: tuple[Row, ...] = (
 
 
 def register_datasets() -> None:
-    """Register every row whose name Detectron2 does not know yet; reads no file."""
+    """Register every row whose name Detectron2 does not know yet; reads no file.
+
+    Datasets that Detectron2 registers itself stay its own; they get the official colours that it
+    lacks.
+    """
     for row in ROWS:
         if row.name not in DatasetCatalog.list():
             register_row(row, load_class_table(row.table))
+    for prefix, table_name in _DETECTRON2_COLOURS.items():
+        colors = load_class_table(table_name).colors
+        for name in DatasetCatalog.list():
+            metadata = MetadataCatalog.get(name)
+            lacks_them = "stuff_colors" not in metadata.as_dict()
+            if (
+                name.startswith(prefix)
+                and lacks_them
+                and len(metadata.stuff_classes) == len(colors)
+            ):
+                metadata.stuff_colors = colors
 
 
 def register_row(row: Row, table: ClassTable) -> None:

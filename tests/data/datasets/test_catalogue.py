@@ -269,6 +269,13 @@ def test_registration_is_idempotent_and_leaves_detectron2_its_names():
     assert not {row.name for row in ROWS} & {"coco_2017_train", "cityscapes_fine_sem_seg_train"}
 
 
+def test_detectron2s_own_datasets_get_their_colours():
+    official = {lab.trainId: list(lab.color) for lab in cityscapes_labels if 0 <= lab.trainId < 19}
+    colours = MetadataCatalog.get("cityscapes_fine_sem_seg_val").stuff_colors
+    assert colours == [official[i] for i in range(19)]
+    assert len(MetadataCatalog.get("ade20k_sem_seg_train").stuff_colors) == 150
+
+
 def test_a_missing_dataset_names_the_file_and_the_root(root):
     with pytest.raises(DatasetError, match=r"camvid_train.*train\.txt.*DETECTRON2_DATASETS"):
         DatasetCatalog.get("camvid_train")

@@ -1,0 +1,133 @@
+"""Augmentations that put several samples into one; they wrap a mapper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.structures import BitMasks, Boxes, Instances
+
+from .instance_masks import mask_bounds
+from .sample import generator
+
+__all__ = ["CopyPaste", "Mosaic"]
+
+Mapper = Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
+# An instance that pasting covers down to fewer pixels is dropped.
+_MIN_PIXELS = 16
+
+
+class CopyPaste:
+    """Paste a random subset of another image's instances (Ghiasi et al. 2021).
+
+    Both images are augmented on their own before. Needs bitmasks.
+
+    Args:
+        mapper: an `InstanceMapper` with bitmasks.
+        records: dataset dicts to paste from.
+        probability: of pasting.
+    """
+
+    def __init__(
+        self, mapper: Mapper, records: Sequence[dict[str, Any]], *, probability: float = 0.5
+    ) -> None:
+        self.mapper = mapper
+        self.records = records
+        self.probability = probability
+
+    def __call__(
+        self, dataset_dict: dict[str, Any], rng: np.random.Generator | None = None
+    ) -> dict[str, Any]:
+        """Map one dataset dict to a sample, see `InstanceMapper`."""
+        rng = generator(rng)
+        sample = self.mapper(dataset_dict, rng)
+        if rng.random() >= self.probability:
+            return sample
+        other = self.mapper(self.records[int(rng.integers(len(self.records)))], rng)
+        chosen = torch.from_numpy(rng.random(len(other["instances"])) < 0.5)
+        pasted = other["instances"][chosen]
+        size = sample["image"].shape[1:]
+        masks = _fit(pasted.gt_masks.tensor, size)
+        cover = masks.any(dim=0)
+        source = _fit(other["image"], size)
+        sample["image"] = torch.where(cover, source, sample["image"])
+        base = sample["instances"]
+        sample["instances"] = _visible(
+            torch.cat([base.gt_masks.tensor & ~cover, masks]),
+            torch.cat([base.gt_classes, pasted.gt_classes]),
+            tuple(size),
+        )
+        return sample
+
+
+class Mosaic:
+    """Four images around a random centre (Bochkovskiy et al. 2020), for semantic segmentation.
+
+    Each quarter shows what its image has there; where that image is smaller, the pixels are 0 and
+    ignored.
+
+    Args:
+        mapper: a `SemanticMapper`.
+        records: dataset dicts for three of the quarters.
+        probability: of combining.
+        ignore_label: for pixels without an image.
+    """
+
+    def __init__(
+        self,
+        mapper: Mapper,
+        records: Sequence[dict[str, Any]],
+        *,
+        probability: float = 0.5,
+        ignore_label: int = 255,
+    ) -> None:
+        self.mapper = mapper
+        self.records = records
+        self.probability = probability
+        self.ignore_label = ignore_label
+
+    def __call__(
+        self, dataset_dict: dict[str, Any], rng: np.random.Generator | None = None
+    ) -> dict[str, Any]:
+        """Map one dataset dict to a sample, see `SemanticMapper`."""
+        rng = generator(rng)
+        sample = self.mapper(dataset_dict, rng)
+        if rng.random() >= self.probability:
+            return sample
+        height, width = sample["image"].shape[1:]
+        y = int(rng.integers(height // 4, height - height // 4 + 1))
+        x = int(rng.integers(width // 4, width - width // 4 + 1))
+        rows, columns = (slice(0, y), slice(y, height)), (slice(0, x), slice(x, width))
+        corners = [(row, column) for row in rows for column in columns]
+        own = int(rng.integers(4))
+        fills = {"image": 0, "sem_seg": self.ignore_label, "sem_seg_weights": 0}
+        parts = {key: sample[key].clone() for key in fills if key in sample}
+        for number, (row, column) in enumerate(corners):
+            if number == own:
+                continue
+            other = self.mapper(self.records[int(rng.integers(len(self.records)))], rng)
+            for key, target in parts.items():
+                fitted = _fit(other[key], (height, width), fills[key])
+                target[..., row, column] = fitted[..., row, column]
+        return sample | parts
+
+
+def _fit(values: torch.Tensor, size: Sequence[int], fill: int = 0) -> torch.Tensor:
+    """Cut or fill the last two axes at the right and the bottom to (height, width)."""
+    values = values[..., : size[0], : size[1]]
+    missing = (0, size[1] - values.shape[-1], 0, size[0] - values.shape[-2])
+    return torch.nn.functional.pad(values, missing, value=fill) if any(missing) else values
+
+
+def _visible(masks: torch.Tensor, classes: torch.Tensor, size: tuple[int, int]) -> Instances:
+    """Instances of which enough is left, with the boxes of what is left."""
+    kept = masks.sum(dim=(1, 2)) >= _MIN_PIXELS
+    masks = masks[kept]
+    boxes = [mask_bounds(mask) for mask in masks.numpy()]
+    instances = Instances(size)
+    instances.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    instances.gt_classes = classes[kept]
+    instances.gt_masks = BitMasks(masks)
+    return instances
