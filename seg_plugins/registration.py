@@ -91,6 +91,7 @@ def _register_evaluation() -> None:
         "sem_seg_volume": build_volume,
         "coco": build_instance,
         "coco_panoptic_seg": build_panoptic,
+        "ade20k_panoptic_seg": build_panoptic,
         "cityscapes_sem_seg": build_cityscapes_semantic,
         "cityscapes_instance": build_cityscapes_instance,
         "cityscapes_panoptic_seg": build_cityscapes_panoptic,
