@@ -161,7 +161,7 @@ def extension_arguments() -> dict:
 def configuration_package() -> dict:
     """Install the checkout's configs/ tree inside the wheel, as seg_plugins/configs."""
     packages = find_packages(ROOT, include=["seg_plugins", "seg_plugins.*"])
-    data = {"seg_plugins": ["py.typed", "data/datasets/*.json"]}
+    data = {"seg_plugins": ["py.typed", "data/datasets/class_tables/*.json"]}
     if not (ROOT / "configs").is_dir():
         return {"packages": packages, "package_data": data}
     data["seg_plugins.configs"] = ["**/*.yaml"]

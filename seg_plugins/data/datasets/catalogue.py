@@ -311,12 +311,7 @@ def register_datasets() -> None:
         colors = load_class_table(table_name).colors
         for name in DatasetCatalog.list():
             metadata = MetadataCatalog.get(name)
-            lacks_them = "stuff_colors" not in metadata.as_dict()
-            if (
-                name.startswith(prefix)
-                and lacks_them
-                and len(metadata.stuff_classes) == len(colors)
-            ):
+            if name.startswith(prefix) and "stuff_colors" not in metadata.as_dict():
                 metadata.stuff_colors = colors
 
 

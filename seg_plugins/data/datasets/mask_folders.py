@@ -54,13 +54,14 @@ def _read_all(
         except DatasetError as error:
             return error
 
-    records = []
     with ThreadPoolExecutor() as pool:
-        for result in pool.map(attempt, paths):
-            if isinstance(result, DatasetError):
-                report(result)
-            else:
-                records.append(result)
+        results = list(pool.map(attempt, paths))
+    records = []
+    for number, result in enumerate(results, 1):
+        if isinstance(result, DatasetError):
+            report(result)
+        else:
+            records.append({**result, "image_id": number})  # COCO's files have numbers
     return records
 
 
@@ -81,7 +82,6 @@ def _read_mask_folder(folder: Path) -> dict[str, Any]:
         size = read_image(str(images[0])).shape[:2]
     return {
         "file_name": str(images[0]),
-        "image_id": folder.name,
         "height": size[0],
         "width": size[1],
         "annotations": annotations,
@@ -125,7 +125,6 @@ def read_bitmasks(
             annotations.append(annotation)
         return {
             "file_name": str(images / f"{path.stem}.jpg"),
-            "image_id": path.stem,
             "height": channels.shape[0],
             "width": channels.shape[1],
             "annotations": annotations,
