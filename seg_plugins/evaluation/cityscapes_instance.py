@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seg_plugins.ops.run_length import RunLengthMasks
 from seg_plugins.ops.segmentation_metrics import mask_overlaps
 
 import numpy as np
-import torch
 from detectron2.data import MetadataCatalog
 from PIL import Image
 
@@ -23,6 +21,7 @@ from .cityscapes_files import (
 )
 from .errors import EvaluationError
 from .ground_truth import read_label_image
+from .instance_predictions import predicted_bitmasks
 from .streaming import StreamingEvaluator
 
 OVERLAPS = np.arange(0.5, 1.0, 0.05)
@@ -98,7 +97,7 @@ class CityscapesInstanceEvaluator(StreamingEvaluator):
         name, file = self._files[position]
         instances = output["instances"]
         segments = read_label_image(str(file))
-        masks = self._masks(instances, segments)
+        masks = predicted_bitmasks(instances, segments.shape)
         classes = instances.pred_classes.cpu().numpy()
         if classes.size and not 0 <= classes.min() <= classes.max() < len(self._label_of_class):
             raise EvaluationError(
@@ -165,27 +164,6 @@ class CityscapesInstanceEvaluator(StreamingEvaluator):
             records["hit"] |= np.where(hit, _BITS[step], 0).astype(np.uint16)
             records["miss"] |= np.where(miss, _BITS[step], 0).astype(np.uint16)
         self._records += records.tobytes()
-
-    def _masks(self, instances: Any, segments: np.ndarray) -> np.ndarray:
-        height, width = segments.shape
-        if not instances.has("pred_masks"):
-            if len(instances):
-                raise EvaluationError("the detections have no pred_masks.")
-            return np.zeros((0, height, width), np.uint8)
-        masks = instances.pred_masks
-        if isinstance(masks, torch.Tensor):
-            found = masks.cpu().numpy()
-            found = found if found.dtype in (bool, np.uint8) else (found != 0)
-        else:
-            if not isinstance(masks, RunLengthMasks):
-                masks = RunLengthMasks.from_coco(masks, height, width)
-            found = masks.to_bitmasks()
-        if found.shape[1:] != segments.shape:
-            raise EvaluationError(
-                f"masks are {found.shape[1]}x{found.shape[2]}, the image is {height}x{width} "
-                f"(height x width); predict at the size of the original image."
-            )
-        return found
 
     def local_state(self) -> Any:
         """The records and counts of this process."""

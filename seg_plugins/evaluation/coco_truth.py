@@ -50,6 +50,11 @@ class ImageTruth:
     width: int
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image."""
+        return self.height, self.width
+
+    @property
     def ignored(self) -> np.ndarray:
         """(A, G) bool: what each area range does not ask for."""
         return outside_area_ranges(self.areas) | self.crowd

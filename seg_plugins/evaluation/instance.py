@@ -10,7 +10,6 @@ from seg_plugins.ops.instance_matching import match_instances
 from seg_plugins.ops.run_length import RunLengthMasks, mask_boundaries, mask_iou
 
 import numpy as np
-import torch
 from detectron2.data import MetadataCatalog
 
 from .average_precision import (
@@ -23,6 +22,7 @@ from .average_precision import (
 )
 from .coco_truth import CocoTruth, ImageTruth, outside_area_ranges
 from .errors import EvaluationError
+from .instance_predictions import box_iou, predicted_boxes, predicted_masks
 from .streaming import StreamingEvaluator
 
 TASKS = ("bbox", "segm", "boundary")
@@ -114,9 +114,9 @@ class InstanceEvaluator(StreamingEvaluator):
         categories = self._categories(instances.pred_classes.cpu().numpy())
         if np.isnan(scores).any():
             raise EvaluationError("a detection has the score NaN.")
-        boxes = _boxes_xywh(instances.pred_boxes.tensor)
+        boxes = predicted_boxes(instances)
         if self.predictions:
-            masks = self._masks(instances, slice(None), truth)
+            masks = predicted_masks(instances, truth.size)
             self.predictions.write(self._coco_records(given, boxes, scores, categories, masks))
         if not self._truth.has_annotations:
             return
@@ -134,7 +134,7 @@ class InstanceEvaluator(StreamingEvaluator):
         box_overlaps = box_iou(boxes[order], truth, categories[order])
         self._match("bbox", records, box_overlaps, box_areas, truth)
         if len(order) and self._truth.has_masks and instances.has("pred_masks"):
-            self._match_masks(records, self._masks(instances, order, truth), truth)
+            self._match_masks(records, predicted_masks(instances, truth.size, order), truth)
             self._with_masks = True
         elif len(order) and self._with_masks:
             raise EvaluationError("detections without pred_masks, while other images had them.")
@@ -209,24 +209,6 @@ class InstanceEvaluator(StreamingEvaluator):
                 f"'{self.dataset_name}'."
             )
         return np.array([self._category_of_class[int(c)] for c in classes], np.int64)
-
-    def _masks(self, instances: Any, chosen: Any, truth: ImageTruth) -> RunLengthMasks | None:
-        """The chosen detections' masks, encoded; None where the model gives none."""
-        if not instances.has("pred_masks"):
-            return None
-        masks = instances.pred_masks
-        if not isinstance(masks, torch.Tensor | RunLengthMasks):
-            masks = RunLengthMasks.from_coco(masks, truth.height, truth.width)
-        size = tuple(masks.shape[-2:]) if isinstance(masks, torch.Tensor) else masks.size
-        if size != (truth.height, truth.width):
-            raise EvaluationError(
-                f"masks are {size[0]}x{size[1]}, the image is {truth.height}x{truth.width} "
-                f"(height x width); predict at the size of the original image."
-            )
-        if isinstance(masks, RunLengthMasks):
-            return masks[chosen]
-        index = chosen if isinstance(chosen, slice) else torch.from_numpy(chosen)
-        return RunLengthMasks.from_bitmasks(masks[index])
 
     def _coco_records(
         self,
@@ -312,27 +294,3 @@ class InstanceEvaluator(StreamingEvaluator):
             recall_steps=RECALL_STEPS,
             classes=np.array(self.class_names),
         )
-
-
-def _boxes_xywh(boxes: torch.Tensor) -> np.ndarray:
-    """(N, 4) corners to float64 x, y, width, height; subtracted in the model's own precision."""
-    boxes = boxes.detach().cpu()
-    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).double().numpy()
-
-
-def box_iou(boxes: np.ndarray, truth: ImageTruth, categories: np.ndarray) -> np.ndarray:
-    """(D, G) float64 overlaps of boxes of the same category; with a crowd over the box alone.
-
-    Args:
-        boxes: (D, 4) x, y, width, height.
-        truth: G annotations.
-        categories: (D,) category of each box.
-    """
-    one, two = boxes[:, None], truth.boxes[None]
-    corner = np.maximum(one[..., :2], two[..., :2])
-    sides = np.minimum(one[..., 2:] + one[..., :2], two[..., 2:] + two[..., :2]) - corner
-    shared = sides[..., 0] * sides[..., 1]
-    areas, true_areas = one[..., 2] * one[..., 3], two[..., 2] * two[..., 3]
-    joint = np.where(truth.crowd, areas, areas + true_areas - shared)
-    touch = (sides > 0).all(axis=-1) & (categories[:, None] == truth.categories)
-    return np.divide(shared, joint, out=np.zeros_like(shared), where=touch)

@@ -1,0 +1,96 @@
+"""Detectron2's Instances as arrays: boxes, masks in any of their forms, and box overlaps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from seg_plugins.ops.run_length import RunLengthMasks
+
+import numpy as np
+import torch
+
+from .coco_truth import ImageTruth
+from .errors import EvaluationError
+
+
+def predicted_boxes(instances: Any) -> np.ndarray:
+    """(N, 4) float64 x, y, width, height; subtracted in the model's own precision, as Detectron2.
+
+    Args:
+        instances: with ``pred_boxes``.
+    """
+    corners = instances.pred_boxes.tensor.detach().cpu()
+    sides = corners[:, 2:] - corners[:, :2]
+    return torch.cat([corners[:, :2], sides], dim=1).double().numpy()
+
+
+def predicted_masks(
+    instances: Any, size: tuple[int, int], chosen: Any = slice(None)
+) -> RunLengthMasks | None:
+    """The masks as run lengths; None where the model gives none.
+
+    Args:
+        instances: with ``pred_masks``: (N, H, W) bool or uint8, RunLengthMasks or COCO RLE dicts.
+        size: height and width of the image.
+        chosen: index array or slice of the detections to encode.
+
+    Raises:
+        EvaluationError: masks of another size.
+    """
+    masks = _sized_masks(instances, size)
+    if masks is None or isinstance(masks, RunLengthMasks):
+        return masks if masks is None else masks[chosen]
+    index = chosen if isinstance(chosen, slice) else torch.from_numpy(chosen)
+    return RunLengthMasks.from_bitmasks(masks[index])
+
+
+def predicted_bitmasks(instances: Any, size: tuple[int, int]) -> np.ndarray:
+    """The masks as (N, H, W) bool or uint8, non-zero inside; arguments and errors as above.
+
+    Raises:
+        EvaluationError: detections without masks as well.
+    """
+    masks = _sized_masks(instances, size)
+    if masks is None:
+        if len(instances):
+            raise EvaluationError("the detections have no pred_masks.")
+        return np.zeros((0, *size), np.uint8)
+    return masks.to_bitmasks() if isinstance(masks, RunLengthMasks) else masks.numpy()
+
+
+def _sized_masks(instances: Any, size: tuple[int, int]) -> torch.Tensor | RunLengthMasks | None:
+    if not instances.has("pred_masks"):
+        return None
+    masks = instances.pred_masks
+    if isinstance(masks, torch.Tensor):
+        masks = masks.cpu()
+        masks = masks if masks.dtype in (torch.bool, torch.uint8) else masks != 0
+        found = tuple(masks.shape[1:])
+    else:
+        if not isinstance(masks, RunLengthMasks):
+            masks = RunLengthMasks.from_coco(masks, *size)
+        found = masks.size
+    if found != size:
+        raise EvaluationError(
+            f"masks are {'x'.join(map(str, found))}, the image is {size[0]}x{size[1]} "
+            f"(height x width); predict at the size of the original image."
+        )
+    return masks
+
+
+def box_iou(boxes: np.ndarray, truth: ImageTruth, categories: np.ndarray) -> np.ndarray:
+    """(D, G) float64 overlaps of boxes of the same category; with a crowd over the box alone.
+
+    Args:
+        boxes: (D, 4) x, y, width, height.
+        truth: G annotations.
+        categories: (D,) category of each box.
+    """
+    one, two = boxes[:, None], truth.boxes[None]
+    corner = np.maximum(one[..., :2], two[..., :2])
+    sides = np.minimum(one[..., 2:] + one[..., :2], two[..., 2:] + two[..., :2]) - corner
+    shared = sides[..., 0] * sides[..., 1]
+    areas, true_areas = one[..., 2] * one[..., 3], two[..., 2] * two[..., 3]
+    joint = np.where(truth.crowd, areas, areas + true_areas - shared)
+    touch = (sides > 0).all(axis=-1) & (categories[:, None] == truth.categories)
+    return np.divide(shared, joint, out=np.zeros_like(shared), where=touch)
