@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import SemSegEvaluator
+from detectron2.evaluation import SemSegEvaluator, inference_on_dataset
 from PIL import Image
 
 IGNORE = 255
@@ -244,3 +244,14 @@ def test_one_logit_for_two_classes(semantic_dataset):
     assert scores["IoU-skin"] == 50
     with pytest.raises(EvaluationError, match=r"expected \(2, H, W\)"):
         run(SemanticEvaluator(name), inputs, [torch.zeros(3, 1, 3)])
+
+
+def test_runs_in_detectron2s_own_loop(semantic_dataset):
+    class Echo(torch.nn.Module):
+        def forward(self, batch):
+            return [{"sem_seg": torch.eye(3)[[0, 1]].T[:, None]} for _ in batch]
+
+    name, inputs = semantic_dataset([np.array([[0, 1]], np.uint8)] * 3)
+    loader = [inputs[:2], inputs[2:]]
+    results = inference_on_dataset(Echo(), loader, SemanticEvaluator(name))
+    assert results["sem_seg"]["pACC"] == 100

@@ -1,0 +1,37 @@
+"""Results as JSON and as a table."""
+
+from __future__ import annotations
+
+import json
+
+from seg_plugins.evaluation import format_results
+from seg_plugins.evaluation.results import plain_json
+
+import numpy as np
+
+
+def test_one_table_for_all_tasks():
+    results = {
+        "sem_seg": {"mIoU": 51.25, "IoU-car": 2.5, "IoU-traffic light": float("nan"), "ACC-car": 3},
+        "bbox": {"AP": 12.0},
+    }
+    assert format_results(results).splitlines() == [
+        "task       mIoU",
+        "-------  ------",
+        "sem_seg  51.250",
+        "",
+        "class            IoU    ACC",
+        "-------------  -----  -----",
+        "car            2.500  3.000",
+        "traffic light      -      -",
+        "",
+        "task      AP",
+        "----  ------",
+        "bbox  12.000",
+    ]
+
+
+def test_plain_json_is_strict():
+    value = {1: np.float32(0.5), "nan": np.nan, "rows": (np.arange(2), [True, np.bool_(False)])}
+    text = json.dumps(plain_json(value), allow_nan=False)
+    assert json.loads(text) == {"1": 0.5, "nan": None, "rows": [[0, 1], [True, False]]}
