@@ -27,7 +27,9 @@ struct PasteAxis {
   std::vector<float> grid;  // grid_sample's coordinate of each pixel
   std::vector<int> low;     // the mask pixel before it: -1 to size - 1 inside, others are outside
   std::vector<float> fraction;  // distance from there
-  bool regular = true;          // ascending and finite
+  // The pixels from segment[s] to segment[s + 1] lie between mask pixels s - 1 and s.
+  std::vector<int64_t> segment;
+  bool regular = true;  // the box has an area
 
   void place(float start, float end, int64_t image_size, int64_t mask_size) {
     // Detectron2 pastes no further than one pixel around the box.
@@ -51,6 +53,14 @@ struct PasteAxis {
       low[i] = inside ? static_cast<int>(floor) : -2;
       fraction[i] = at - floor;
     }
+    segment.assign(mask_size + 2, 0);
+    int64_t at = 0;
+    while (at < count && low[at] < -1) ++at;
+    for (int64_t s = 0; s <= mask_size; ++s) {
+      segment[s] = at;
+      while (at < count && low[at] == s - 1) ++at;
+    }
+    segment[mask_size + 1] = at;
   }
 };
 
@@ -92,6 +102,7 @@ class Paster {
       : size_(size), height_(height), width_(width), threshold_(threshold) {
     turned_.resize((size + 2) * (size + 2));
     column_.resize(size + 2);
+    side_.resize(size + 1);
   }
 
   void set(const float* mask, const float* box) {
@@ -116,66 +127,68 @@ class Paster {
   // the same order.
   RunWriter encode(std::vector<Undecided>* undecided, const bool* decisions) {
     RunJoiner runs;
-    const int64_t rows = y_.last - y_.first;
     for (int64_t i = 0; i < x_.last - x_.first; ++i) {
       const int64_t base = (x_.first + i) * height_ + y_.first;
       const auto decide = [&](int64_t row) {
-        const float value = value_at(row);
-        if (std::fabs(value - threshold_) > doubt_) return value >= threshold_;
         if (decisions) return *decisions++;
         undecided->push_back({x_.grid[i], y_.grid[row]});
         return false;
       };
       if (!x_.regular || !y_.regular) {
         // A box without area has no grid to speak of: leave every pixel to grid_sample.
-        for (int64_t row = 0; row < rows; ++row) {
-          if (!decisions) undecided->push_back({x_.grid[i], y_.grid[row]});
-          if (decisions && *decisions++) runs.add(base + row, base + row + 1);
+        for (int64_t row = 0; row < y_.last - y_.first; ++row) {
+          if (decide(row)) runs.add(base + row, base + row + 1);
         }
         continue;
       }
       if (x_.low[i] < -1) continue;
       interpolate_column(i);
-      for (int64_t row = 0; row < rows;) {
-        const int low = y_.low[row];
-        int64_t end = row + 1;
-        while (end < rows && y_.low[end] == low) ++end;
-        if (low >= -1) {
-          const float a = column_[low + 1], b = column_[low + 2];
-          const float least = std::min(a, b), most = std::max(a, b);
-          if (least > threshold_ + doubt_) {
-            runs.add(base + row, base + end);
-          } else if (!(most < threshold_ - doubt_)) {
-            for (int64_t r = row; r < end; ++r) {
-              if (decide(r)) runs.add(base + r, base + r + 1);
-            }
-          }
+      for (int64_t segment = 0; segment <= size_;) {
+        // Neighbouring segments that are wholly inside, or wholly outside, go as one.
+        const int64_t begin = segment;
+        const uint8_t side = side_[segment];
+        do {
+          ++segment;
+        } while (side != kMixed && segment <= size_ && side_[segment] == side);
+        const int64_t first = y_.segment[begin], last = y_.segment[segment];
+        if (side == kInside && first < last) runs.add(base + first, base + last);
+        if (side != kMixed) continue;
+        const float a = column_[begin], b = column_[begin + 1];
+        for (int64_t row = first; row < last; ++row) {
+          const float down = y_.fraction[row];
+          const float above = a * (1.0f - down) + b * down - threshold_;
+          const bool inside = std::fabs(above) > doubt_ ? above > 0 : decide(row);
+          if (inside) runs.add(base + row, base + row + 1);
         }
-        row = end;
       }
     }
     return runs.finish(height_ * width_);
   }
 
  private:
+  enum Side : uint8_t { kOutside = 0, kMixed = 1, kInside = 2 };
+
+  // Values of image column i at the mask's rows, and the side of the threshold that each segment
+  // between two of them lies on.
   void interpolate_column(int64_t i) {
     const int64_t stride = size_ + 2;
     const float* left = turned_.data() + (x_.low[i] + 1) * stride;
     const float* right = left + stride;
     const float along = x_.fraction[i], rest = 1.0f - along;
+    const float high = threshold_ + doubt_, low = threshold_ - doubt_;
     for (int64_t row = 0; row < stride; ++row) column_[row] = left[row] * rest + right[row] * along;
-  }
-
-  float value_at(int64_t row) const {
-    const int low = y_.low[row];
-    const float down = y_.fraction[row];
-    return column_[low + 1] * (1.0f - down) + column_[low + 2] * down;
+    for (int64_t row = 0; row <= size_; ++row) {
+      const float a = column_[row], b = column_[row + 1];
+      // NaN is on neither side: left to grid_sample.
+      side_[row] = static_cast<uint8_t>(1 + ((a > high) & (b > high)) - ((a < low) & (b < low)));
+    }
   }
 
   int64_t size_, height_, width_;
   float threshold_, doubt_ = 0;
   PasteAxis x_, y_;
   std::vector<float> turned_, column_;
+  std::vector<uint8_t> side_;
 };
 
 // What grid_sample makes of some points of one mask.
