@@ -236,6 +236,26 @@ def test_malformed_runs_raise(form, text):
         mask_iou(bad, good, detection_groups=zero, truth_groups=zero, crowd=no)
 
 
+def test_random_strings_are_read_or_refused(form):
+    if form == "fallback":
+        pytest.skip("pycocotools reads malformed strings without a check")
+    rng = np.random.default_rng(0)
+    good = RunLengthMasks.from_bitmasks(np.ones((1, 3, 4), bool))
+    zero, no = np.zeros(1, np.int64), np.zeros(1, bool)
+    groups = {"detection_groups": zero, "truth_groups": zero, "crowd": no}
+    read = 0
+    for _ in range(3000):
+        text = rng.integers(48, 112 if rng.random() < 0.5 else 64, rng.integers(1, 9), np.uint8)
+        bad = RunLengthMasks(3, 4, np.array([0, len(text)]), text)
+        try:
+            _, area, _ = mask_iou(bad, good, **groups)
+        except ValueError:
+            continue
+        read += 1
+        assert area[0] == bad.to_bitmasks().sum()
+    assert read > 10
+
+
 def test_rle_of_another_size_raises():
     rle = coco_mask.encode(np.asfortranarray(np.ones((3, 4), np.uint8)))
     with pytest.raises(ValueError, match="mask 0 is 3x4, its image 4x3"):
