@@ -1,0 +1,35 @@
+"""The pictures that the command draws show image and label side by side."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+MAIN = runpy.run_path(str(Path(__file__).parents[2] / "tools/visualize_data.py"))["main"]
+
+
+@pytest.mark.parametrize("dataset", ["shapes_val", "shapes_instance_val", "shapes_panoptic_val"])
+def test_a_folder_of_pictures(tmp_path, monkeypatch, dataset, dataset_root):
+    arguments = ["--dataset", dataset, "--count", "2", "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["visualize_data.py", *arguments])
+    assert MAIN() == 0
+    files = sorted((tmp_path / "out").iterdir())
+    assert len(files) == 2
+    picture = cv2.imread(str(files[0]))
+    assert picture.shape == (128, 256, 3)
+    original = cv2.imread(str(dataset_root / "shapes/images/val/0000.png"))
+    assert np.array_equal(picture[:, :128], original)
+    assert not np.array_equal(picture[:, 128:], original)
+
+
+def test_an_unknown_dataset_is_an_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        sys, "argv", ["visualize_data.py", "--dataset", "shape_val", "--output", str(tmp_path)]
+    )
+    assert MAIN() == 1
+    assert "shapes_val" in capsys.readouterr().err
