@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...config import ConfigError
 from ..feature_geometry import mirror_pad
 from ..inference import Strategy, WholeImage, build_inference
+from ..sem_seg_heads.base import cut_to_image
 
 
 class SemanticSystem(SemanticSegmentor):
@@ -143,7 +144,7 @@ class SemanticSystem(SemanticSegmentor):
         """(N, C, H, W) normalised images to (N, K, H, W) logits."""
         height, width = images.shape[-2:]
         padded = ImageList.from_tensors(list(images), self.backbone.size_divisibility).tensor
-        return self.inner_logits(self.extended(padded))[..., :height, :width]
+        return cut_to_image(self.inner_logits(self.extended(padded)), height, width)
 
     def inner_logits(self, images: Tensor) -> Tensor:
         """Logits of what backbone and head cover of (N, C, H, W) images by themselves."""

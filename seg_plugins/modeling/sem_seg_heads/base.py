@@ -128,9 +128,25 @@ class SemSegHead(nn.Module):
         self, logits: Tensor, targets: Tensor, weights: Tensor | None = None
     ) -> dict[str, Tensor]:
         """The weighted loss of logits at the input's stride, cut to the targets' size."""
-        height, width = targets.shape[-2:]
-        loss = self.loss(logits[..., :height, :width], targets, weights)
+        logits = cut_to_image(logits, targets.shape[-2], targets.shape[-1])
+        loss = self.loss(logits, targets, weights)
         return {"loss_sem_seg": loss * self.loss_weight}
+
+
+def cut_to_image(logits: Tensor, height: int, width: int) -> Tensor:
+    """The part (N, K, height, width) of logits that begin at the image's top-left corner.
+
+    Raises:
+        ValueError: the scores do not cover the image.
+    """
+    if logits.shape[-2] < height or logits.shape[-1] < width:
+        raise ValueError(
+            f"The scores, {logits.shape[-2]} x {logits.shape[-1]}, do not cover the image, "
+            f"{height} x {width}. A network without padding in its last layers needs it at the "
+            "input (FCN: MODEL.VGG.INPUT_PAD 100), or must not lose it (U-Net: the same "
+            "MODEL.UNET.PADDING in backbone and head)."
+        )
+    return logits[..., :height, :width]
 
 
 def select_features(

@@ -54,3 +54,8 @@ def test_missing_feature_lists_those_there_are() -> None:
 def test_number_of_classes_is_checked() -> None:
     with pytest.raises(ConfigError, match="NUM_CLASSES"):
         Identity(num_classes=0)
+
+
+def test_scores_that_do_not_cover_the_image_say_so() -> None:
+    with pytest.raises(ValueError, match=r"3 x 4, do not cover the image, 4 x 4.*INPUT_PAD"):
+        Identity(num_classes=2)({"scores": torch.zeros(1, 2, 3, 4)}, torch.zeros(1, 4, 4).long())

@@ -134,3 +134,14 @@ def test_wrong_use_names_the_fix() -> None:
         SemSegFCNHead(dict(reversed(shapes.items())), num_classes=2)
     with pytest.raises(ConfigError, match="SKIP_SCALES"):
         SemSegFCNHead(shapes, num_classes=2, skip_scales=[1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(("finest", "least"), [("pool3", 69), ("pool2", 67)])
+def test_the_least_padding_covers_every_size(finest: str, least: int) -> None:
+    names = [n for n in ("pool2", "pool3", "pool4", "fc7") if n == "fc7" or n >= finest]
+    backbone = VGGBackbone(
+        depth=11, width=1, fc_channels=2, input_pad=least, out_features=names
+    ).eval()
+    head = SemSegFCNHead(backbone.output_shape(), num_classes=2).eval()
+    for size in range(120, 160):
+        assert head(backbone(torch.zeros(1, 3, 8, size)))[0].shape[3] >= size
