@@ -22,6 +22,8 @@ from .sample import check_size, generator, image_to_tensor, read_sample_image
 
 __all__ = ["PanopticMapper", "read_segment_ids"]
 
+_POSSIBLE_IDS = 1 << 24
+
 
 class PanopticMapper:
     """Read one sample of panoptic segmentation: semantic label and instances of one crop.
@@ -129,21 +131,23 @@ class PanopticMapper:
 
     def _semantic(self, ids: np.ndarray, sample: dict[str, Any]) -> np.ndarray:
         """The class of each pixel: (H, W) uint8 or uint16."""
-        present, places = np.unique(ids, return_inverse=True)
-        classes = {0: self.ignore_label}
+        # One entry per possible id, of which only the pages in use are ever touched: several
+        # times as fast as sorting the pixels. 0 stands for ids that are not listed.
+        lut = np.zeros(_POSSIBLE_IDS, np.uint16)
+        lut[0] = self.ignore_label + 1
         for segment in sample["segments_info"]:
             class_id = segment["category_id"]
-            classes[segment["id"]] = (
-                self.semantic_ids[class_id] if self.semantic_ids is not None else class_id
-            )
-        unknown = [int(i) for i in present if int(i) not in classes]
-        if unknown:
+            if self.semantic_ids is not None:
+                class_id = self.semantic_ids[class_id]
+            lut[segment["id"]] = class_id + 1
+        label = lut[ids]
+        if not label.all():
+            unknown = np.unique(ids[label == 0])[:5].tolist()
             raise DatasetError(
-                f"{sample['pan_seg_file_name']}: segments {unknown[:5]} are not in segments_info"
+                f"{sample['pan_seg_file_name']}: segments {unknown} are not in segments_info"
             )
-        lut = np.array([classes[int(i)] for i in present])
-        dtype = np.uint8 if lut.max() < 256 else np.uint16
-        return lut.astype(dtype)[places].reshape(ids.shape)
+        label -= 1
+        return label.astype(np.uint8) if label.max() < 256 else label
 
     def _instances(self, ids: np.ndarray, segments: list[dict[str, Any]]) -> Instances:
         masks, boxes, classes = [], [], []
