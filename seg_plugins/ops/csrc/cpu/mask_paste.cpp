@@ -127,6 +127,8 @@ class Paster {
   // the same order.
   RunWriter encode(std::vector<Undecided>* undecided, const bool* decisions) {
     RunJoiner runs;
+    const float threshold = threshold_, doubt = doubt_;
+    const float* fraction = y_.fraction.data();
     for (int64_t i = 0; i < x_.last - x_.first; ++i) {
       const int64_t base = (x_.first + i) * height_ + y_.first;
       const auto decide = [&](int64_t row) {
@@ -146,27 +148,32 @@ class Paster {
       for (int64_t segment = 0; segment <= size_;) {
         // Neighbouring segments that are wholly inside, or wholly outside, go as one.
         const int64_t begin = segment;
-        const uint8_t side = side_[segment];
+        const int side = side_[segment];
         do {
           ++segment;
         } while (side != kMixed && segment <= size_ && side_[segment] == side);
         const int64_t first = y_.segment[begin], last = y_.segment[segment];
         if (side == kInside && first < last) runs.add(base + first, base + last);
         if (side != kMixed) continue;
-        const float a = column_[begin], b = column_[begin + 1];
+        const float a = column_[begin] - threshold, slope = column_[begin + 1] - column_[begin];
+        int64_t start = -1;
         for (int64_t row = first; row < last; ++row) {
-          const float down = y_.fraction[row];
-          const float above = a * (1.0f - down) + b * down - threshold_;
-          const bool inside = std::fabs(above) > doubt_ ? above > 0 : decide(row);
-          if (inside) runs.add(base + row, base + row + 1);
+          const float above = a + slope * fraction[row];
+          const bool inside = std::fabs(above) > doubt ? above > 0 : decide(row);
+          if (inside && start < 0) start = row;
+          if (!inside && start >= 0) {
+            runs.add(base + start, base + row);
+            start = -1;
+          }
         }
+        if (start >= 0) runs.add(base + start, base + last);
       }
     }
     return runs.finish(height_ * width_);
   }
 
  private:
-  enum Side : uint8_t { kOutside = 0, kMixed = 1, kInside = 2 };
+  enum Side { kOutside = 0, kMixed = 1, kInside = 2 };
 
   // Values of image column i at the mask's rows, and the side of the threshold that each segment
   // between two of them lies on.
@@ -176,11 +183,13 @@ class Paster {
     const float* right = left + stride;
     const float along = x_.fraction[i], rest = 1.0f - along;
     const float high = threshold_ + doubt_, low = threshold_ - doubt_;
-    for (int64_t row = 0; row < stride; ++row) column_[row] = left[row] * rest + right[row] * along;
-    for (int64_t row = 0; row <= size_; ++row) {
-      const float a = column_[row], b = column_[row + 1];
+    float* column = column_.data();
+    int* side = side_.data();
+    for (int64_t row = 0; row < stride; ++row) column[row] = left[row] * rest + right[row] * along;
+    for (int64_t row = 0; row < stride - 1; ++row) {
+      const float a = column[row], b = column[row + 1];
       // NaN is on neither side: left to grid_sample.
-      side_[row] = static_cast<uint8_t>(1 + ((a > high) & (b > high)) - ((a < low) & (b < low)));
+      side[row] = 1 + ((a > high) & (b > high)) - ((a < low) & (b < low));
     }
   }
 
@@ -188,7 +197,7 @@ class Paster {
   float threshold_, doubt_ = 0;
   PasteAxis x_, y_;
   std::vector<float> turned_, column_;
-  std::vector<uint8_t> side_;
+  std::vector<int> side_;
 };
 
 // What grid_sample makes of some points of one mask.
