@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import DatasetError
 
-__all__ = ["MAX_PIXELS", "read_image", "read_label"]
+__all__ = ["MAX_PIXELS", "read_image", "read_label", "stored_rotated"]
 
 # Larger images are refused from the header: a small file can claim gigabytes.
 MAX_PIXELS = 300_000_000
@@ -39,6 +39,17 @@ def open_image(file_name: str) -> Image.Image:
             f"{file_name}: {width}x{height} pixels are more than the limit of {MAX_PIXELS}"
         )
     return image
+
+
+def stored_rotated(file_name: str) -> bool:
+    """Whether an EXIF tag says that the pixels are to be rotated or mirrored for display."""
+    if Path(file_name).suffix in (".npy", ".txt"):
+        return False
+    with open_image(file_name) as image:
+        try:
+            return image.getexif().get(_EXIF_ORIENTATION, 1) != 1
+        except (OSError, ValueError, SyntaxError, EOFError):
+            return False  # no tag can be read; whether the pixels can is told when they are
 
 
 def read_image(file_name: str, image_format: str = "BGR") -> np.ndarray:

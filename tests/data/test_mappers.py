@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import seg_plugins
 from seg_plugins.data import (
     DatasetError,
@@ -208,6 +210,18 @@ def test_samples_do_not_depend_on_the_number_of_workers(semantic):
             assert torch.equal(a[0], b[0])
             assert torch.equal(a[1], b[1])
     assert not torch.equal(streams[0][0][0], streams[0][5][0])  # the same record, another draw
+
+
+def test_mappers_and_records_survive_pickling(semantic, instances, panoptic):
+    """Workers that are spawned get them that way."""
+    cases = (
+        (SemanticMapper(is_train=True, augmentations=GEOMETRY), semantic[0]),
+        (InstanceMapper(is_train=True, augmentations=GEOMETRY), instances[0]),
+        (PanopticMapper(is_train=True, thing_ids=range(6), augmentations=GEOMETRY), panoptic[0]),
+    )
+    for mapper, record in cases:
+        again, same_record = pickle.loads(pickle.dumps((mapper, record)))
+        assert torch.equal(again(same_record, rng())["image"], mapper(record, rng())["image"])
 
 
 def test_without_a_generator_numpy_seeds_the_sample(semantic):

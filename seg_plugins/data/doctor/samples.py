@@ -14,7 +14,7 @@ from detectron2.structures import BoxMode
 
 from ..augmentations import class_counts
 from ..errors import DatasetError
-from ..image_io import read_image
+from ..image_io import read_image, stored_rotated
 from ..label_encoding import LabelEncoding
 from ..panoptic_mapper import read_segment_ids
 from .report import Problem
@@ -123,6 +123,13 @@ def _check_label(
         kind = "colour picture" if "picture where a label" in str(error) else "unreadable"
         findings.add(kind, str(error))
         return
+    if stored_rotated(record["file_name"]) != stored_rotated(name):
+        findings.add(
+            "rotated",
+            f"{record['file_name']}: an EXIF tag rotates one of image and label {name} alone; it "
+            "is applied, so check that they agree, or store both upright",
+            is_error=False,
+        )
     if label.shape != size:
         findings.add(
             "size",

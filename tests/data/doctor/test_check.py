@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
 
 ROOT = Path(__file__).parents[3]
 
@@ -98,6 +99,14 @@ def test_masks_of_0_and_255_name_the_key(semantic):
 def test_a_mask_that_is_a_colour_picture(semantic):
     cv2.imwrite(str(semantic / "masks/1.png"), np.zeros((6, 8, 3), np.uint8))
     assert "labels: colours" in kinds()["colour picture"]
+
+
+def test_a_rotation_of_the_image_alone_is_told(semantic):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(semantic / "images/1.png", exif=exif)
+    report = check_dataset("ill_train")
+    assert [(p.kind, p.is_error) for p in report.problems] == [("rotated", False)]
 
 
 def test_an_empty_label_is_a_warning(semantic):
