@@ -33,6 +33,8 @@ def build(system: str, name: str, channels_last: bool) -> torch.nn.Module:
     cfg = load_config(CONFIGS / f"mask_rcnn_r50_{system}_1x.yaml")
     cfg.MODEL.META_ARCHITECTURE = name
     cfg.MODEL.DEVICE = "cpu"
+    # Frozen batch norms without trained statistics let activations overflow, and no region is left.
+    cfg.MODEL.RESNETS.NORM = "BN"
     model = build_model(cfg).train()
     return model.to(memory_format=torch.channels_last) if channels_last else model
 
