@@ -125,26 +125,17 @@ def test_bfloat16_autocast_trains_on_the_cpu(tiny_args, tmp_path):
 
 
 def test_models_and_datasets_run_under_detectron2s_own_trainer_and_predictor(tiny_args, tmp_path):
-    """Our mapper comes with our names; nothing else of the engine is used."""
-    from seg_plugins.data import build_mapper
-
-    class Plain(DefaultTrainer):
-        @classmethod
-        def build_train_loader(cls, cfg):
-            from detectron2.data import build_detection_train_loader
-
-            return build_detection_train_loader(cfg, mapper=build_mapper(cfg, True))
-
+    """Nothing of our engine: DefaultTrainer with its own mapper, then DefaultPredictor."""
     cfg = setup(tiny_args()).clone()
     cfg.defrost()
-    cfg.DATASETS.TEST = ()
-    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
+    cfg.DATASETS.TEST = ()  # DefaultTrainer has no evaluators
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupMultiStepLR"  # nor our schedules
     cfg.SOLVER.STEPS = ()
-    trainer = Plain(cfg)
-    trainer.train()
+    cfg.INPUT.RANDOM_FLIP = "horizontal"
+    DefaultTrainer(cfg).train()
     cfg.MODEL.WEIGHTS = str(tmp_path / "run" / "model_final.pth")
-    record = DatasetCatalog.get("tiny_semantic_test")[0]
     cfg.DATASETS.TEST = ("tiny_semantic_test",)
+    record = DatasetCatalog.get("tiny_semantic_test")[0]
     scores = DefaultPredictor(cfg)(cv2.imread(record["file_name"]))["sem_seg"]
     assert scores.shape == (len(MetadataCatalog.get("tiny_semantic_test").stuff_classes), 40, 48)
 
