@@ -2,7 +2,7 @@
 # make demo       set-up, then train and evaluate a small model on the embedded dataset
 # make test       set-up, then the tests          make test-slow   the longer proofs
 # make check      lint, format, types, C++ format, and the CUDA file where nvcc is installed
-# make bench      every benchmark table
+# make bench      every benchmark table          make fuzz        damaged annotations and images
 #
 # PYTHON=python3.12 chooses the interpreter of a new .venv, DETECTRON2=git installs Detectron2
 # from its repository with its extension instead of the pure-Python release.
@@ -15,7 +15,7 @@ SOURCES := setup.py $(shell find seg_plugins/ops/csrc -type f)
 # Without a terminal pip's progress bars are noise; a retry costs nothing.
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --retries 5
 
-.PHONY: setup demo test test-slow check bench clean
+.PHONY: setup demo test test-slow check fuzz bench clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.extension
@@ -57,7 +57,11 @@ check: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) tools/compile_cuda.py
 	$(VENV)/bin/clang-format --dry-run -Werror $$(find seg_plugins/ops/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+fuzz: setup
+	$(PY) -m pytest -m slow tests/data/doctor/test_fuzz.py
 
 bench: setup
 	@for script in tools/benchmark_*.py; do echo "== $$script"; $(PY) $$script || exit 1; done

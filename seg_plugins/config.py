@@ -171,6 +171,9 @@ def _add_input_keys(inputs: CfgNode) -> None:
 def _add_dataset_keys(datasets: CfgNode) -> None:
     # A YAML file that describes a dataset of the user's own: see datasets/custom.example.yaml.
     _defaults(datasets, CUSTOM="")
+    # Samples of each dataset that are checked before training starts (missing or damaged files,
+    # labels outside the classes, ...); 0 checks none. tools/check_dataset.py checks all.
+    _defaults(datasets, CHECK_SAMPLES=16)
 
 
 def _add_solver_keys(solver: CfgNode) -> None:

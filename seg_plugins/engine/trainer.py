@@ -11,13 +11,13 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, create_ddp_model, hooks
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from torch import nn
 
 from ..data import build_mapper
-from ..evaluation import build_evaluator
+from ..evaluation import build_evaluator, format_results
 from .checkpoint import Checkpointer
 from .data_stream import TrainLoader, build_train_loader
 from .hooks import BestCheckpoint, Pictures
@@ -105,6 +105,25 @@ class Trainer(DefaultTrainer):
         """The evaluator that the dataset's ``evaluator_type`` names."""
         folder = output_dir or os.path.join(cfg.OUTPUT_DIR, "inference")
         return build_evaluator(cfg, dataset_name, folder)
+
+    @classmethod
+    def test(
+        cls, cfg: CfgNode, model: nn.Module, evaluators: list[DatasetEvaluator] | None = None
+    ) -> dict[str, Any]:
+        """Evaluate on every dataset of ``DATASETS.TEST`` and log one table of all tasks.
+
+        Returns:
+            task -> metric -> value; with several datasets, one such dict for each name. Empty in
+            processes other than the main one.
+        """
+        results = {}
+        for i, name in enumerate(cfg.DATASETS.TEST):
+            evaluator = evaluators[i] if evaluators else cls.build_evaluator(cfg, name)
+            found = inference_on_dataset(model, cls.build_test_loader(cfg, name), evaluator)
+            if comm.is_main_process():
+                results[name] = found
+                logger.info("Results on %s:\n%s", name, format_results(found))
+        return next(iter(results.values())) if len(results) == 1 else results
 
     @classmethod
     def build_checkpointer(cls, cfg: CfgNode, model: nn.Module, **states: Any) -> Checkpointer:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from seg_plugins.config import ConfigError
 from seg_plugins.engine import setup
 from seg_plugins.engine.consistency import tasks_of
 
 import pytest
 import yaml
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 
 @pytest.mark.parametrize(
@@ -52,6 +55,24 @@ def test_a_used_output_folder_is_not_overwritten(tiny_args, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="is a file"):
         setup(tiny_args("OUTPUT_DIR", str(tmp_path / "file")))
+
+
+def test_damaged_samples_stop_the_run_before_it_starts(tiny_args, tmp_path):
+    record = dict(DatasetCatalog.get("tiny_semantic_train")[0])
+    broken = tmp_path / "broken_label.png"
+    broken.write_bytes(Path(record["sem_seg_file_name"]).read_bytes()[:60])
+    DatasetCatalog.register("broken", lambda: [{**record, "sem_seg_file_name": str(broken)}])
+    metadata = MetadataCatalog.get("tiny_semantic_train").as_dict()
+    MetadataCatalog.get("broken").set(**{**metadata, "name": "broken"})
+    try:
+        args = tiny_args("DATASETS.TRAIN", "('broken',)")
+        with pytest.raises(ConfigError, match=r"1 errors in 1 of 1 samples:\n.*broken_label\.png"):
+            setup(args)
+        args.opts += ["DATASETS.CHECK_SAMPLES", "0"]
+        setup(args)
+    finally:
+        DatasetCatalog.remove("broken")
+        MetadataCatalog.remove("broken")
 
 
 def test_the_seed_of_an_unseeded_run_is_written_down(tiny_args, tmp_path):
