@@ -124,7 +124,9 @@ def extension_arguments() -> dict:
     sources = sorted(path.as_posix() for path in CSRC.glob("cpu/*.cpp"))
     compile_openmp, link_openmp = openmp_flags()
     windows = sys.platform == "win32"
-    flags = ["/O2", "/std:c++20"] if windows else ["-O3", "-Wall", "-Wno-unknown-pragmas", "-Wno-psabi"]
+    flags = (
+        ["/O2", "/std:c++20"] if windows else ["-O3", "-Wall", "-Wno-unknown-pragmas", "-Wno-psabi"]
+    )
     compile_args = {"cxx": flags + compile_openmp}
     extension, macros = cpp_extension.CppExtension, []
     if wants_cuda(torch, cpp_extension.CUDA_HOME):
