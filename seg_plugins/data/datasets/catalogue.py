@@ -29,6 +29,7 @@ from .layouts import (
     Folders,
     Layout,
     MaskFolders,
+    ObjectMasks,
 )
 from .root import dataset_root
 from .shapes import ensure_shapes
@@ -66,6 +67,10 @@ class Row:
 
 def _voc(labels: str, stems: str) -> Folders:
     return Folders("JPEGImages", labels, stems=f"ImageSets/{stems}.txt")
+
+
+def _urban_3d(part: str) -> Folders:
+    return Folders(f"{part}/Inputs", f"{part}/GT", "_RGB.tif", "_GTL.tif")
 
 
 def _shapes_rows() -> list[Row]:
@@ -267,6 +272,31 @@ ROWS: tuple[Row, ...] = (
         "AerialImageDataset",
         train=Folders("train/images", "train/gt", ".tif", ".tif", numbers=(6, 37)),
         val=Folders("train/images", "train/gt", ".tif", ".tif", numbers=(1, 6)),
+    ),
+    # Values 2 and 6 unverified. https://spacenet.ai/the-ussocom-urban-3d-competition, the data of
+    # UrbanMapper3D; colour images and class labels, heights (_DSM, _DTM) lie beside them.
+    *_splits(
+        "urban_3d",
+        "semantic",
+        "urban_3d",
+        "Urban_3D_Challenge",
+        train=_urban_3d("01-Provisional_Train"),
+        val=_urban_3d("02-Provisional_Test"),
+        test=_urban_3d("03-Sequestered_Test"),
+    ),
+    # INRIA's annotations of Graz-02; an image is annotated for the class of its folder only.
+    # https://lear.inrialpes.fr/people/marszalek/data/ig02
+    *(
+        row
+        for kind in ("bikes", "cars", "people")
+        for row in _splits(
+            f"graz02_{kind}",
+            "instance",
+            f"graz02_{kind}",
+            "ig02",
+            train=ObjectMasks(kind, f"{kind}_train.txt"),
+            test=ObjectMasks(kind, f"{kind}_test.txt"),
+        )
     ),
     # unverified layout. https://web.fsktm.um.edu.my/~cschan/downloads_skin_dataset.html
     *_splits(

@@ -12,7 +12,7 @@ from .class_table import ClassTable
 from .coco_instances import read_instances
 from .coco_panoptic import read_panoptic
 from .files import inside, read_lines
-from .mask_folders import read_bitmasks, read_mask_folders
+from .mask_folders import read_bitmasks, read_mask_folders, read_object_masks
 
 __all__ = [
     "Bitmasks",
@@ -22,6 +22,7 @@ __all__ = [
     "Folders",
     "Layout",
     "MaskFolders",
+    "ObjectMasks",
 ]
 
 Record = dict[str, Any]
@@ -171,6 +172,29 @@ class MaskFolders:
     ) -> list[Record]:
         """One dict per image, with its instances as run lengths."""
         return read_mask_folders(folder / self.folder, self.part, report)
+
+    def paths(self, folder: Path) -> dict[str, str]:
+        """Detectron2's evaluator writes an annotation file of its own."""
+        return {}
+
+
+@dataclass(frozen=True)
+class ObjectMasks:
+    """Images and one mask per object beside them, all of one class, as INRIA's Graz-02.
+
+    Attributes:
+        folder: holds ``STEM.image.png`` and ``STEM.mask.N.png``.
+        stems: a list file of stems.
+    """
+
+    folder: str
+    stems: str
+
+    def records(
+        self, folder: Path, table: ClassTable, report: Report = raise_error
+    ) -> list[Record]:
+        """One dict per image, with its instances as run lengths."""
+        return read_object_masks(folder / self.folder, folder / self.stems, report)
 
     def paths(self, folder: Path) -> dict[str, str]:
         """Detectron2's evaluator writes an annotation file of its own."""

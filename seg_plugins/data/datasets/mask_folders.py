@@ -13,8 +13,9 @@ from detectron2.structures import BoxMode
 
 from ..errors import DatasetError, Report, raise_error
 from ..image_io import read_image, read_label
+from .files import inside, read_lines
 
-__all__ = ["read_bitmasks", "read_mask_folders"]
+__all__ = ["read_bitmasks", "read_mask_folders", "read_object_masks"]
 
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 # Flags in the G channel of BDD100K's bitmasks.
@@ -86,6 +87,44 @@ def _read_mask_folder(folder: Path) -> dict[str, Any]:
         "width": size[1],
         "annotations": annotations,
     }
+
+
+def read_object_masks(
+    folder: Path, stems: Path, report: Report = raise_error
+) -> list[dict[str, Any]]:
+    """Read ``STEM.image.png`` with one mask per object in ``STEM.mask.N.png`` beside it.
+
+    In the masks of INRIA's Graz-02 red marks what is seen of the object and green what is hidden
+    behind others. The instance is what is seen, as in COCO; an object of which nothing is seen
+    is left out.
+
+    Args:
+        folder: holds images and masks.
+        stems: the list of stems of the split.
+        report: called with the error of each image that is wrong.
+
+    Raises:
+        DatasetError: a missing or unreadable file, or a mask of another size than the image.
+    """
+
+    def read(path: Path) -> dict[str, Any]:
+        height, width = read_image(str(path)).shape[:2]
+        annotations = []
+        for mask_path in sorted(path.parent.glob(path.name.replace(".image.png", ".mask.*.png"))):
+            mask = read_label(str(mask_path), colour=True)[:, :, 0] > 0
+            if mask.shape != (height, width):
+                raise DatasetError(f"{mask_path}: size {mask.shape}, its image {(height, width)}")
+            if mask.any():
+                annotations.append(mask_annotation(mask, 0))
+        return {
+            "file_name": str(path),
+            "height": height,
+            "width": width,
+            "annotations": annotations,
+        }
+
+    paths = [folder / f"{inside(stem)}.image.png" for stem in read_lines(stems)]
+    return _read_all(read, paths, report)
 
 
 def read_bitmasks(

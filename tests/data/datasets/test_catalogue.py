@@ -75,6 +75,15 @@ SEMANTIC = {
                            {0: "not building", 255: "building"}),
     "inria_aerial_val": ("AerialImageDataset/train/images/austin1.tif",
                          "AerialImageDataset/train/gt/austin1.tif", {255: "building"}),
+    "urban_3d_train": ("Urban_3D_Challenge/01-Provisional_Train/Inputs/JAX_Tile_004_RGB.tif",
+                       "Urban_3D_Challenge/01-Provisional_Train/GT/JAX_Tile_004_GTL.tif",
+                       {2: "ground", 6: "building", 65: None}),
+    "urban_3d_val": ("Urban_3D_Challenge/02-Provisional_Test/Inputs/TAM_Tile_1_RGB.tif",
+                     "Urban_3D_Challenge/02-Provisional_Test/GT/TAM_Tile_1_GTL.tif",
+                     {6: "building"}),
+    "urban_3d_test": ("Urban_3D_Challenge/03-Sequestered_Test/Inputs/TAM_Tile_2_RGB.tif",
+                      "Urban_3D_Challenge/03-Sequestered_Test/GT/TAM_Tile_2_GTL.tif",
+                      {2: "ground"}),
     "pratheepan_face": ("Pratheepan_Dataset/FacePhoto/a.jpg",
                         "Pratheepan_Dataset/Ground_Truth/GroundT_FacePhoto/a.png",
                         {0: "other", 255: "skin"}),
@@ -106,6 +115,8 @@ LISTED = {
 ELSEWHERE = {
     *(f"{kind}_{split}" for kind in ("shapes", "shapes_instance", "shapes_panoptic")
       for split in ("train", "val")),
+    *(f"graz02_{kind}_{split}" for kind in ("bikes", "cars", "people")
+      for split in ("train", "test")),
     "camvid_train", "camvid_val", "camvid_test", "dsb2018_train", "dsb2018_val",
     "bdd100k_instance_train", "bdd100k_instance_val", "stanford_background_all",
     "sift_flow_trainval", "sift_flow_test", "msrc21_all", "lits_train", "lits_val",
@@ -238,6 +249,29 @@ def test_bdd100k_bitmasks(root):
         (record,) = load_dataset(f"bdd100k_instance_{split}")
         found = {(a["category_id"], a["iscrowd"], *a["bbox"]) for a in record["annotations"]}
         assert found == {(2, 0, 0, 0, 3, 1), (0, 1, 0, 2, 5, 1)}
+
+
+@pytest.mark.parametrize("kind", ["bikes", "cars", "people"])
+def test_graz02_objects_are_what_is_seen_of_them(root, kind):
+    bgr = np.zeros((6, 8, 3), np.uint8)
+    bgr[1:3, 2:6, 2] = 255  # red: seen
+    bgr[3:5, 2:6, 1] = 255  # green: hidden
+    hidden = np.zeros_like(bgr)
+    hidden[0, 0, 1] = 255
+    for stem in ("a_001", "a_002"):
+        put(root / f"ig02/{kind}/{stem}.image.png", IMAGE)
+        put(root / f"ig02/{kind}/{stem}.mask.0.png", bgr)
+        put(root / f"ig02/{kind}/{stem}.mask.1.png", hidden)
+    put_text(root / f"ig02/{kind}_train.txt", "a_001\n")
+    put_text(root / f"ig02/{kind}_test.txt", "a_002\n")
+    for split, stem in (("train", "a_001"), ("test", "a_002")):
+        (record,) = load_dataset(f"graz02_{kind}_{split}")
+        assert record["file_name"].endswith(f"{kind}/{stem}.image.png")
+        assert (record["height"], record["width"]) == (6, 8)
+        assert [a["bbox"] for a in record["annotations"]] == [[2, 1, 4, 2]]
+    put(root / f"ig02/{kind}/a_001.mask.0.png", bgr[:3])
+    with pytest.raises(DatasetError, match=r"a_001\.mask\.0\.png: size \(3, 8\)"):
+        load_dataset(f"graz02_{kind}_train")
 
 
 def test_cityscapes_table_is_the_official_one():
