@@ -4,6 +4,7 @@
     python datasets/prepare_mat_labels.py ccp datasets/clothing-co-parsing
     python datasets/prepare_mat_labels.py sift_flow datasets/SiftFlowDataset
     python datasets/prepare_mat_labels.py pascal_context datasets/VOCdevkit/VOC2010
+    python datasets/prepare_mat_labels.py barcelona datasets/Barcelona
     python datasets/prepare_mat_labels.py sbd datasets/VOCdevkit/VOC2012 --sbd benchmark_RELEASE
 
 Needs scipy. Files that exist already are not written again. What is read and written:
@@ -13,6 +14,9 @@ Needs scipy. Files that exist already are not written again. What is read and wr
   SemanticLabelsPNG/ with the same subfolders as Images/
 - pascal_context: trainval/*.mat (LabelMap, 459 classes) and labels.txt -> SegmentationClassContext/
   with 0 = any other class and 1-59 the classes of the benchmark
+- barcelona (unverified layout): SemanticLabels/**/*.mat (S and the class names of its ids,
+  names), TestSet1.txt with the test images -> SemanticLabelsPNG/ with the same subfolders as
+  Images/, train.txt, val.txt (the test images) and barcelona.yaml for DATASETS.CUSTOM
 - sbd: dataset/cls/*.mat (GTcls.Segmentation) and VOC's own labels -> SegmentationClassAug/ and
   ImageSets/Segmentation/trainaug.txt, VOC's validation images left out
 """
@@ -27,6 +31,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import yaml
 
 TABLES = Path(__file__).resolve().parent.parent / "seg_plugins/data/datasets/class_tables"
 
@@ -87,6 +92,38 @@ def pascal_context(root: Path) -> int:
     )
 
 
+def barcelona(root: Path) -> int:
+    labels = sorted((root / "SemanticLabels").rglob("*.mat"))
+    if not labels:
+        sys.exit(f"{root / 'SemanticLabels'}: no .mat files")
+    names: list[str] = []
+    for path in labels:  # the classes are told by the files alone: they have to agree
+        here = [str(np.squeeze(name)) for name in load(path, "names").ravel()]
+        if names and here != names:
+            sys.exit(f"{path}: its class names are not those of {labels[0]}")
+        names = here
+    count = convert_all(root / "SemanticLabels", root / "SemanticLabelsPNG", lambda p: load(p, "S"))
+    lines = (root / "TestSet1.txt").read_text().replace("\\", "/").split("\n")
+    tested = {Path(line.strip()).with_suffix("").as_posix() for line in lines if line.strip()}
+    stems = [p.relative_to(root / "SemanticLabels").with_suffix("").as_posix() for p in labels]
+    if not tested <= set(stems):
+        sys.exit(f"{root / 'TestSet1.txt'}: no labels of {sorted(tested - set(stems))[0]}")
+    for split, chosen in {"train": set(stems) - tested, "val": tested}.items():
+        (root / f"{split}.txt").write_text("\n".join(sorted(chosen)) + "\n")
+    description = {
+        "name": "barcelona",
+        "task": "semantic",
+        # 0 is unlabelled.
+        "classes": [{"name": name, "value": i} for i, name in enumerate(names, 1)],
+        "images": "Images",
+        "masks": "SemanticLabelsPNG",
+        "train": "train.txt",
+        "val": "val.txt",
+    }
+    (root / "barcelona.yaml").write_text(yaml.safe_dump(description, sort_keys=False))
+    return count
+
+
 def sbd(root: Path, source: Path) -> int:
     def segmentation(path: Path) -> np.ndarray:
         return load(path, "GTcls")["Segmentation"][0, 0]
@@ -105,11 +142,19 @@ def sbd(root: Path, source: Path) -> int:
     return len(chosen)
 
 
+CONVERTERS = {
+    "ccp": ccp,
+    "sift_flow": sift_flow,
+    "pascal_context": pascal_context,
+    "barcelona": barcelona,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("dataset", choices=("ccp", "sift_flow", "pascal_context", "sbd"))
+    parser.add_argument("dataset", choices=(*CONVERTERS, "sbd"))
     parser.add_argument("root", type=Path, help="the dataset's folder")
     parser.add_argument("--sbd", type=Path, help="SBD's folder, for sbd")
     args = parser.parse_args()
@@ -118,9 +163,7 @@ def main() -> None:
     if args.dataset == "sbd":
         count = sbd(args.root, args.sbd)
     else:
-        count = {"ccp": ccp, "sift_flow": sift_flow, "pascal_context": pascal_context}[
-            args.dataset
-        ](args.root)
+        count = CONVERTERS[args.dataset](args.root)
     print(f"{args.dataset}: {count} labels below {args.root}")
 
 

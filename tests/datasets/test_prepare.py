@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import json
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import seg_plugins
-from seg_plugins.data import build_mapper
+from seg_plugins.data import build_mapper, register_custom_dataset
 from seg_plugins.data.datasets.catalogue import load_dataset
 
 import cv2
 import numpy as np
 import pytest
+from detectron2.data import MetadataCatalog
 
 FOLDER = Path(__file__).parents[2] / "datasets"
 
@@ -68,3 +70,53 @@ def test_matlab_labels_become_pngs(tmp_path):
     savemat(folder / "0001.mat", {"groundtruth": np.array([[0, 58]], np.uint8)})
     run("prepare_mat_labels.py", "ccp", tmp_path)
     assert cv2.imread(str(tmp_path / "labels_png/0001.png"), -1).tolist() == [[0, 58]]
+
+
+def test_barcelona_takes_its_classes_from_the_files(tmp_path):
+    savemat = pytest.importorskip("scipy.io").savemat
+    names = np.array([["sky"], ["traffic light"]], object)
+    for stem, row in {"street/a": [0, 1, 2], "places/b": [2, 2, 0]}.items():
+        for path in (tmp_path / f"SemanticLabels/{stem}.mat", tmp_path / f"Images/{stem}.jpg"):
+            path.parent.mkdir(parents=True)
+        savemat(
+            tmp_path / f"SemanticLabels/{stem}.mat",
+            {"S": np.array([row] * 3, np.uint8), "names": names},
+        )
+        cv2.imwrite(str(tmp_path / f"Images/{stem}.jpg"), np.zeros((3, 3, 3), np.uint8))
+    (tmp_path / "TestSet1.txt").write_text("street\\a.jpg\n")
+    run("prepare_mat_labels.py", "barcelona", tmp_path)
+    register_custom_dataset(tmp_path / "barcelona.yaml")
+    assert MetadataCatalog.get("barcelona_val").stuff_classes == ["sky", "traffic light"]
+    assert read_ids("barcelona_val")[0].tolist() == [255, 0, 1]
+    assert read_ids("barcelona_train")[0].tolist() == [1, 1, 255]
+
+
+def read_ids(name: str) -> np.ndarray:
+    (record,) = load_dataset(name)
+    return MetadataCatalog.get(name).sem_seg_loading_fn(record["sem_seg_file_name"])
+
+
+def test_ade20k_full_keeps_the_classes_of_both_splits(tmp_path):
+    known = {3: "door", 300: "wall", 2836: "traffic light", 5: "knob"}
+    images = {
+        "training/urban/street/ADE_train_00000001": [300, 2836, 3],
+        "validation/urban/street/ADE_val_00000001": [2836, 300, 0],
+    }
+    for stem, numbers in images.items():
+        path = tmp_path / f"images/ADE/{stem}.json"
+        path.parent.mkdir(parents=True)
+        objects = [
+            {"name": known[n], "name_ndx": n, "parts": {"part_level": 0}} for n in numbers if n
+        ]
+        objects.append({"name": "knob", "name_ndx": 5, "parts": {"part_level": 1}})
+        path.write_text(json.dumps({"annotation": {"object": objects}}))
+        cv2.imwrite(str(path.with_suffix(".jpg")), np.zeros((2, 3, 3), np.uint8))
+        seg = np.array([[[7, n % 256, n // 256 * 10] for n in numbers]] * 2, np.uint8)
+        cv2.imwrite(str(path.with_name(f"{path.stem}_seg.png")), seg)
+    run("prepare_ade20k_full.py", tmp_path)
+    register_custom_dataset(tmp_path / "ade20k_full.yaml")
+    metadata = MetadataCatalog.get("ade20k_full_train")
+    assert metadata.stuff_classes == ["wall", "traffic light"]
+    assert metadata.ignore_label == 65535
+    assert read_ids("ade20k_full_train")[0].tolist() == [0, 1, 65535]
+    assert read_ids("ade20k_full_val")[0].tolist() == [1, 0, 65535]
