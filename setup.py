@@ -43,6 +43,12 @@ INSTALL_REQUIRES = [
 ]
 
 EXTRAS_REQUIRE = {
+    "datasets": ["scipy>=1.11"],  # reads the MATLAB label files that some datasets publish
+    "export": [
+        "onnx>=1.17",
+        "onnxruntime>=1.20",
+        "onnxscript>=0.3",
+    ],  # ONNX files, and running them
     "dev": [
         "pytest>=8",
         "hypothesis>=6.100",

@@ -19,6 +19,7 @@ EXACT = [
     *("MODEL.SEM_SEG_HEAD.ASPP_DROPOUT", "0.0", "SOLVER.IMS_PER_BATCH", "4"),
     *("MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", "32", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "32"),
     *("MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS", "[32]"),
+    *("MODEL.SEM_SEG_HEAD.LOSS_TYPE", "cross_entropy"),  # Dice is taken over each process's batch
     *("SOLVER.MAX_ITER", "4", "SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", "0.05"),
 ]
 
