@@ -15,6 +15,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..errors import DatasetError, Report, raise_error
 from .catalogue import Row, register_row
 from .class_table import ClassTable, parse_class_table
+from .folder_pairs import apply_folder_datasets
 from .layouts import CocoInstances, CocoPanoptic, Folders, Layout
 
 __all__ = ["CustomFolders", "apply_custom_dataset", "register_custom_dataset"]
@@ -97,13 +98,14 @@ def register_custom_dataset(path: str | Path) -> dict[str, str]:
 def apply_custom_dataset(cfg: CfgNode) -> None:
     """Register the dataset of ``DATASETS.CUSTOM`` and make the configuration train on it.
 
-    Sets the datasets, the numbers of classes and the ignore label, and logs what it set. Does
-    nothing where the key is empty.
+    Sets the datasets, the numbers of classes and the ignore label, and logs what it set. Where
+    the key is empty, it registers what DATASETS.TRAIN and TEST spell as ``folder:...``.
 
     Raises:
-        DatasetError: see `register_custom_dataset`.
+        DatasetError: see `register_custom_dataset` and `apply_folder_datasets`.
     """
     if not cfg.DATASETS.CUSTOM:
+        apply_folder_datasets(cfg)
         return
     names = register_custom_dataset(cfg.DATASETS.CUSTOM)
     metadata = MetadataCatalog.get(names["train"])
