@@ -30,6 +30,8 @@ MAPPER_REGISTRY.__doc__ = "Dataset mappers by name: called with a dict and a gen
 # What a dataset's evaluator_type says of its task.
 _MAPPER_OF_EVALUATOR = {
     "sem_seg": "SemanticMapper",
+    "sem_seg_em": "SemanticMapper",
+    "sem_seg_volume": "SemanticMapper",
     "cityscapes_sem_seg": "SemanticMapper",
     "coco": "InstanceMapper",
     "cityscapes_instance": "InstanceMapper",

@@ -54,6 +54,7 @@ class Row:
         layout: how the files of the split lie in it.
         prepare: makes the files if need be and returns the folder, for generated datasets.
         colour_labels: label images hold the classes' colours.
+        evaluator: evaluator_type where it is not that of the task.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Row:
     layout: Layout
     prepare: Callable[[], Path] | None = None
     colour_labels: bool = False
+    evaluator: str = ""
 
 
 def _voc(labels: str, stems: str) -> Folders:
@@ -103,9 +105,14 @@ _DETECTRON2_COLOURS = {"cityscapes_fine_sem_seg": "cityscapes", "ade20k_sem_seg"
 _REGISTERED: dict[str, tuple[Row, ClassTable]] = {}
 
 
-def _splits(name: str, task: str, table: str, folder: str, **layouts: Layout) -> list[Row]:
+def _splits(
+    name: str, task: str, table: str, folder: str, *, evaluator: str = "", **layouts: Layout
+) -> list[Row]:
     """Rows ``name_split`` of one dataset."""
-    return [Row(f"{name}_{split}", task, table, folder, lay) for split, lay in layouts.items()]
+    return [
+        Row(f"{name}_{split}", task, table, folder, layout, evaluator=evaluator)
+        for split, layout in layouts.items()
+    ]
 
 
 ROWS: tuple[Row, ...] = (
@@ -128,6 +135,7 @@ ROWS: tuple[Row, ...] = (
         "semantic",
         "isbi2012",
         "isbi2012",
+        evaluator="sem_seg_em",
         train=Folders("train/image", "train/label", ".png", numbers=(0, 20)),
         val=Folders("train/image", "train/label", ".png", numbers=(20, 30)),
     ),
@@ -322,6 +330,7 @@ ROWS: tuple[Row, ...] = (
         "semantic",
         "lits",
         "lits",
+        evaluator="sem_seg_volume",
         train=Folders("slices/train", "labels/train", ".npy"),
         val=Folders("slices/val", "labels/val", ".npy"),
     ),
@@ -350,7 +359,9 @@ def register_row(row: Row, table: ClassTable) -> None:
     _REGISTERED[row.name] = row, table
     DatasetCatalog.register(row.name, partial(_load, row, table))
     metadata = MetadataCatalog.get(row.name)
-    metadata.set(evaluator_type=_EVALUATORS[row.task], **_class_metadata(row, table))
+    metadata.set(
+        evaluator_type=row.evaluator or _EVALUATORS[row.task], **_class_metadata(row, table)
+    )
     _set_paths(row, dataset_root() / row.folder)
 
 

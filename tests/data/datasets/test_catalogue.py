@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from seg_plugins.data import DatasetError, SemanticMapper
+import seg_plugins
+from seg_plugins.data import DatasetError, SemanticMapper, build_mapper
 from seg_plugins.data.datasets.catalogue import ROWS, load_dataset, register_datasets
 from seg_plugins.data.datasets.class_table import load_class_table
+from seg_plugins.engine.consistency import check_datasets
+from seg_plugins.evaluation import build_evaluator
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from cityscapesscripts.helpers.labels import labels as cityscapes_labels
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -220,6 +224,47 @@ def test_lits_slices(root):
         assert sample["image"].shape == (1, 6, 8)
         assert sample["image"].min() == -1000  # Hounsfield units come through
         assert sample["sem_seg"][0, :3].tolist() == [0, 1, 2]
+
+
+def evaluate_truth(name: str) -> dict[str, dict[str, float]]:
+    """Results of a model that predicts the labels themselves."""
+    cfg = seg_plugins.get_cfg()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (name,), (name,)
+    cfg.MODEL.META_ARCHITECTURE = "UNet"
+    classes = len(MetadataCatalog.get(name).stuff_classes)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = classes
+    check_datasets(cfg)  # counts as a semantic dataset
+    cfg.INPUT.FORMAT, cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_FLIP = "raw", (0,), "none"
+    mapper = build_mapper(cfg, True)
+    assert isinstance(mapper, SemanticMapper)
+    evaluator = build_evaluator(cfg, name)
+    evaluator.reset()
+    for record in load_dataset(name):
+        truth = mapper(record)["sem_seg"]
+        scores = torch.nn.functional.one_hot(truth, classes).permute(2, 0, 1).float()
+        evaluator.process([record], [{"sem_seg": scores}])
+    return evaluator.evaluate()
+
+
+def test_isbi2012_is_scored_with_its_own_measures(root):
+    cells = np.full((12, 12), 255, np.uint8)
+    cells[6] = 0
+    put(root / "isbi2012/train/image/21.png", cells)
+    put(root / "isbi2012/train/label/21.png", cells)
+    results = evaluate_truth("isbi2012_val")
+    assert results["sem_seg"]["mIoU"] == 100
+    assert {v for k, v in results["em"].items() if "Error" in k or "error" in k} <= {0.0}
+
+
+def test_lits_is_scored_by_volume(root):
+    for number, values in (("3_0001", (0, 1)), ("3_0002", (2, 1)), ("4_0001", (0, 1))):
+        path = root / f"lits/slices/val/volume-{number}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.zeros((6, 8), np.float32))
+        put(root / f"lits/labels/val/volume-{number}.png", label(*values))
+    results = evaluate_truth("lits_val")
+    assert results["volume"]["mDice"] == 100
+    assert results["volume"]["Dice-tumour"] == 100
 
 
 def test_dsb2018_masks_become_instances(root):
