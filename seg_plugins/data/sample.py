@@ -55,4 +55,6 @@ def image_to_tensor(image: np.ndarray) -> torch.Tensor:
     """(H, W, C) array -> (C, H, W) tensor; 16-bit values become float32."""
     if image.dtype not in (np.uint8, np.float32):
         image = image.astype(np.float32)
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
+    # One channel comes through as it was read: from a decoder or a cache that own the memory.
+    return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())

@@ -372,6 +372,22 @@ def test_the_cache_gives_the_same_sample_and_notices_changes(semantic, tmp_path)
     assert mapper(record)["image"].max() == 9
 
 
+@pytest.mark.filterwarnings("error:The given NumPy array is not writable")
+def test_a_sample_owns_its_memory(tmp_path):
+    """One channel, no augmentation: nothing else copies what the decoder or the cache owns."""
+    picture = tmp_path / "a.png"
+    cv2.imwrite(str(picture), np.full((4, 5), 7, np.uint8))
+    cache = DecodedCache(tmp_path / "cache", max_bytes=1 << 20)
+    for mapper in (
+        SemanticMapper(is_train=False, image_format="raw"),
+        SemanticMapper(is_train=False, image_format="raw", cache=cache),
+    ):
+        for _ in range(2):
+            image = mapper({"file_name": str(picture)})["image"]
+            assert (image == 7).all()
+            image.zero_()
+
+
 def test_the_cache_is_bounded(semantic, tmp_path):
     mapper = SemanticMapper(
         is_train=False, cache=DecodedCache(tmp_path / "cache", max_bytes=120_000)

@@ -359,9 +359,8 @@ def register_row(row: Row, table: ClassTable) -> None:
     _REGISTERED[row.name] = row, table
     DatasetCatalog.register(row.name, partial(_load, row, table))
     metadata = MetadataCatalog.get(row.name)
-    metadata.set(
-        evaluator_type=row.evaluator or _EVALUATORS[row.task], **_class_metadata(row, table)
-    )
+    evaluator = row.evaluator or _EVALUATORS[row.task]
+    metadata.set(evaluator_type=evaluator, **_class_metadata(row, table))
     _set_paths(row, dataset_root() / row.folder)
 
 
