@@ -11,7 +11,8 @@ from detectron2.config import CfgNode, configurable
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
 
 from .augmentations import Augmentation, Content
-from .build import build_augmentations, build_photometric
+from .build import build_augmentations, build_cache, build_photometric
+from .decoded_cache import DecodedCache
 from .errors import DatasetError
 from .geometry import Geometry
 from .instance_masks import (
@@ -40,6 +41,7 @@ class InstanceMapper:
         image_format: "RGB", "BGR", "L", or "raw" for the stored channels and depth.
         mask_format: "polygon" or "bitmask"; polygons cannot hold run lengths.
         with_masks: False for boxes alone.
+        cache: of decoded images.
     """
 
     @configurable
@@ -52,6 +54,7 @@ class InstanceMapper:
         image_format: str = "BGR",
         mask_format: str = "polygon",
         with_masks: bool = True,
+        cache: DecodedCache | None = None,
     ) -> None:
         if mask_format not in ("polygon", "bitmask"):
             raise ValueError(
@@ -63,6 +66,7 @@ class InstanceMapper:
         self.image_format = image_format
         self.mask_format = mask_format
         self.with_masks = with_masks
+        self.cache = cache
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -74,6 +78,7 @@ class InstanceMapper:
             "image_format": cfg.INPUT.FORMAT,
             "mask_format": cfg.INPUT.MASK_FORMAT,
             "with_masks": cfg.MODEL.MASK_ON,
+            "cache": build_cache(cfg, is_train),
         }
 
     def __call__(
@@ -96,7 +101,7 @@ class InstanceMapper:
         """
         rng = generator(rng)
         sample = dict(dataset_dict)
-        image = read_sample_image(sample, self.image_format)
+        image = read_sample_image(sample, self.image_format, self.cache)
         annotations = [a for a in sample.pop("annotations", ()) if not a.get("iscrowd", 0)]
         boxes = np.array(
             [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations],

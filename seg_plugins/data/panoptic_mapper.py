@@ -12,7 +12,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import BitMasks, Boxes, Instances
 
 from .augmentations import Augmentation, Content
-from .build import build_augmentations, build_photometric
+from .build import build_augmentations, build_cache, build_photometric
+from .decoded_cache import DecodedCache
 from .errors import DatasetError
 from .geometry import Geometry
 from .image_io import read_label
@@ -38,6 +39,7 @@ class PanopticMapper:
         stuff_ids: contiguous ids of the stuff. If given, the semantic label has all things as
             class 0 and this stuff as 1, 2, ... (Kirillov et al. 2019, Panoptic FPN); None keeps
             the ids of all classes.
+        cache: of decoded images and segments.
     """
 
     @configurable
@@ -51,6 +53,7 @@ class PanopticMapper:
         image_format: str = "BGR",
         ignore_label: int = 255,
         stuff_ids: Sequence[int] | None = None,
+        cache: DecodedCache | None = None,
     ) -> None:
         self.is_train = is_train
         self.thing_classes = {class_id: i for i, class_id in enumerate(thing_ids)}
@@ -58,6 +61,7 @@ class PanopticMapper:
         self.photometric = tuple(photometric)
         self.image_format = image_format
         self.ignore_label = ignore_label
+        self.cache = cache
         self.semantic_ids: dict[int, int] | None = None
         if stuff_ids is not None:
             self.semantic_ids = dict.fromkeys(thing_ids, 0)
@@ -82,6 +86,7 @@ class PanopticMapper:
             "image_format": cfg.INPUT.FORMAT,
             "ignore_label": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
             "stuff_ids": stuff if cfg.INPUT.PANOPTIC_THINGS_AS_ONE else None,
+            "cache": build_cache(cfg, is_train),
         }
 
     def __call__(
@@ -106,11 +111,11 @@ class PanopticMapper:
         """
         rng = generator(rng)
         sample = dict(dataset_dict)
-        image = read_sample_image(sample, self.image_format)
+        image = read_sample_image(sample, self.image_format, self.cache)
         geometry = Geometry.identity(image.shape[:2])
         ids = label = None
         if self.is_train:
-            ids = read_segment_ids(sample["pan_seg_file_name"])
+            ids = self._read_ids(sample["pan_seg_file_name"])
             check_size(ids, image, sample, "pan_seg_file_name")
             label = self._semantic(ids, sample)
         for augmentation in self.augmentations:
@@ -128,6 +133,11 @@ class PanopticMapper:
             ]
             sample["instances"] = self._instances(geometry.apply_label(ids), segments)
         return sample
+
+    def _read_ids(self, file_name: str) -> np.ndarray:
+        if self.cache is None:
+            return read_segment_ids(file_name)
+        return self.cache.get(file_name, "segments", lambda: read_segment_ids(file_name))
 
     def _semantic(self, ids: np.ndarray, sample: dict[str, Any]) -> np.ndarray:
         """The class of each pixel: (H, W) uint8 or uint16."""

@@ -372,6 +372,27 @@ def test_the_cache_gives_the_same_sample_and_notices_changes(semantic, tmp_path)
     assert mapper(record)["image"].max() == 9
 
 
+@pytest.mark.parametrize(
+    ("dataset", "files"), [("shapes_instance_train", 1), ("shapes_panoptic_train", 2)]
+)
+def test_every_task_reads_from_the_cache(dataset, files, tmp_path):
+    cfg = seg_plugins.get_cfg()
+    cfg.DATASETS.TRAIN = (dataset,)
+    cfg.INPUT.MIN_SIZE_TRAIN = (96,)
+    cfg.INPUT.MASK_FORMAT, cfg.MODEL.MASK_ON = "bitmask", True
+    record = DatasetCatalog.get(dataset)[0]
+    plain = build_mapper(cfg, True)(record, rng())
+    cfg.INPUT.DECODED_CACHE.FOLDER = str(tmp_path)
+    assert build_mapper(cfg, False).cache is None
+    for _ in range(2):
+        cached = build_mapper(cfg, True)(record, rng())
+        assert torch.equal(cached["image"], plain["image"])
+        found, expected = cached["instances"], plain["instances"]
+        assert torch.equal(found.gt_masks.tensor, expected.gt_masks.tensor)
+        assert torch.equal(found.gt_boxes.tensor, expected.gt_boxes.tensor)
+        assert len(list(tmp_path.rglob("*.npy"))) == files
+
+
 @pytest.mark.filterwarnings("error:The given NumPy array is not writable")
 def test_a_sample_owns_its_memory(tmp_path):
     """One channel, no augmentation: nothing else copies what the decoder or the cache owns."""
