@@ -45,7 +45,9 @@ $(VENV)/.extension: $(VENV)/.detectron2 $(SOURCES)
 
 demo: setup
 	@out=output/demo-$$(date +%Y%m%d-%H%M%S) && \
-	$(PY) tools/train_net.py --config-file configs/quickstart/deeplabv3plus_r18_shapes.yaml OUTPUT_DIR $$out
+	$(PY) tools/train_net.py --config-file configs/quickstart/deeplabv3plus_r18_shapes.yaml OUTPUT_DIR $$out && \
+	echo "Results: $$out/inference/sem_seg_results.json, the run: $$out" && \
+	echo "Pictures (image | ground truth | prediction): $$out/inference/pictures.png"
 
 test: setup
 	$(PY) -m pytest
