@@ -3,8 +3,8 @@
 
     python datasets/prepare_lits.py LITS_FOLDER datasets/lits [--slab 1]
 
-Reads volume-N.nii and segmentation-N.nii (or .nii.gz, in any subfolder), without further
-packages. Writes slices/{train,val}/volume-N_ZZZZ.npy, (H, W, slab) int16 Hounsfield units, and
+Reads volume-N.nii and segmentation-N.nii (or .nii.gz, in any subfolder). Writes
+slices/{train,val}/volume-N_ZZZZ.npy, (H, W, slab) int16 Hounsfield units, and
 labels/{train,val}/volume-N_ZZZZ.png with 0 background, 1 liver, 2 tumour. Volumes 105 to 130 are
 for validation. A slab of 3 holds the slices below and above as further channels.
 Set INPUT.VALUE_RANGE to the window, e.g. [-200, 250], and INPUT.FORMAT to raw.
@@ -13,38 +13,16 @@ Set INPUT.VALUE_RANGE to the window, e.g. [-200, 250], and INPUT.FORMAT to raw.
 from __future__ import annotations
 
 import argparse
-import gzip
-import struct
 import sys
 from pathlib import Path
+
+from seg_plugins.data import DatasetError
+from seg_plugins.data.nifti import read_nifti
 
 import cv2
 import numpy as np
 
 FIRST_VALIDATION_VOLUME = 105
-# NIfTI-1 datatype codes.
-TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"}
-
-
-def read_nifti(path: Path) -> np.ndarray:
-    """(z, y, x) values of a NIfTI-1 volume, scaled as its header says."""
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        content = gzip.decompress(content)
-    order = "<" if struct.unpack_from("<i", content)[0] == 348 else ">"
-    if struct.unpack_from(order + "i", content)[0] != 348 or content[344:346] != b"n+":
-        sys.exit(f"{path}: no NIfTI-1 volume")
-    x, y, z = struct.unpack_from(order + "3h", content, 42)
-    code = struct.unpack_from(order + "h", content, 70)[0]
-    if code not in TYPES:
-        sys.exit(f"{path}: NIfTI datatype {code} is not supported")
-    offset, slope, shift = struct.unpack_from(order + "3f", content, 108)
-    kind = np.dtype(order + TYPES[code])
-    if len(content) < int(offset) + x * y * z * kind.itemsize:
-        sys.exit(f"{path}: the file is truncated")
-    values = np.frombuffer(content, kind, x * y * z, int(offset)).reshape(z, y, x)
-    # A slope of 0 means "not scaled".
-    return values if slope in (0, 1) and shift == 0 else values * slope + shift
 
 
 def main() -> None:
@@ -65,7 +43,10 @@ def main() -> None:
         found = sorted(args.source.rglob(f"segmentation-{number}.nii*"))
         if not found:
             sys.exit(f"{path}: there is no segmentation-{number}.nii")
-        values, labels = read_nifti(path), read_nifti(found[0])
+        try:
+            values, labels = read_nifti(path), read_nifti(found[0])
+        except DatasetError as error:
+            sys.exit(str(error))
         if values.shape != labels.shape:
             sys.exit(f"{path}: {values.shape}, its segmentation {labels.shape}")
         for kind in ("slices", "labels"):

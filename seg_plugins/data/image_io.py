@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import DatasetError
+from .nifti import is_nifti, read_nifti
 
 __all__ = ["MAX_PIXELS", "read_image", "read_label", "stored_rotated"]
 
@@ -43,7 +44,7 @@ def open_image(file_name: str) -> Image.Image:
 
 def stored_rotated(file_name: str) -> bool:
     """Whether an EXIF tag says that the pixels are to be rotated or mirrored for display."""
-    if Path(file_name).suffix in (".npy", ".txt"):
+    if Path(file_name).suffix in (".npy", ".txt") or is_nifti(file_name):
         return False
     with open_image(file_name) as image:
         try:
@@ -56,7 +57,8 @@ def read_image(file_name: str, image_format: str = "BGR") -> np.ndarray:
     """Read an image, upright as its EXIF tag says.
 
     Args:
-        file_name: any format that Pillow reads, or ``.npy``.
+        file_name: any format that Pillow reads, ``.npy``, or NIfTI (``.nii``, ``.nii.gz``), whose
+            slices are channels.
         image_format: "RGB", "BGR" or "L" convert to 8-bit channels in that order; "raw" gives
             the stored channels and values: 16-bit, float, one or more than three channels.
 
@@ -68,6 +70,8 @@ def read_image(file_name: str, image_format: str = "BGR") -> np.ndarray:
     """
     if Path(file_name).suffix == ".npy":
         pixels = _read_npy(file_name)
+    elif is_nifti(file_name):
+        pixels = read_nifti(file_name).transpose(1, 2, 0)
     else:
         with open_image(file_name) as image:
             if image_format in ("BGR", "RGB"):
@@ -84,7 +88,8 @@ def read_label(file_name: str, *, colour: bool = False) -> np.ndarray:
     """Read a label image as stored: palette indices stay indices, 16 bits stay 16 bits.
 
     Args:
-        file_name: any format that Pillow reads, ``.npy``, or ``.txt`` with a line per row.
+        file_name: any format that Pillow reads, ``.npy``, NIfTI of one slice, or ``.txt`` with a
+            line per row.
         colour: the label holds colours, as (H, W, 3) uint8, RGB.
 
     Returns:
@@ -95,6 +100,8 @@ def read_label(file_name: str, *, colour: bool = False) -> np.ndarray:
     """
     if Path(file_name).suffix == ".npy":
         return _read_npy(file_name)
+    if is_nifti(file_name):
+        return _nifti_label(file_name)
     if Path(file_name).suffix == ".txt":
         return _read_text(file_name)
     with open_image(file_name) as image:
@@ -161,6 +168,20 @@ def _read_npy(file_name: str) -> np.ndarray:
         raise DatasetError(f"{file_name}: no such file") from None
     except (OSError, ValueError, EOFError) as error:
         raise DatasetError(f"{file_name}: not a readable array ({error})") from None
+
+
+def _nifti_label(file_name: str) -> np.ndarray:
+    volume = read_nifti(file_name)
+    if len(volume) != 1:
+        raise DatasetError(
+            f"{file_name}: {len(volume)} slices where a label of one is expected; split volumes "
+            "into slices as datasets/prepare_lits.py does"
+        )
+    # Some tools store ids as floats.
+    ids = volume[0].astype(np.int32) if volume.dtype.kind == "f" else volume[0]
+    if not np.array_equal(ids, volume[0]):
+        raise DatasetError(f"{file_name}: values with fractions where class ids are expected")
+    return ids
 
 
 def _read_text(file_name: str) -> np.ndarray:
