@@ -44,6 +44,7 @@ INSTALL_REQUIRES = [
 
 EXTRAS_REQUIRE = {
     "datasets": ["scipy>=1.11"],  # reads the MATLAB label files that some datasets publish
+    "geo": ["tifffile>=2023.1"],  # TIFF with more bands than Pillow reads, or float colours
     "export": [
         "onnx>=1.17",
         "onnxruntime>=1.20",

@@ -50,6 +50,9 @@ def test_configurations_and_class_tables_are_in_the_wheel(installed):
 @pytest.mark.slow
 def test_the_installed_package_loads_a_configuration_by_name(installed, tmp_path):
     code = (
+        # An editable install of a checkout would lend its extension to this copy.
+        "import sys; sys.meta_path[:] = ["
+        "f for f in sys.meta_path if not f.__module__.startswith('__editable__')];"
         "import seg_plugins; print(seg_plugins.__file__);"
         "cfg = seg_plugins.load_config('camvid/deeplabv3plus_r18.yaml');"
         "from detectron2.data import MetadataCatalog as M;"
