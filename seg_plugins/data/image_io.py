@@ -10,14 +10,20 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import DatasetError
 from .nifti import is_nifti, read_nifti
+from .tiff import read_tiff
 
 __all__ = ["MAX_PIXELS", "read_image", "read_label", "stored_rotated"]
 
 # Larger images are refused from the header: a small file can claim gigabytes.
 MAX_PIXELS = 300_000_000
 _EXIF_ORIENTATION = 0x0112
+_SAMPLES_PER_PIXEL = 277
 _JPEG_END = b"\xff\xd9"
 _INTEGER_MODES = ("L", "P", "I", "I;16", "I;16B", "I;16L", "1")
+
+
+class _NotForPillow(DatasetError):
+    """A TIFF that is a sound file, maybe, but of a kind that Pillow does not know."""
 
 
 def open_image(file_name: str) -> Image.Image:
@@ -33,7 +39,9 @@ def open_image(file_name: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise DatasetError(f"{file_name}: {error}") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise DatasetError(f"{file_name}: not a readable image ({error})") from None
+        is_tiff = Path(file_name).suffix.lower() in (".tif", ".tiff")
+        kind = _NotForPillow if is_tiff else DatasetError
+        raise kind(f"{file_name}: not a readable image ({error})") from None
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise DatasetError(
@@ -46,11 +54,11 @@ def stored_rotated(file_name: str) -> bool:
     """Whether an EXIF tag says that the pixels are to be rotated or mirrored for display."""
     if Path(file_name).suffix in (".npy", ".txt") or is_nifti(file_name):
         return False
-    with open_image(file_name) as image:
-        try:
+    try:
+        with open_image(file_name) as image:
             return image.getexif().get(_EXIF_ORIENTATION, 1) != 1
-        except (OSError, ValueError, SyntaxError, EOFError):
-            return False  # no tag can be read; whether the pixels can is told when they are
+    except (_NotForPillow, OSError, ValueError, SyntaxError, EOFError):
+        return False  # no tag can be read; whether the pixels can is told when they are
 
 
 def read_image(file_name: str, image_format: str = "BGR") -> np.ndarray:
@@ -73,12 +81,18 @@ def read_image(file_name: str, image_format: str = "BGR") -> np.ndarray:
     elif is_nifti(file_name):
         pixels = read_nifti(file_name).transpose(1, 2, 0)
     else:
-        with open_image(file_name) as image:
-            if image_format in ("BGR", "RGB"):
-                fast = _decode_fast(file_name, image, image_format)
-                if fast is not None:
-                    return fast
-            pixels = _pixels(file_name, image, image_format)
+        try:
+            with open_image(file_name) as image:
+                _refuse_hidden_bands(file_name, image, image_format)
+                if image_format in ("BGR", "RGB"):
+                    fast = _decode_fast(file_name, image, image_format)
+                    if fast is not None:
+                        return fast
+                pixels = _pixels(file_name, image, image_format)
+        except _NotForPillow as error:
+            if image_format != "raw":
+                raise DatasetError(f"{error}; INPUT.FORMAT raw reads more kinds of TIFF") from None
+            pixels = read_tiff(file_name, MAX_PIXELS)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     return pixels[:, :, ::-1] if image_format == "BGR" else pixels
@@ -119,6 +133,13 @@ def read_label(file_name: str, *, colour: bool = False) -> np.ndarray:
     if label.dtype == np.int32 and label.size and label.min() >= 0 and label.max() < 65536:
         label = label.astype(np.uint16)  # Pillow widens 16-bit PNGs
     return label
+
+
+def _refuse_hidden_bands(file_name: str, image: Image.Image, image_format: str) -> None:
+    """Pillow gives the first band or the first three of some TIFFs, and says nothing."""
+    stored, seen = getattr(image, "tag_v2", {}).get(_SAMPLES_PER_PIXEL, 1), len(image.getbands())
+    if stored > seen and (image_format == "raw" or seen == 1):
+        raise _NotForPillow(f"{file_name}: {stored} bands, of which Pillow reads {seen}")
 
 
 def _decode_fast(file_name: str, image: Image.Image, image_format: str) -> np.ndarray | None:

@@ -1,0 +1,64 @@
+"""TIFF that Pillow does not read."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from seg_plugins.data import DatasetError, SemanticMapper
+from seg_plugins.data.image_io import read_image, stored_rotated
+from seg_plugins.data.tiff import read_tiff
+
+import numpy as np
+import pytest
+
+BANDS = np.random.default_rng(0).integers(0, 65535, (6, 8, 7)).astype(np.uint16)
+
+
+@pytest.mark.parametrize("pixels", [BANDS, BANDS[:, :, :3].astype(np.float32) / 3])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_bands_come_through_as_stored(tmp_path, pixels, planes, order, compression):
+    tifffile = pytest.importorskip("tifffile")
+    path = str(tmp_path / "a.tif")
+    stored = pixels if planes == "contig" else np.moveaxis(pixels, 2, 0)
+    tifffile.imwrite(
+        path, stored, photometric="minisblack", planarconfig=planes, byteorder=order,
+        compression=compression,
+    )  # fmt: skip
+    found = read_image(path, "raw")
+    assert np.array_equal(found, pixels)
+    assert found.dtype.isnative
+    assert not stored_rotated(path)
+    sample = SemanticMapper(is_train=False, image_format="raw")({"file_name": path})
+    assert sample["image"].shape == (pixels.shape[2], 6, 8)
+    with pytest.raises(DatasetError, match="FORMAT raw"):
+        read_image(path, "BGR")
+    with pytest.raises(DatasetError, match="more than the limit of 47"):
+        read_tiff(path, 47)
+
+
+def test_damaged_tiffs_are_errors_that_name_the_file(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, BANDS, photometric="minisblack", planarconfig="contig")
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(200):
+        content = bytearray(whole)
+        for place in rng.integers(0, len(whole), 20):
+            content[place] = rng.integers(256)
+        path.write_bytes(content[: rng.integers(8, len(whole))])
+        try:
+            read_image(str(path), "raw")
+        except DatasetError as error:
+            message = str(error)
+        else:
+            message = "a.tif"
+        assert "a.tif" in message
+
+
+def test_without_tifffile_the_message_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "a.tif").write_bytes(b"II*\0 but nothing else")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DatasetError, match=r"a\.tif: .*pip install seg_plugins\[geo\]"):
+        read_image(str(tmp_path / "a.tif"), "raw")
