@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 from detectron2.data import MetadataCatalog
+from PIL import Image, TiffImagePlugin
 
 FOLDER = Path(__file__).parents[2] / "datasets"
 
@@ -120,3 +121,34 @@ def test_ade20k_full_keeps_the_classes_of_both_splits(tmp_path):
     assert metadata.ignore_label == 65535
     assert read_ids("ade20k_full_train")[0].tolist() == [0, 1, 65535]
     assert read_ids("ade20k_full_val")[0].tolist() == [1, 0, 65535]
+
+
+def test_spacenet_roads_are_drawn_in_metres(tmp_path, monkeypatch):
+    city = tmp_path / "spacenet_roads/AOI_2_Vegas_Roads_Train"
+    step = 1 / 111320  # a metre at the equator, a metre by half a metre at 60 degrees
+    for number, north in ((1, 0.0), (2, 60.0), (3, 0.0), (4, 0.0)):
+        path = city / f"RGB-PanSharpen/RGB-PanSharpen_AOI_2_Vegas_img{number}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        for tag, values in ((33550, (step, step, 0.0)), (33922, (0.0, 0.0, 0.0, 8.0, north, 0.0))):
+            tags.tagtype[tag], tags[tag] = 12, values
+        Image.new("RGB", (9, 7)).save(path, tiffinfo=tags)
+        if number == 3:
+            continue  # a tile that has no lines' file
+        # Down the middle of column 4, from the middle of row 2 on.
+        line = [[8 + 4.5 * step, north - 2.5 * step], [8 + 4.5 * step, north - 20 * step]]
+        lines = city / f"geojson/spacenetroads/spacenetroads_AOI_2_Vegas_img{number}.geojson"
+        lines.parent.mkdir(parents=True, exist_ok=True)
+        geometry = {"type": "LineString", "coordinates": line}
+        roads = json.dumps({"features": [{"geometry": geometry}]})
+        lines.write_text(roads if number != 4 else "")  # a tile without roads
+    run("prepare_spacenet_roads.py", tmp_path / "spacenet_roads", "--buffer", 1.2)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    records = load_dataset("spacenet_roads_vegas")
+    assert len(records) == 3
+    equator, north, empty = (cv2.imread(r["sem_seg_file_name"], -1).tolist() for r in records)
+    none = [0] * 9
+    assert empty == [none] * 7
+    assert equator == [none, [0, 0, 0, 0, 1, 0, 0, 0, 0]] + [[0, 0, 0, 1, 1, 1, 0, 0, 0]] * 5
+    # There a column is half as wide: 1.2 metres are two of them, and one beside the line's end.
+    assert north == [none, [0, 0, 0, 1, 1, 1, 0, 0, 0]] + [[0, 0, 1, 1, 1, 1, 1, 0, 0]] * 5

@@ -75,6 +75,12 @@ def _urban_3d(part: str) -> Folders:
     return Folders(f"{part}/Inputs", f"{part}/GT", "_RGB.tif", "_GTL.tif")
 
 
+def _roads(city: str) -> Folders:
+    return Folders(
+        f"{city}/RGB-PanSharpen", f"{city}/labels_png", ".tif", stems=f"{city}/labelled.txt"
+    )
+
+
 def _shapes_rows() -> list[Row]:
     rows = []
     for split in ("train", "val"):
@@ -291,6 +297,18 @@ ROWS: tuple[Row, ...] = (
         train=_urban_3d("01-Provisional_Train"),
         val=_urban_3d("02-Provisional_Test"),
         test=_urban_3d("03-Sequestered_Test"),
+    ),
+    # The lines that datasets/prepare_spacenet_roads.py has drawn; no official split but by city.
+    # https://github.com/SpaceNetChallenge/RoadDetector
+    *_splits(
+        "spacenet_roads",
+        "semantic",
+        "spacenet_roads",
+        "spacenet_roads",
+        vegas=_roads("AOI_2_Vegas_Roads_Train"),
+        paris=_roads("AOI_3_Paris_Roads_Train"),
+        shanghai=_roads("AOI_4_Shanghai_Roads_Train"),
+        khartoum=_roads("AOI_5_Khartoum_Roads_Train"),
     ),
     # INRIA's annotations of Graz-02; an image is annotated for the class of its folder only.
     # https://lear.inrialpes.fr/people/marszalek/data/ig02

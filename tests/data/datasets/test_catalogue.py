@@ -119,6 +119,7 @@ LISTED = {
 ELSEWHERE = {
     *(f"{kind}_{split}" for kind in ("shapes", "shapes_instance", "shapes_panoptic")
       for split in ("train", "val")),
+    *(f"spacenet_roads_{city}" for city in ("vegas", "paris", "shanghai", "khartoum")),
     *(f"graz02_{kind}_{split}" for kind in ("bikes", "cars", "people")
       for split in ("train", "test")),
     "camvid_train", "camvid_val", "camvid_test", "dsb2018_train", "dsb2018_val",
@@ -203,6 +204,20 @@ def test_sift_flow(root):
     for split in ("trainval", "test"):
         put_text(folder / f"{split}.txt", "coast/a\n")
         check(f"sift_flow_{split}", {0: None, 1: "awning", 33: "window"})
+
+
+@pytest.mark.parametrize("city", ["2_Vegas", "3_Paris", "4_Shanghai", "5_Khartoum"])
+def test_spacenet_roads(root, city):
+    folder = root / f"spacenet_roads/AOI_{city}_Roads_Train"
+    for number in (1, 2):
+        stem = f"RGB-PanSharpen_AOI_{city}_img{number}"
+        put(folder / f"RGB-PanSharpen/{stem}.tif", IMAGE.astype(np.uint16) * 8)
+        put(folder / f"labels_png/{stem}.png", label(0, 1))
+    put_text(folder / "labelled.txt", f"{stem}\n")
+    name = f"spacenet_roads_{city[2:].lower()}"
+    check(name, {0: "not road", 1: "road"})
+    sample = SemanticMapper(is_train=True, image_format="raw")(load_dataset(name)[0])
+    assert sample["image"][0, 0].tolist() == (IMAGE[0, :, 2] * 8.0).tolist()
 
 
 def test_msrc21_colours(root):
