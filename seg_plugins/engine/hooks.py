@@ -101,7 +101,7 @@ def write_pictures(cfg: CfgNode, model: nn.Module) -> Path | None:
         for index in chosen:
             record = records[int(index)]
             prediction = model([mapper(copy.deepcopy(record))])[0]
-            rows.append(_row(record, prediction, name))
+            rows.append(_row(record, prediction, name, cfg.INPUT.FORMAT))
     model.train(was_training)
     path = Path(cfg.OUTPUT_DIR) / "inference" / "pictures.png"
     os.makedirs(path.parent, exist_ok=True)
@@ -111,12 +111,17 @@ def write_pictures(cfg: CfgNode, model: nn.Module) -> Path | None:
     return path
 
 
-def _row(record: Mapping[str, Any], prediction: Mapping[str, Any], name: str) -> list[np.ndarray]:
+def _row(
+    record: Mapping[str, Any], prediction: Mapping[str, Any], name: str, image_format: str
+) -> list[np.ndarray]:
     metadata = MetadataCatalog.get(name)
-    image = read_image(record["file_name"], "RGB")
+    # Only "raw" reads every kind of file, where the model takes that.
+    stored = read_image(record["file_name"], "raw" if image_format == "raw" else "RGB")
+    image = overlays.displayable(stored)
     row = [image]
     if "sem_seg" in prediction and "sem_seg_file_name" in record:
-        truth = read_label(record["sem_seg_file_name"])
+        # Label files may hold other values than the class ids, or colours.
+        truth = metadata.get("sem_seg_loading_fn", read_label)(record["sem_seg_file_name"])
         scores = prediction["sem_seg"]
         labels = (scores.argmax(0) if len(scores) > 1 else scores[0] > 0).cpu().numpy()
         colours = np.asarray(metadata.stuff_colors, np.uint8)

@@ -13,6 +13,24 @@ OPACITY = 0.55
 GAP = 4  # white pixels between the pictures of a grid
 
 
+def displayable(pixels: np.ndarray) -> np.ndarray:
+    """A picture of any image.
+
+    Args:
+        pixels: (H, W, C) of any type. The first three channels are shown, or else the first one
+            in grey; other types than uint8 are stretched from their least to their greatest value.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    shown = pixels[:, :, :3] if pixels.shape[2] >= 3 else np.repeat(pixels[:, :, :1], 3, axis=2)
+    if shown.dtype != np.uint8:
+        shown = np.nan_to_num(shown.astype(np.float64))
+        low, high = shown.min(), shown.max()
+        shown = np.rint((shown - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+    return np.ascontiguousarray(shown)
+
+
 def semantic(
     image: np.ndarray, labels: np.ndarray, colours: np.ndarray, ignore_label: int = 255
 ) -> np.ndarray:

@@ -58,3 +58,12 @@ def test_a_grid_holds_every_picture_at_the_same_width(width):
     assert (picture[0, 0] == 100).all()
     assert (picture[0, cell] == 50).all()
     assert (picture[first_row, cell] == 255).all()
+
+
+def test_images_of_any_depth_are_displayable():
+    assert overlays.displayable(np.array([[[-1000.0], [0.0], [1000.0]]]))[0].tolist() == [
+        [0, 0, 0], [128, 128, 128], [255, 255, 255]
+    ]  # fmt: skip
+    bands = np.arange(10, dtype=np.uint8).reshape(1, 2, 5)
+    assert overlays.displayable(bands)[0].tolist() == [[0, 1, 2], [5, 6, 7]]
+    assert overlays.displayable(np.full((2, 2, 2), 7, np.uint16)).max() == 0
