@@ -12,6 +12,8 @@ from .errors import DatasetError
 
 __all__ = ["read_tiff"]
 
+# Deflate cannot pack more tightly than this; a small file can claim gigabytes.
+_MAX_RATIO = 1100
 # What tifffile lets through from files whose tags contradict each other.
 _DAMAGE = (OSError, LookupError, ValueError, TypeError, ArithmeticError, struct.error, zlib.error)
 
@@ -48,6 +50,8 @@ def read_tiff(file_name: str, max_pixels: int) -> np.ndarray:
                 raise DatasetError(
                     f"{file_name}: {width}x{height} pixels are more than the limit of {max_pixels}"
                 )
+            if page.nbytes > _MAX_RATIO * file.filehandle.size:
+                raise DatasetError(f"{file_name}: {page.nbytes} bytes of pixels in so small a file")
             pixels = page.asarray()
             if pixels.shape != sizes:
                 raise ValueError(f"{pixels.shape} values where {sizes} are expected")

@@ -57,6 +57,17 @@ def test_damaged_tiffs_are_errors_that_name_the_file(tmp_path):
         assert "a.tif" in message
 
 
+def test_a_small_file_that_claims_gigabytes_is_refused(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, BANDS, photometric="minisblack", planarconfig="contig")
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages.first.tags["ImageWidth"].overwrite(10_000)
+        file.pages.first.tags["ImageLength"].overwrite(20_000)
+    with pytest.raises(DatasetError, match=r"a\.tif: 2800000000 bytes of pixels in so small"):
+        read_image(str(path), "raw")
+
+
 def test_without_tifffile_the_message_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "a.tif").write_bytes(b"II*\0 but nothing else")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
