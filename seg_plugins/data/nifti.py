@@ -15,8 +15,8 @@ from .errors import DatasetError
 
 __all__ = ["is_nifti", "read_nifti"]
 
-# A whole CT volume; more is refused from the header.
-MAX_VALUES = 1 << 30
+# 2048 slices of 512x512; more is refused from the header.
+MAX_VALUES = 1 << 29
 _HEADER_BYTES = 352
 _TYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4",
