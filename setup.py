@@ -132,7 +132,9 @@ def extension_arguments() -> dict:
     compile_openmp, link_openmp = openmp_flags()
     windows = sys.platform == "win32"
     flags = (
-        ["/O2", "/std:c++20"] if windows else ["-O3", "-Wall", "-Wno-unknown-pragmas", "-Wno-psabi"]
+        ["/O2", "/std:c++20"]
+        if windows
+        else ["-O3", "-std=c++20", "-Wall", "-Wno-unknown-pragmas", "-Wno-psabi"]
     )
     compile_args = {"cxx": flags + compile_openmp}
     extension, macros = cpp_extension.CppExtension, []
@@ -140,7 +142,7 @@ def extension_arguments() -> dict:
         sources += sorted(path.as_posix() for path in CSRC.glob("cuda/*.cu"))
         extension, macros = cpp_extension.CUDAExtension, [("SEG_PLUGINS_WITH_CUDA", "1")]
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
-        compile_args["nvcc"] = ["-O3"]
+        compile_args["nvcc"] = ["-O3", "-std=c++20"]
 
     # A change of headers, flags or source list rebuilds; nothing else does.
     stamp = Path("build/seg_plugins_extension.json")
