@@ -40,7 +40,7 @@ def rows(run: Path) -> list[list[str]]:
         f"{record['parameters'] / 1e6:.2f} M",
         digest[:12],
     ]
-    dataset = ", ".join(record["test"])
+    dataset = ", ".join(record["datasets"]["test"])
     return [
         [record["system"], dataset, f"{task}/{metric}", f"{found[f'{task}/{metric}']:.2f}", *common]
         for task, metrics in METRICS.items()

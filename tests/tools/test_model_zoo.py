@@ -1,0 +1,50 @@
+"""Zoo rows come from a run's files."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+FILE = Path(__file__).resolve().parents[2] / "tools" / "model_zoo.py"
+
+
+@pytest.fixture
+def model_zoo():
+    spec = importlib.util.spec_from_file_location("model_zoo", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run(tmp_path):
+    record = {
+        "system": "UNet", "datasets": {"train": ["a_train"], "test": ["a_val"]},
+        "parameters": 1_234_567, "iterations": 30, "batch": 8, "seconds": 90.0,
+        "hardware": "2 threads, CPU", "command": "train_net.py --config-file x/configs/a/unet.yaml",
+    }  # fmt: skip
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    lines = [{"iteration": 9, "sem_seg/mIoU": 40.0}, {"iteration": 29, "sem_seg/mIoU": 51.239}]
+    (tmp_path / "metrics.json").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "model_final.pth").write_bytes(b"weights")
+    return tmp_path
+
+
+def test_one_row_a_metric_with_the_last_value(model_zoo, run):
+    digest = hashlib.sha256(b"weights").hexdigest()[:12]
+    assert model_zoo.rows(run) == [
+        ["UNet", "a_val", "sem_seg/mIoU", "51.24", "configs/a/unet.yaml", "2 threads, CPU",
+         "30 x 8", "1.5 min", "1.23 M", digest]
+    ]  # fmt: skip
+    assert len(model_zoo.COLUMNS) == len(model_zoo.rows(run)[0])
+
+
+def test_an_unfinished_run_is_named(model_zoo, run, monkeypatch, capsys):
+    (run / "model_final.pth").unlink()
+    monkeypatch.setattr("sys.argv", ["model_zoo.py", str(run)])
+    assert model_zoo.main() == 1
+    assert f"{run} is not a finished run" in capsys.readouterr().err
