@@ -13,8 +13,10 @@ gone                       repair
                            and says what is missing when an operator is used
 =========================  =====================================================================
 
-A stack on which nothing is missing is left as it is. Run with: Detectron2 0.6 (see
-``tests/test_compat.py`` for each repair). This module stands alone: it imports nothing of the
+A stack on which nothing is missing is left as it is. Run with Detectron2 0.6 on Python 3.11 with
+PyTorch 2.14.1, NumPy 2.4.6, Pillow 13.0 and setuptools 84, and on Python 3.10 with PyTorch 2.11,
+NumPy 1.26.4, Pillow 9.5 and setuptools 69; upstream main was not run. ``tests/test_compat.py``
+removes each thing and shows its repair. This module stands alone: it imports nothing of the
 package, so that it can come first.
 """
 
