@@ -100,9 +100,13 @@ def evaluate(folder, output_dir, indices=None):
                 evaluator.process([records[index]], [output])
         found = [evaluator.evaluate() for evaluator in evaluators]
     finally:
-        DatasetCatalog.remove("all")
-        MetadataCatalog.remove("all")
+        forget_everything()
     return found
+
+
+def forget_everything():
+    DatasetCatalog.remove("all")
+    MetadataCatalog.remove("all")
 
 
 def worker(rank, world_size, port, folder, output_dir, indices, answers):
@@ -125,6 +129,9 @@ def worker(rank, world_size, port, folder, output_dir, indices, answers):
 
 
 def in_processes(world_size, folder, output_dir, indices=None):
+    # The files are written here: a process would read what another has half written.
+    make_everything(folder)
+    forget_everything()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
