@@ -33,7 +33,7 @@ def rows(run: Path) -> list[list[str]]:
     for line in (run / "metrics.json").read_text().splitlines():
         found.update(json.loads(line))  # the last evaluation wins
     common = [
-        _config(record["command"]),
+        f"{_config(record['command'])} SEED {record['seed']}",  # what repeats the run
         record["hardware"],
         f"{record['iterations']} x {record['batch']}",
         f"{record['seconds'] / 60:.1f} min",

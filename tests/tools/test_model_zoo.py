@@ -24,7 +24,7 @@ def model_zoo():
 def run(tmp_path):
     record = {
         "system": "UNet", "datasets": {"train": ["a_train"], "test": ["a_val"]},
-        "parameters": 1_234_567, "iterations": 30, "batch": 8, "seconds": 90.0,
+        "parameters": 1_234_567, "seed": 5, "iterations": 30, "batch": 8, "seconds": 90.0,
         "hardware": "2 threads, CPU", "command": "train_net.py --config-file x/configs/a/unet.yaml",
     }  # fmt: skip
     (tmp_path / "run.json").write_text(json.dumps(record))
@@ -37,7 +37,7 @@ def run(tmp_path):
 def test_one_row_a_metric_with_the_last_value(model_zoo, run):
     digest = hashlib.sha256(b"weights").hexdigest()[:12]
     assert model_zoo.rows(run) == [
-        ["UNet", "a_val", "sem_seg/mIoU", "51.24", "configs/a/unet.yaml", "2 threads, CPU",
+        ["UNet", "a_val", "sem_seg/mIoU", "51.24", "configs/a/unet.yaml SEED 5", "2 threads, CPU",
          "30 x 8", "1.5 min", "1.23 M", digest]
     ]  # fmt: skip
     assert len(model_zoo.COLUMNS) == len(model_zoo.rows(run)[0])
