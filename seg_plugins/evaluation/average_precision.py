@@ -7,10 +7,12 @@ http://cocodataset.org/#detection-eval for the measures.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from .coco_truth import AREA_RANGES
+from .confusion import divide
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, int(np.round((0.95 - 0.5) / 0.05)) + 1, endpoint=True)
 RECALL_STEPS = np.linspace(0.0, 1.0, int(np.round(1.0 / 0.01)) + 1, endpoint=True)
@@ -78,7 +80,7 @@ class PrecisionRecall:
                 for m, limit in enumerate(self.limits):
                     found = hit[area][:, ranks[chosen] < limit].sum(axis=1)
                     self.recall[:, k, area, m] = found / wanted
-                self.precision[:, :, k, area] = _curve(hit[area], miss[area], wanted)
+                self.precision[:, :, k, area] = precision_at_recalls(hit[area], miss[area], wanted)
 
     def summary(self) -> dict[str, float]:
         """COCO's twelve numbers, 0..1, under Detectron2's names; NaN without truth."""
@@ -111,14 +113,43 @@ class PrecisionRecall:
             curves = curves[np.isclose(IOU_THRESHOLDS, threshold)]
         return _mean(curves if category is None else curves[:, :, category])
 
+    def curve(self, *, threshold: float | None = None, category: int | None = None) -> np.ndarray:
+        """(R,) precision at :data:`RECALL_STEPS` of objects of all sizes; NaN without truth.
+
+        Arguments as of :meth:`average_precision`.
+        """
+        curves = self.precision[..., 0]
+        if threshold is not None:
+            curves = curves[np.isclose(IOU_THRESHOLDS, threshold)]
+        curves = curves if category is None else curves[:, :, [category]]
+        known = curves > -1
+        return divide(np.where(known, curves, 0).sum(axis=(0, 2)), known.sum(axis=(0, 2)))
+
+    def save(self, path: Path, class_names: Sequence[str]) -> None:
+        """Write all curves as ``.npz``."""
+        np.savez_compressed(
+            path,
+            precision=self.precision,
+            recall=self.recall,
+            iou_thresholds=IOU_THRESHOLDS,
+            recall_steps=RECALL_STEPS,
+            classes=np.array(class_names),
+        )
+
 
 def _mean(values: np.ndarray) -> float:
     values = values[values > -1]
     return float(np.mean(values)) if values.size else float("nan")
 
 
-def _curve(hit: np.ndarray, miss: np.ndarray, wanted: int) -> np.ndarray:
-    """(T, R) precision at the recall steps from (T, D) flags in the order of falling score."""
+def precision_at_recalls(hit: np.ndarray, miss: np.ndarray, wanted: int) -> np.ndarray:
+    """(T, R) best precision at :data:`RECALL_STEPS` or beyond.
+
+    Args:
+        hit: (T, D) whether a detection found a truth, at T thresholds, by falling score.
+        miss: (T, D) whether it is a mistake.
+        wanted: truths.
+    """
     hits = np.cumsum(hit, axis=1, dtype=np.float64)
     misses = np.cumsum(miss, axis=1, dtype=np.float64)
     recall = hits / wanted

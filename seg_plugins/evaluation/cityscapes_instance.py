@@ -12,6 +12,7 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 from PIL import Image
 
+from .average_precision import RECALL_STEPS, precision_at_recalls
 from .cityscapes_files import (
     INSTANCE_LABELS,
     VOID_IDS,
@@ -19,9 +20,10 @@ from .cityscapes_files import (
     ground_truth_files,
     label_of,
 )
+from .confusion import detection_scores
 from .errors import EvaluationError
 from .ground_truth import read_label_image
-from .instance_predictions import predicted_bitmasks
+from .instance_predictions import CONFIDENCE, predicted_bitmasks
 from .streaming import StreamingEvaluator
 
 OVERLAPS = np.arange(0.5, 1.0, 0.05)
@@ -92,8 +94,11 @@ class CityscapesInstanceEvaluator(StreamingEvaluator):
         """City, sequence and frame of the input's file."""
         return frame_name(given[self.image_key])
 
-    def score_image(self, position: int, given: Mapping, output: Mapping) -> None:
-        """Match the detections of one image and keep a record of each."""
+    def score_image(self, position: int, given: Mapping, output: Mapping) -> Mapping[str, float]:
+        """Match the detections of one image and keep a record of each.
+
+        The image's own ``score`` is F1 at overlap 0.5 of the detections that score 0.5 or more.
+        """
         name, file = self._files[position]
         instances = output["instances"]
         segments = read_label_image(str(file))
@@ -113,6 +118,7 @@ class CityscapesInstanceEvaluator(StreamingEvaluator):
         # The reference skips empty masks and labels without instances.
         kept = (overlaps.sum(axis=1) > 0) & (found_labels >= 0)
         truth_labels = [label_of(instance_id).name for instance_id in ids.tolist()]
+        truths, records = int(self._truths.sum()), len(self._records)
         for k, label in enumerate(self._labels):
             columns = np.array([name == label for name in truth_labels], bool)
             rows = np.flatnonzero(kept & (found_labels == k))
@@ -128,6 +134,10 @@ class CityscapesInstanceEvaluator(StreamingEvaluator):
                 ids[columns],
                 areas[columns],
             )
+        own = np.frombuffer(self._records[records:], _RECORD)
+        own = own[own["score"] >= CONFIDENCE]
+        hit, miss = (own[kind] & _BITS[0] for kind in ("hit", "miss"))
+        return detection_scores(hit, miss, int(self._truths.sum()) - truths)
 
     def _match(
         self,
@@ -175,8 +185,12 @@ class CityscapesInstanceEvaluator(StreamingEvaluator):
         missed = np.sum([part for _, part, _ in states], axis=0)
         truths = np.sum([part for _, _, part in states], axis=0)
         ap = np.full((len(self._labels), len(OVERLAPS)), np.nan)
+        self._curves = np.full((len(self._labels), len(RECALL_STEPS)), np.nan)
         for k in np.flatnonzero(truths):
             own = records[records["label"] == k]
+            ranked = own[np.argsort(-own["score"], kind="stable")]
+            hits, misses = ((ranked[kind] & _BITS[0] != 0)[None] for kind in ("hit", "miss"))
+            self._curves[k] = precision_at_recalls(hits, misses, int(truths[k]))[0]
             for step, bit in enumerate(_BITS):
                 hit, miss = own["hit"] & bit != 0, own["miss"] & bit != 0
                 scores = np.concatenate([own["score"][hit], own["score"][miss]])
@@ -188,6 +202,15 @@ class CityscapesInstanceEvaluator(StreamingEvaluator):
         for name, row in zip(self._labels, ap, strict=True):
             results |= {f"AP-{name}": np.average(row), f"AP50-{name}": row[0]}
         return {"segm": {key: 100 * float(value) for key, value in results.items()}}
+
+    def extra_json(self) -> dict[str, Any]:
+        """Precision-recall curves at an overlap of 0.5."""
+        curves = {
+            "recall": RECALL_STEPS.round(2),
+            "AP50": [round(_nanmean(column), 5) for column in self._curves.T],
+            "AP50_by_class": dict(zip(self._labels, self._curves.round(5), strict=True)),
+        }
+        return {"pr_curves": {"segm": curves}}
 
 
 def average_precision(scores: np.ndarray, true: np.ndarray, missed: int) -> float:

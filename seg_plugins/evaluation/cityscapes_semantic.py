@@ -28,7 +28,7 @@ from .confusion import divide, semantic_scores
 from .errors import EvaluationError
 from .fixed_point import from_fixed, to_fixed
 from .ground_truth import read_label_image
-from .semantic import checked_prediction
+from .semantic import checked_prediction, image_scores
 from .streaming import StreamingEvaluator
 
 _INSTANCE_CLASSES = [x.trainId for x in EVALUATED if x.hasInstances]
@@ -104,8 +104,8 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
         """City, sequence and frame of the input's file."""
         return frame_name(given[self.image_key])
 
-    def score_image(self, position: int, given: Mapping, output: Mapping) -> None:
-        """Add one image to the sums."""
+    def score_image(self, position: int, given: Mapping, output: Mapping) -> Mapping[str, float]:
+        """Add one image to the sums; its own figures are mIoU, as ``score``, and pACC."""
         name, file = list(self._label_files.items())[position]
         label_ids = read_label_image(str(file))
         if label_ids.dtype != np.uint8:
@@ -125,6 +125,7 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(id_of_train_id()[labels]).save(folder / f"{name}_pred.png")
         self.confusion += confusion
+        return image_scores(confusion)
 
     def _add_instances(self, instances: np.ndarray, labels: np.ndarray) -> None:
         if instances.shape != labels.shape:

@@ -64,6 +64,22 @@ def class_scores(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
     return iou, divide(hits, truth), divide(hits, predicted)
 
 
+def detection_scores(hit: np.ndarray, miss: np.ndarray, wanted: int) -> dict[str, float]:
+    """F1 of one image's detections in percent, as ``score``, and its counts tp, fp and fn.
+
+    Args:
+        hit: (D,) whether each detection found a truth.
+        miss: (D,) whether each is a mistake; one that is neither does not count.
+        wanted: truths that count.
+
+    Returns:
+        The score is NaN where there was nothing to find and nothing was found.
+    """
+    tp, fp = int(np.count_nonzero(hit)), int(np.count_nonzero(miss))
+    score = 100 * float(divide(2 * tp, tp + fp + wanted))
+    return {"score": score, "tp": tp, "fp": fp, "fn": wanted - tp}
+
+
 def mean_iou(confusion: np.ndarray) -> float:
     """mIoU in 0..1 as :func:`semantic_scores` defines it."""
     iou, _, _ = class_scores(confusion)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,18 @@ from .average_precision import (
     RECALL_STEPS,
     PrecisionRecall,
     pack_flags,
+    unpack_flags,
 )
 from .coco_truth import CocoTruth, ImageTruth, outside_area_ranges
+from .confusion import detection_scores
 from .errors import EvaluationError
-from .instance_predictions import box_iou, predicted_boxes, predicted_masks
+from .instance_predictions import (
+    CONFIDENCE,
+    box_iou,
+    coco_records,
+    predicted_boxes,
+    predicted_masks,
+)
 from .streaming import StreamingEvaluator
 
 TASKS = ("bbox", "segm", "boundary")
@@ -43,8 +51,8 @@ class InstanceEvaluator(StreamingEvaluator):
 
     Args:
         dataset_name: dataset in COCO's format (``json_file``) or Detectron2's.
-        output_dir: folder for ``instances_results.json`` and ``<task>_curves.npz``; None writes
-            nothing.
+        output_dir: folder for ``instances_results.json``, ``instances_per_image.jsonl`` and
+            ``<task>_curves.npz``; None writes nothing.
         max_dets_per_image: detections per image and category that count, as in COCO.
         boundary: score Boundary AP as well (Cheng et al., Boundary IoU, 2021): overlap is the
             smaller of mask IoU and the IoU of the masks' boundary bands.
@@ -106,8 +114,12 @@ class InstanceEvaluator(StreamingEvaluator):
 
     # --------------------------------------------------------------------------- one image
 
-    def score_image(self, position: int, given: Mapping, output: Mapping) -> None:
-        """Match the detections of one image and keep a record of each."""
+    def score_image(self, position: int, given: Mapping, output: Mapping) -> Mapping[str, float]:
+        """Match the detections of one image and keep a record of each.
+
+        The image's own ``score`` is F1 at IoU 0.5 of the detections that score 0.5 or more, of
+        masks where there are any.
+        """
         instances = output["instances"]
         truth = self._truth.image(self._truth.image_ids[position])
         scores = np.asarray(instances.scores.cpu().numpy(), np.float64)
@@ -117,9 +129,10 @@ class InstanceEvaluator(StreamingEvaluator):
         boxes = predicted_boxes(instances)
         if self.predictions:
             masks = predicted_masks(instances, truth.size)
-            self.predictions.write(self._coco_records(given, boxes, scores, categories, masks))
+            ids = [self._truth.category_ids[category] for category in categories]
+            self.predictions.write(coco_records(given["image_id"], boxes, scores, ids, masks))
         if not self._truth.has_annotations:
-            return
+            return {"score": float("nan")}
         # By category, best first; ties keep the model's order.
         order = np.lexsort((-scores, categories))
         first_of_category = np.searchsorted(categories[order], categories[order])
@@ -139,6 +152,10 @@ class InstanceEvaluator(StreamingEvaluator):
         elif len(order) and self._with_masks:
             raise EvaluationError("detections without pred_masks, while other images had them.")
         self._records += records.tobytes()
+        sure = records[records["score"] >= CONFIDENCE]
+        task = "segm" if self._with_masks else "bbox"
+        hit, miss = (unpack_flags(sure[f"{task}_{kind}"])[0, 0] for kind in ("hit", "miss"))
+        return detection_scores(hit, miss, int(np.count_nonzero(~truth.ignored[0])))
 
     def _match_masks(
         self, records: np.ndarray, masks: RunLengthMasks | None, truth: ImageTruth
@@ -210,26 +227,6 @@ class InstanceEvaluator(StreamingEvaluator):
             )
         return np.array([self._category_of_class[int(c)] for c in classes], np.int64)
 
-    def _coco_records(
-        self,
-        given: Mapping,
-        boxes: np.ndarray,
-        scores: np.ndarray,
-        categories: np.ndarray,
-        masks: RunLengthMasks | None,
-    ) -> Iterator[dict[str, Any]]:
-        rles = masks.to_coco() if masks is not None else None
-        for i, (box, score, category) in enumerate(zip(boxes, scores, categories, strict=True)):
-            record = {
-                "image_id": given["image_id"],
-                "category_id": self._truth.category_ids[category],
-                "bbox": box.tolist(),
-                "score": float(score),
-            }
-            if rles is not None:
-                record["segmentation"] = rles[i]
-            yield record
-
     # ----------------------------------------------------------------------------- results
 
     def local_state(self) -> Any:
@@ -258,7 +255,8 @@ class InstanceEvaluator(StreamingEvaluator):
                 limits=self._limits,
             )
             results[task] = self._scores(self.curves[task])
-            self._write_curves(task)
+            if self.output_dir:
+                self.curves[task].save(self.output_dir / f"{task}_curves.npz", self.class_names)
         return results
 
     def _scores(self, curves: PrecisionRecall) -> dict[str, float]:
@@ -268,7 +266,7 @@ class InstanceEvaluator(StreamingEvaluator):
         return {key: 100 * value for key, value in scores.items()}
 
     def extra_json(self) -> dict[str, Any]:
-        """AP of each class by size, for each task."""
+        """AP of each class by size and precision-recall curves, for each task."""
         return {
             "by_class_and_size": {
                 task: {
@@ -279,18 +277,18 @@ class InstanceEvaluator(StreamingEvaluator):
                     for k, name in enumerate(self.class_names)
                 }
                 for task, curves in self.curves.items()
-            }
+            },
+            "pr_curves": {
+                task: {
+                    "recall": RECALL_STEPS.round(2),
+                    "AP": curves.curve().round(5),
+                    "AP50": curves.curve(threshold=0.5).round(5),
+                    "AP75": curves.curve(threshold=0.75).round(5),
+                    "AP50_by_class": {
+                        name: curves.curve(threshold=0.5, category=k).round(5)
+                        for k, name in enumerate(self.class_names)
+                    },
+                }
+                for task, curves in self.curves.items()
+            },
         }
-
-    def _write_curves(self, task: str) -> None:
-        if self.output_dir is None:
-            return
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(
-            self.output_dir / f"{task}_curves.npz",
-            precision=self.curves[task].precision,
-            recall=self.curves[task].recall,
-            iou_thresholds=IOU_THRESHOLDS,
-            recall_steps=RECALL_STEPS,
-            classes=np.array(self.class_names),
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from seg_plugins.ops.run_length import RunLengthMasks
@@ -11,6 +12,9 @@ import torch
 
 from .coco_truth import ImageTruth
 from .errors import EvaluationError
+
+#: Score from which a detection counts in the figures of a single image.
+CONFIDENCE = 0.5
 
 
 def predicted_boxes(instances: Any) -> np.ndarray:
@@ -76,6 +80,35 @@ def _sized_masks(instances: Any, size: tuple[int, int]) -> torch.Tensor | RunLen
             f"(height x width); predict at the size of the original image."
         )
     return masks
+
+
+def coco_records(
+    image_id: Any,
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    category_ids: Sequence[int],
+    masks: RunLengthMasks | None,
+) -> Iterator[dict[str, Any]]:
+    """COCO's result records of one image.
+
+    Args:
+        image_id: the dataset's id of the image.
+        boxes: (N, 4) x, y, width, height.
+        scores: (N,).
+        category_ids: N ids of the dataset.
+        masks: N masks, or None for boxes alone.
+    """
+    rles = masks.to_coco() if masks is not None else None
+    for i, (box, score, category) in enumerate(zip(boxes, scores, category_ids, strict=True)):
+        record = {
+            "image_id": image_id,
+            "category_id": category,
+            "bbox": box.tolist(),
+            "score": float(score),
+        }
+        if rles is not None:
+            record["segmentation"] = rles[i]
+        yield record
 
 
 def box_iou(boxes: np.ndarray, truth: ImageTruth, categories: np.ndarray) -> np.ndarray:

@@ -28,7 +28,8 @@ class PanopticEvaluator(StreamingEvaluator):
     Args:
         dataset_name: dataset whose metadata has ``panoptic_json`` and ``panoptic_root`` in COCO's
             panoptic format.
-        output_dir: folder for ``panoptic_seg_results.json``; None writes nothing.
+        output_dir: folder for ``panoptic_seg_results.json`` and ``panoptic_seg_per_image.jsonl``;
+            None writes nothing.
         save_predictions: write COCO's panoptic result format to `output_dir`:
             ``panoptic_predictions.json`` and the PNGs in ``panoptic_predictions/``.
         distributed: gather over all processes.
@@ -80,8 +81,8 @@ class PanopticEvaluator(StreamingEvaluator):
         super().reset()
         self.counts = PanopticCounts([category["id"] for category in self.categories])
 
-    def score_image(self, position: int, given: Mapping, output: Mapping) -> None:
-        """Add one image to the counts."""
+    def score_image(self, position: int, given: Mapping, output: Mapping) -> Mapping[str, float]:
+        """Add one image to the counts; its own figures are PQ, as ``score``, SQ, RQ and counts."""
         ids, segments = output["panoptic_seg"]
         found_ids, found = self._prediction(ids, segments)
         annotation = self._annotations[position]
@@ -91,12 +92,18 @@ class PanopticEvaluator(StreamingEvaluator):
                 f"the prediction is {_size(found_ids)} but the ground truth is "
                 f"{_size(truth_ids)} (height x width); predict at the size of the original image."
             )
-        self.counts.add(truth_ids, annotation["segments_info"], found_ids, found)
+        image = PanopticCounts(list(self.counts.index))
+        image.add(truth_ids, annotation["segments_info"], found_ids, found)
+        self.counts.merge(image)
         if self.predictions and self.output_dir:
             name = Path(annotation["file_name"]).with_suffix(".png").as_posix()
             write_panoptic_png(self.output_dir / "panoptic_predictions" / name, found_ids)
             record = {"image_id": annotation["image_id"], "file_name": name}
             self.predictions.write([{**record, "segments_info": found}])
+        qualities = (100 * _mean(values) for values in image.quality())
+        scores = dict(zip(("score", "SQ", "RQ"), qualities, strict=True))
+        sums = (int(counts.sum()) for counts in image.state()[:3])
+        return scores | dict(zip(("tp", "fp", "fn"), sums, strict=True))
 
     def local_state(self) -> Any:
         """The counts of this process."""

@@ -39,6 +39,10 @@ class PanopticCounts:
         """Arrays that add up over processes."""
         return self.tp, self.fp, self.fn, self.iou
 
+    def merge(self, other: PanopticCounts) -> None:
+        """Add the counts of other images."""
+        self.set_state([a + b for a, b in zip(self.state(), other.state(), strict=True)])
+
     def set_state(self, state: Sequence[np.ndarray]) -> None:
         """Take over summed states."""
         self.tp, self.fp, self.fn, self.iou = state

@@ -1,10 +1,10 @@
-"""Predictions written to disk while they come, so that they never pile up in memory."""
+"""Records written to disk while they come, so that they never pile up in memory."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,14 +13,14 @@ from detectron2.utils import comm
 logger = logging.getLogger(__name__)
 
 
-class PredictionStream:
-    """A JSON list of records, written by all processes.
+class RecordStream:
+    """A JSON list of records, or one record a line, written by all processes.
 
     Each process appends to a part file of its own; :meth:`finish` joins the parts in rank order.
     With Detectron2's contiguous test sampler that is the order of the dataset.
 
     Args:
-        path: the JSON file to end up with.
+        path: the file to end up with: JSON lines where it ends in ``.jsonl``, else a JSON list.
         beside: further entries of the file; the list is then its ``annotations``.
         distributed: several processes write.
     """
@@ -75,18 +75,28 @@ class PredictionStream:
             )
             return
         with self.path.open("w", encoding="utf-8") as joined:
-            if self._beside is not None:
-                joined.write(f'{json.dumps(self._beside)[:-1]}, "annotations": ')
-            separator = "[\n"
-            for part in parts:
-                with part.open(encoding="utf-8") as lines:
-                    for line in lines:
-                        joined.write(separator + line.rstrip("\n"))
-                        separator = ",\n"
-            joined.write("[]" if separator == "[\n" else "\n]")
-            joined.write("\n" if self._beside is None else "}\n")
+            if self.path.suffix == ".jsonl":
+                joined.writelines(_lines(parts))
+            else:
+                self._write_list(joined, _lines(parts))
         for part in parts:
             part.unlink()
 
+    def _write_list(self, joined: TextIO, lines: Iterator[str]) -> None:
+        if self._beside is not None:
+            joined.write(f'{json.dumps(self._beside)[:-1]}, "annotations": ')
+        separator = "[\n"
+        for line in lines:
+            joined.write(separator + line.rstrip("\n"))
+            separator = ",\n"
+        joined.write("[]" if separator == "[\n" else "\n]")
+        joined.write("\n" if self._beside is None else "}\n")
+
     def _part(self, rank: int) -> Path:
         return self.path.with_name(f"{self.path.name}.part{rank}")
+
+
+def _lines(parts: Iterable[Path]) -> Iterator[str]:
+    for part in parts:
+        with part.open(encoding="utf-8") as lines:
+            yield from lines

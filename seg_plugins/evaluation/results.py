@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,6 +28,21 @@ def plain_json(value: Any) -> Any:
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return value
+
+
+def readable_json(value: Any, indent: str = "") -> str:
+    """`value` as JSON text: a line for each entry of an object, but a list on one line.
+
+    A confusion matrix or a curve takes a line, not one for each of its numbers.
+    """
+    if not isinstance(value, Mapping) or not value:
+        return json.dumps(plain_json(value))
+    deeper = f"{indent} "
+    entries = (
+        f"{deeper}{json.dumps(str(key))}: {readable_json(item, deeper)}"
+        for key, item in value.items()
+    )
+    return "{\n" + ",\n".join(entries) + f"\n{indent}}}"
 
 
 def format_results(results: Mapping[str, Mapping[str, float]]) -> str:

@@ -14,7 +14,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from .boundary import BoundaryMeasures
-from .confusion import semantic_scores
+from .confusion import divide, mean_iou, semantic_scores
 from .errors import EvaluationError
 from .ground_truth import LabelSource
 from .streaming import StreamingEvaluator
@@ -31,7 +31,8 @@ class SemanticEvaluator(StreamingEvaluator):
     Args:
         dataset_name: dataset whose dicts have ``file_name`` and ``sem_seg_file_name`` and whose
             metadata has ``stuff_classes`` and ``ignore_label``.
-        output_dir: folder for ``sem_seg_results.json``; None writes nothing.
+        output_dir: folder for ``sem_seg_results.json`` and ``sem_seg_per_image.jsonl``; None
+            writes nothing.
         boundary: accumulates the boundary measures as well (slower); see
             :class:`~seg_plugins.evaluation.boundary.BoundaryMeasures`.
         save_predictions: write ``sem_seg_predictions.json``, Detectron2's list of run-length
@@ -85,8 +86,8 @@ class SemanticEvaluator(StreamingEvaluator):
         if self.boundary:
             self.boundary.reset()
 
-    def score_image(self, position: int, given: Mapping, output: Mapping) -> None:
-        """Add one image to the sums."""
+    def score_image(self, position: int, given: Mapping, output: Mapping) -> Mapping[str, float]:
+        """Add one image to the sums; its own figures are mIoU, as ``score``, and pACC."""
         target = self._truth.read(position)
         labels, confusion = self._confusion(output["sem_seg"], target)
         if self.predictions:
@@ -95,6 +96,7 @@ class SemanticEvaluator(StreamingEvaluator):
             self.boundary.add(labels, target, self.ignore_label)
         self.add_measures(position, output["sem_seg"], labels, target)
         self.confusion += confusion
+        return image_scores(confusion)
 
     def add_measures(
         self, position: int, prediction: torch.Tensor, labels: np.ndarray, target: np.ndarray
@@ -142,6 +144,16 @@ class SemanticEvaluator(StreamingEvaluator):
             labels = prediction.cpu().numpy()
             return labels, label_confusion(labels, target, self.num_classes, self.ignore_label)
         return argmax_confusion(prediction, target, self.ignore_label)
+
+
+def image_scores(confusion: np.ndarray) -> dict[str, float]:
+    """mIoU over the classes of one image, as ``score``, and its pixel accuracy, in percent.
+
+    Args:
+        confusion: (K + 1, K + 1) pixel counts of the image, truth by prediction.
+    """
+    hits, labelled = confusion.diagonal()[:-1].sum(), confusion[:-1].sum()
+    return {"score": 100 * mean_iou(confusion), "pACC": 100 * float(divide(hits, labelled))}
 
 
 def checked_prediction(prediction: Any, target: np.ndarray, num_classes: int) -> torch.Tensor:

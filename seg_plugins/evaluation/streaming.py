@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +12,8 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from .errors import EvaluationError
-from .predictions import PredictionStream
-from .results import plain_json
+from .predictions import RecordStream
+from .results import plain_json, readable_json
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +27,13 @@ class StreamingEvaluator(DatasetEvaluator):
 
     Args:
         dataset_name: registered dataset.
-        output_dir: folder for the result files; None writes nothing.
+        output_dir: folder for the result files, ``<task>_results.json`` and
+            ``<task>_per_image.jsonl``; None writes nothing.
         image_keys: one hashable key per image of the dataset, in dataset order.
         predictions_file: name, in `output_dir`, of a JSON list of predictions that the subclass
             writes to ``self.predictions``; None writes none.
         predictions_beside: further entries of that file, see
-            :class:`~seg_plugins.evaluation.predictions.PredictionStream`.
+            :class:`~seg_plugins.evaluation.predictions.RecordStream`.
         distributed: gather over all processes; False scores what this process saw.
         allow_missing: score although some images of the dataset never came; the number that did
             is logged and written beside the results.
@@ -66,14 +66,18 @@ class StreamingEvaluator(DatasetEvaluator):
         if len(self._position) != len(image_keys):
             twice = next(key for p, key in enumerate(image_keys) if self._position[key] != p)
             raise EvaluationError(f"{dataset_name} lists the image {twice!r} more than once.")
-        self.predictions: PredictionStream | None = None
+        self.predictions: RecordStream | None = None
+        self._image_scores: RecordStream | None = None
         if predictions_file:
             if self.output_dir is None:
                 raise ValueError(f"{predictions_file} needs an output_dir to be written to.")
             path = self.output_dir / predictions_file
-            self.predictions = PredictionStream(
+            self.predictions = RecordStream(
                 path, beside=predictions_beside, distributed=distributed
             )
+        if self.output_dir:
+            path = self.output_dir / f"{self.task}_per_image.jsonl"
+            self._image_scores = RecordStream(path, distributed=distributed)
         self.reset()
 
     # ------------------------------------------------------------------ Detectron2's interface
@@ -81,8 +85,8 @@ class StreamingEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """Forget everything seen; called before each round of evaluation."""
         self._visits = np.zeros(len(self._image_keys), dtype=np.uint8)
-        if self.predictions:
-            self.predictions.reset()
+        for stream in self._streams():
+            stream.reset()
 
     def process(self, inputs: Sequence[Mapping], outputs: Sequence[Mapping]) -> None:
         """Score a batch.
@@ -111,9 +115,12 @@ class StreamingEvaluator(DatasetEvaluator):
                     f"on a dataset whose evaluator_type fits the model."
                 )
             try:
-                self.score_image(position, given, output)
+                scores = self.score_image(position, given, output)
             except (ValueError, OSError) as error:
                 raise EvaluationError(f"{name}: {error}") from error
+            if self._image_scores:
+                names = {key: given.get(key) for key in ("file_name", "image_id")}
+                self._image_scores.write([plain_json({**names, **scores})])
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Merge all processes and compute the scores; None on every process but the first.
@@ -123,8 +130,8 @@ class StreamingEvaluator(DatasetEvaluator):
         """
         visits = self._merged_visits()
         self._check_visits(visits)
-        if self.predictions:
-            self.predictions.finish()
+        for stream in self._streams():
+            stream.finish()
         states = comm.gather(self.local_state()) if self.distributed else [self.local_state()]
         if self.distributed and not comm.is_main_process():
             return None
@@ -138,8 +145,13 @@ class StreamingEvaluator(DatasetEvaluator):
         """The key of the image that an input belongs to."""
         return given.get(self.image_key)
 
-    def score_image(self, position: int, given: Mapping, output: Mapping) -> None:
-        """Add one image; `position` is its place in the dataset."""
+    def score_image(self, position: int, given: Mapping, output: Mapping) -> Mapping[str, float]:
+        """Add one image; `position` is its place in the dataset.
+
+        Returns:
+            The image's own figures, among them ``score``: percent, higher is better, NaN where
+            there is nothing to score. They go to ``<task>_per_image.jsonl`` and nowhere else.
+        """
         raise NotImplementedError
 
     def local_state(self) -> Any:
@@ -197,6 +209,9 @@ class StreamingEvaluator(DatasetEvaluator):
 
     # -------------------------------------------------------------------------------- files
 
+    def _streams(self) -> list[RecordStream]:
+        return [stream for stream in (self.predictions, self._image_scores) if stream]
+
     def _write_results(self, results: dict[str, dict[str, float]], scored: int) -> None:
         if self.output_dir is None:
             return
@@ -208,4 +223,4 @@ class StreamingEvaluator(DatasetEvaluator):
             **self.extra_json(),
         }
         path = self.output_dir / f"{self.task}_results.json"
-        path.write_text(json.dumps(plain_json(content), indent=1) + "\n", encoding="utf-8")
+        path.write_text(readable_json(content) + "\n", encoding="utf-8")

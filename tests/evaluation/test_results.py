@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from seg_plugins.evaluation import format_results
-from seg_plugins.evaluation.results import plain_json
+from seg_plugins.evaluation.results import plain_json, readable_json
 
 import numpy as np
 
@@ -35,3 +35,17 @@ def test_plain_json_is_strict():
     value = {1: np.float32(0.5), "nan": np.nan, "rows": (np.arange(2), [True, np.bool_(False)])}
     text = json.dumps(plain_json(value), allow_nan=False)
     assert json.loads(text) == {"1": 0.5, "nan": None, "rows": [[0, 1], [True, False]]}
+
+
+def test_lists_stay_on_one_line():
+    value = {"scores": {"mIoU": 0.5, "IoU": np.nan}, "confusion": np.eye(2, dtype=int), "none": {}}
+    assert readable_json(value).splitlines() == [
+        "{",
+        ' "scores": {',
+        '  "mIoU": 0.5,',
+        '  "IoU": null',
+        " },",
+        ' "confusion": [[1, 0], [0, 1]],',
+        ' "none": {}',
+        "}",
+    ]

@@ -226,7 +226,8 @@ def test_streamed_predictions_equal_detectron2s(semantic_dataset, tmp_path):
     file = "sem_seg_predictions.json"
     ours = json.loads((tmp_path / "ours" / file).read_text())
     assert ours == json.loads((tmp_path / "theirs" / file).read_text())
-    assert sorted(p.name for p in (tmp_path / "ours").iterdir()) == [file, "sem_seg_results.json"]
+    names = ["sem_seg_per_image.jsonl", file, "sem_seg_results.json"]
+    assert sorted(p.name for p in (tmp_path / "ours").iterdir()) == names
 
 
 def test_boundary_measures_on_request(semantic_dataset):
