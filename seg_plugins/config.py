@@ -79,6 +79,10 @@ def _add_model_keys(model: CfgNode) -> None:
     _defaults(model, ROI_POOLER="fused")
     # pred_masks: "bitmask", (N, H, W) as Detectron2's, or "rle", run lengths of the same pixels.
     _defaults(model.ROI_MASK_HEAD, OUTPUT_FORMAT="bitmask")
+    # --- PanopticSegmentor, beside Detectron2's keys of MODEL.PANOPTIC_FPN
+    # Semantic label of each instance class; [] where label 0 stands for all things (Detectron2's
+    # "separated" datasets). "fixed" loss weights, or "uncertainty": learned for each task.
+    _defaults(model.PANOPTIC_FPN, THING_IDS=[], LOSS_WEIGHTING="fixed")
     # --- build_timm_backbone, build_timm_fpn_backbone (MODEL.BACKBONE.FREEZE_AT counts too)
     _defaults(model, TIMM=CfgNode())
     # A name of timm.list_models(), and whether to load timm's weights of that name (not where
@@ -151,8 +155,9 @@ def _add_input_keys(inputs: CfgNode) -> None:
     _defaults(inputs, COPY_PASTE=0.0, MOSAIC=0.0)
     # Stored values [low, high] that become 0..255, e.g. a CT window; [] keeps the values.
     _defaults(inputs, VALUE_RANGE=[])
+    # MASK_FORMAT is Detectron2's; "none" trains on boxes alone (with MODEL.MASK_ON False).
     # Elastic deformation (U-Net): sigma of the displacements in pixels, 0 = off, and the points
-    # of the coarse grid along each side.
+    # of the coarse grid along each side. Instances need MASK_FORMAT "bitmask".
     _defaults(inputs, ELASTIC=CfgNode({"SIGMA": 0.0, "POINTS": 3}))
     # U-Net's weight map, computed in the loader: w_c + W0 exp(-(d1 + d2)^2 / (2 SIGMA^2)).
     # FOREGROUND: the classes whose connected components are cells; CLASS_WEIGHTS: w_c, empty = 1.

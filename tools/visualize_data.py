@@ -66,7 +66,7 @@ def _config(args: argparse.Namespace) -> CfgNode:
     else:
         cfg = seg_plugins.get_cfg()
         cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_FLIP = (0,), "none"
-        cfg.INPUT.MASK_FORMAT, cfg.MODEL.MASK_ON = "bitmask", True
+        cfg.INPUT.MASK_FORMAT = "bitmask"
         cfg.DATASETS.TRAIN = (args.dataset,) if args.dataset else ()
         cfg.DATASETS.CUSTOM = args.custom or ""
         cfg.merge_from_list(args.opts)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -29,15 +29,21 @@ CROP_KINDS = ("absolute", "relative", "relative_range", "absolute_range")
 
 @dataclass(frozen=True)
 class Content:
-    """What a source image shows, for choices that depend on it.
+    """What a source image shows: for choices that depend on it, and to make the targets of.
+
+    Each task fills in what it has.
 
     Attributes:
-        label: (H, W) class ids.
-        boxes: (N, 4) x0, y0, x1, y1 in pixels.
+        label: (H, W) class ids, or None.
+        boxes: (N, 4) x0, y0, x1, y1 in pixels, or None.
+        annotations: Detectron2's dicts of the instances, one per box, or of the segments.
+        segment_ids: (H, W) ids of the segments, or None.
     """
 
-    label: np.ndarray | None = None
-    boxes: np.ndarray | None = None
+    label: Any = None
+    boxes: Any = None
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+    segment_ids: Any = None
 
 
 class Augmentation(Protocol):

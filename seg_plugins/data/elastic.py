@@ -7,7 +7,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-__all__ = ["ElasticDeformation"]
+from .geometry import Geometry
+
+__all__ = ["ElasticDeformation", "Warp"]
+
+# The types of labels as OpenCV warps them; all others as int32.
+_OPENCV_TYPES = {np.bool_: np.uint8, np.uint8: np.uint8, np.uint16: np.uint16}
 
 
 @dataclass(frozen=True)
@@ -36,16 +41,37 @@ class ElasticDeformation:
         moves[..., 1] += np.arange(height, dtype=np.float32)[:, None]
         return moves
 
-    @staticmethod
-    def apply_image(image: np.ndarray, moves: np.ndarray) -> np.ndarray:
-        """Warp (H, W, C) bilinearly; what lies beyond the border is mirrored."""
-        return _remap(image, moves, cv2.INTER_LINEAR).reshape(image.shape)
 
-    @staticmethod
-    def apply_label(label: np.ndarray, moves: np.ndarray) -> np.ndarray:
-        """Warp (H, W) ids by nearest neighbour; type and values stay."""
-        narrow = label if label.dtype in (np.uint8, np.uint16) else label.astype(np.uint16)
-        return _remap(narrow, moves, cv2.INTER_NEAREST).astype(label.dtype)
+@dataclass(frozen=True)
+class Warp:
+    """What happens to the pixels of a sample: a `Geometry`, then an elastic deformation if any.
+
+    Attributes:
+        geometry: the first step.
+        moves: (height, width, 2) float32, where each output pixel comes from in the frame of the
+            geometry, x and y in pixel centres; None deforms nothing.
+    """
+
+    geometry: Geometry
+    moves: np.ndarray | None = None
+
+    def apply_image(self, image: np.ndarray) -> np.ndarray:
+        """Resample (H, W, C) bilinearly; what lies beyond the border is mirrored."""
+        pixels = self.geometry.apply_image(image)
+        if self.moves is None:
+            return pixels
+        return _remap(pixels, self.moves, cv2.INTER_LINEAR).reshape(pixels.shape)
+
+    def apply_label(self, label: np.ndarray) -> np.ndarray:
+        """Resample (H, W) ids by nearest neighbour; type and values stay."""
+        return self.deform(self.geometry.apply_label(label))
+
+    def deform(self, label: np.ndarray) -> np.ndarray:
+        """The second step alone, for ids or a mask (h, w) that lie in the geometry's frame."""
+        if self.moves is None:
+            return label
+        kind = _OPENCV_TYPES.get(label.dtype.type, np.int32)
+        return _remap(label.astype(kind), self.moves, cv2.INTER_NEAREST).astype(label.dtype)
 
 
 def _remap(pixels: np.ndarray, moves: np.ndarray, interpolation: int) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,20 +9,18 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
 
-from .augmentations import Augmentation, Content
-from .build import build_augmentations, build_cache, build_photometric
-from .decoded_cache import DecodedCache
+from .augmentations import Content
+from .elastic import Warp
 from .errors import DatasetError
-from .geometry import Geometry
+from .image_mapper import ImageMapper, label_to_tensor
 from .instance_masks import (
+    Bounds,
     clipped_bounds,
     mask_bounds,
     move_polygons,
     polygons_to_mask,
     rle_to_mask,
 )
-from .photometric import Photometric
-from .sample import generator, image_to_tensor, read_sample_image
 
 __all__ = ["InstanceMapper"]
 
@@ -31,150 +28,118 @@ __all__ = ["InstanceMapper"]
 _MIN_SIDE = 1e-5
 
 
-class InstanceMapper:
+class InstanceMapper(ImageMapper):
     """Read one sample of detection or instance segmentation and augment it.
 
+    From a dict with ``annotations``, in training, ``instances``: ``gt_boxes`` (XYXY, pixels of
+    the augmented image, clipped to it), ``gt_classes`` and ``gt_masks``. Crowds and what lies
+    outside the crop are left out. A dict that has ``sem_seg_file_name`` too, as those of
+    Detectron2's "separated" panoptic datasets, gives ``sem_seg`` (H, W) int64 as well.
+
     Args:
-        is_train: read annotations too.
-        augmentations: geometry, in order.
-        photometric: changes of colour, in order, after the geometry.
-        image_format: "RGB", "BGR", "L", or "raw" for the stored channels and depth.
-        mask_format: "polygon" or "bitmask"; polygons cannot hold run lengths.
-        with_masks: False for boxes alone.
-        cache: of decoded images.
+        mask_format: "polygon"; "bitmask", which run lengths and elastic deformation need; or
+            "none" for boxes alone.
+        **shared: see `ImageMapper`.
     """
 
     @configurable
-    def __init__(
-        self,
-        *,
-        is_train: bool,
-        augmentations: Sequence[Augmentation] = (),
-        photometric: Sequence[Photometric] = (),
-        image_format: str = "BGR",
-        mask_format: str = "polygon",
-        with_masks: bool = True,
-        cache: DecodedCache | None = None,
-    ) -> None:
-        if mask_format not in ("polygon", "bitmask"):
+    def __init__(self, *, mask_format: str = "polygon", **shared: Any) -> None:
+        super().__init__(**shared)
+        if mask_format not in ("polygon", "bitmask", "none"):
             raise ValueError(
-                f"INPUT.MASK_FORMAT is {mask_format!r}; it should be 'polygon' or 'bitmask'"
+                f"INPUT.MASK_FORMAT is {mask_format!r}; it should be 'polygon', 'bitmask' or 'none'"
             )
-        self.is_train = is_train
-        self.augmentations = tuple(augmentations)
-        self.photometric = tuple(photometric)
-        self.image_format = image_format
+        if self.elastic is not None and mask_format != "bitmask":
+            raise ValueError(
+                f"INPUT.ELASTIC bends outlines, which INPUT.MASK_FORMAT {mask_format!r} cannot "
+                "follow; set it to 'bitmask'"
+            )
         self.mask_format = mask_format
-        self.with_masks = with_masks
-        self.cache = cache
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         """Arguments of the constructor."""
-        return {
-            "is_train": is_train,
-            "augmentations": build_augmentations(cfg, is_train),
-            "photometric": build_photometric(cfg, is_train),
-            "image_format": cfg.INPUT.FORMAT,
-            "mask_format": cfg.INPUT.MASK_FORMAT,
-            "with_masks": cfg.MODEL.MASK_ON,
-            "cache": build_cache(cfg, is_train),
-        }
+        return super().from_config(cfg, is_train) | {"mask_format": cfg.INPUT.MASK_FORMAT}
 
-    def __call__(
-        self, dataset_dict: dict[str, Any], rng: np.random.Generator | None = None
-    ) -> dict[str, Any]:
-        """Map one dataset dict to a sample.
-
-        Args:
-            dataset_dict: Detectron2's format, with ``annotations``; it is not changed.
-            rng: makes the sample a pure function of the arguments; None draws from NumPy's
-                global state.
-
-        Returns:
-            The dict with ``image`` (C, H, W), values as stored, and, in training, ``instances``:
-            ``gt_boxes`` (XYXY, pixels of the augmented image, clipped to it), ``gt_classes`` and
-            ``gt_masks``. Crowds and what lies outside the crop are left out.
-
-        Raises:
-            DatasetError: an unreadable or wrong file, or run lengths under the polygon format.
-        """
-        rng = generator(rng)
-        sample = dict(dataset_dict)
-        image = read_sample_image(sample, self.image_format, self.cache)
+    def read(self, sample: dict[str, Any], size: tuple[int, int]) -> Content:
+        """Check the annotations and gather their boxes."""
+        label = self.read_label(sample, size) if "sem_seg_file_name" in sample else None
         annotations = [a for a in sample.pop("annotations", ()) if not a.get("iscrowd", 0)]
-        boxes = np.array(
-            [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations],
-            np.float64,
-        ).reshape(-1, 4)
-        geometry = Geometry.identity(image.shape[:2])
-        for augmentation in self.augmentations:
-            geometry = augmentation(rng, geometry, Content(boxes=boxes))
-        image = geometry.apply_image(image)
-        for change in self.photometric:
-            image = change(rng, image)
-        sample["image"] = image_to_tensor(image)
-        if self.is_train:
-            try:
-                sample["instances"] = self._instances(annotations, boxes, geometry)
-            except DatasetError as error:
-                raise DatasetError(f"{sample['file_name']}: {error}") from None
-        return sample
+        if not self.is_train:
+            return Content()
+        for annotation in annotations:
+            self._check_mask(annotation, sample["file_name"])
+        boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+        return Content(label, np.array(boxes, np.float64).reshape(-1, 4), annotations)
 
-    def _instances(
-        self, annotations: list[dict[str, Any]], boxes: np.ndarray, geometry: Geometry
-    ) -> Instances:
-        height, width = geometry.output_size
-        corners = geometry.apply_points(boxes.reshape(-1, 2)).reshape(-1, 2, 2)
-        limits = np.tile([width, height], 2)
-        moved = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-        moved = np.clip(moved, 0, limits)
-        kept = (moved[:, 2:] - moved[:, :2] > _MIN_SIDE).all(axis=1)
-
-        masks: list[Any] = []
-        if self.with_masks:
-            # A crop cuts objects, so that their boxes shrink to what is left of the masks.
-            cut = not np.allclose(geometry.box, (0, 0, *geometry.source[::-1]))
-            for index in np.flatnonzero(kept):
-                mask, bounds = self._mask(annotations[index], geometry)
-                masks.append(mask)
-                if bounds is None:
-                    kept[index] = False
-                    masks.pop()
-                elif cut:
-                    moved[index] = bounds
-        instances = Instances((height, width))
-        instances.gt_boxes = Boxes(torch.from_numpy(moved[kept].astype(np.float32)))
-        classes = [a["category_id"] for a, keep in zip(annotations, kept, strict=True) if keep]
-        instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
-        if self.with_masks:
-            if self.mask_format == "polygon":
-                instances.gt_masks = PolygonMasks(masks)
-            else:
-                stack = np.stack(masks) if masks else np.zeros((0, height, width), bool)
-                instances.gt_masks = BitMasks(torch.from_numpy(stack))
-        return instances
-
-    def _mask(
-        self, annotation: dict[str, Any], geometry: Geometry
-    ) -> tuple[Any, tuple[float, float, float, float] | None]:
-        """The mask in the output frame and its bounds; bounds None where nothing is left."""
+    def _check_mask(self, annotation: dict[str, Any], file_name: str) -> None:
         segmentation = annotation.get("segmentation")
-        height, width = geometry.output_size
-        if isinstance(segmentation, list):
-            polygons = move_polygons(segmentation, geometry)
-            bounds = clipped_bounds(polygons, height, width)
-            if self.mask_format == "polygon" or bounds is None:
-                return polygons, bounds
-            mask = np.zeros((height, width), bool)
-            return mask, polygons_to_mask(polygons, mask)
+        if self.mask_format == "none" or isinstance(segmentation, list):
+            return
         if not isinstance(segmentation, dict):
-            raise DatasetError("an annotation has no segmentation; set MODEL.MASK_ON False")
+            raise DatasetError(
+                f"{file_name}: an annotation has no segmentation; train on boxes alone with "
+                "INPUT.MASK_FORMAT none and MODEL.MASK_ON False"
+            )
         if self.mask_format == "polygon":
             raise DatasetError(
-                "an annotation has run lengths (RLE) where INPUT.MASK_FORMAT is 'polygon'; set it "
-                "to 'bitmask'"
+                f"{file_name}: an annotation has run lengths (RLE) where INPUT.MASK_FORMAT is "
+                "'polygon'; set it to 'bitmask'"
             )
+
+    def targets(self, content: Content, warp: Warp) -> dict[str, Any]:
+        """The instances, and the semantic label if there is one."""
+        found: dict[str, Any] = {"instances": self._instances(content, warp)}
+        if content.label is not None:
+            found["sem_seg"] = label_to_tensor(warp.apply_label(content.label))
+        return found
+
+    def _instances(self, content: Content, warp: Warp) -> Instances:
+        geometry = warp.geometry
+        height, width = geometry.output_size
+        corners = geometry.apply_points(content.boxes.reshape(-1, 2)).reshape(-1, 2, 2)
+        moved = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+        boxes = np.clip(moved, 0, np.tile([width, height], 2))
+        kept = (boxes[:, 2:] - boxes[:, :2] > _MIN_SIDE).all(axis=1)
+
+        masks: list[Any] = []
+        if self.mask_format != "none":
+            # Where objects are cut or bent, their boxes become those of what is left.
+            whole = np.allclose(geometry.box, (0, 0, *geometry.source[::-1]))
+            for index in np.flatnonzero(kept):
+                mask, bounds = self._mask(content.annotations[index]["segmentation"], warp)
+                if bounds is None:
+                    kept[index] = False
+                    continue
+                masks.append(mask)
+                if not whole or warp.moves is not None:
+                    boxes[index] = bounds
+        instances = Instances((height, width))
+        instances.gt_boxes = Boxes(torch.from_numpy(boxes[kept].astype(np.float32)))
+        classes = [content.annotations[i]["category_id"] for i in np.flatnonzero(kept)]
+        instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
+        if self.mask_format == "polygon":
+            instances.gt_masks = PolygonMasks(masks)
+        elif self.mask_format == "bitmask":
+            stack = np.stack(masks) if masks else np.zeros((0, height, width), bool)
+            instances.gt_masks = BitMasks(torch.from_numpy(stack))
+        return instances
+
+    def _mask(self, segmentation: Any, warp: Warp) -> tuple[Any, Bounds | None]:
+        """The mask in the output frame and its bounds; bounds None where nothing is left."""
+        geometry = warp.geometry
+        height, width = geometry.output_size
         mask = np.zeros((height, width), bool)
-        rle_to_mask(segmentation, geometry, mask)
-        return mask, mask_bounds(mask)
+        if isinstance(segmentation, dict):
+            rle_to_mask(segmentation, geometry, mask)
+            mask = warp.deform(mask)
+            return mask, mask_bounds(mask)
+        polygons = move_polygons(segmentation, geometry)
+        bounds = clipped_bounds(polygons, height, width)
+        if self.mask_format == "polygon" or bounds is None:
+            return polygons, bounds
+        bounds = polygons_to_mask(polygons, mask)
+        if warp.moves is not None:
+            mask = warp.deform(mask)
+            bounds = mask_bounds(mask)
+        return mask, bounds

@@ -9,7 +9,17 @@ import pycocotools.mask as coco_mask
 
 from .geometry import Geometry
 
-__all__ = ["clipped_bounds", "mask_bounds", "move_polygons", "polygons_to_mask", "rle_to_mask"]
+__all__ = [
+    "Bounds",
+    "clipped_bounds",
+    "mask_bounds",
+    "move_polygons",
+    "polygons_to_mask",
+    "rle_to_mask",
+]
+
+# x0, y0, x1, y1 in pixels, at pixel edges.
+Bounds = tuple[float, float, float, float]
 
 
 def move_polygons(polygons: list[list[float]], geometry: Geometry) -> list[np.ndarray]:
@@ -20,9 +30,7 @@ def move_polygons(polygons: list[list[float]], geometry: Geometry) -> list[np.nd
     ]
 
 
-def polygons_to_mask(
-    polygons: list[np.ndarray], out: np.ndarray
-) -> tuple[float, float, float, float] | None:
+def polygons_to_mask(polygons: list[np.ndarray], out: np.ndarray) -> Bounds | None:
     """Rasterise flat polygons as the COCO API does, into `out`, (H, W) bool, all False.
 
     Returns:
@@ -50,9 +58,7 @@ def rle_to_mask(rle: dict[str, Any], geometry: Geometry, out: np.ndarray) -> Non
         geometry.unturned_view(out)[top:bottom, left:right] = picked
 
 
-def clipped_bounds(
-    polygons: list[np.ndarray], height: int, width: int
-) -> tuple[float, float, float, float] | None:
+def clipped_bounds(polygons: list[np.ndarray], height: int, width: int) -> Bounds | None:
     """The bounds of what polygons cover inside a window, exactly.
 
     Args:
@@ -77,7 +83,7 @@ def clipped_bounds(
     return (float(x0), float(y0), float(x1), float(y1)) if x1 > x0 and y1 > y0 else None
 
 
-def mask_bounds(mask: np.ndarray) -> tuple[float, float, float, float] | None:
+def mask_bounds(mask: np.ndarray) -> Bounds | None:
     """x0, y0, x1, y1 of the set pixels, at pixel edges; None for an empty mask."""
     rows = np.flatnonzero(mask.any(axis=1))
     if not len(rows):

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 
+from .image_mapper import generator
 from .instance_masks import mask_bounds
-from .sample import generator
 
 __all__ = ["CopyPaste", "Mosaic"]
 

@@ -174,6 +174,71 @@ def test_panoptic_fpn_label_collapses_the_things(panoptic):
     assert torch.equal(b == 255, a == 255)
 
 
+def test_elastic_deformation_moves_instances_with_their_pixels(instances, panoptic):
+    """Masks and boxes of all three tasks are those of the deformed label."""
+    shared = {"is_train": True, "augmentations": GEOMETRY, "elastic": ElasticDeformation(5.0)}
+    separate = InstanceMapper(mask_format="bitmask", **shared)
+    together = PanopticMapper(thing_ids=range(6), **shared)
+    semantic = SemanticMapper(**shared)
+    stiff = InstanceMapper(is_train=True, augmentations=GEOMETRY, mask_format="bitmask")
+    bent = 0
+    for seed, (a, b) in enumerate(zip(instances[:30], panoptic[:30], strict=True)):
+        one, other = separate(a, rng(seed)), together(b, rng(seed))
+        label = semantic(b, rng(seed))["sem_seg"]
+        assert torch.equal(other["sem_seg"], label)
+        for sample in (one, other):
+            found = sample["instances"]
+            assert found.gt_masks.tensor.flatten(1).any(dim=1).all()
+            assert torch.equal(found.gt_boxes.tensor, found.gt_masks.get_bounding_boxes().tensor)
+        for mask, class_id in zip(
+            other["instances"].gt_masks.tensor, other["instances"].gt_classes, strict=True
+        ):
+            assert (label[mask] == class_id).all()
+        plain = stiff(a, rng(seed))["instances"]
+        if len(plain) == len(one["instances"]):
+            bent += not torch.equal(plain.gt_masks.tensor, one["instances"].gt_masks.tensor)
+    assert bent > 10
+
+
+def test_masks_are_deformed_as_the_pixels_are(tmp_path):
+    """A white square on black: its mask after the deformation is where the image is white."""
+    picture = np.zeros((60, 80, 3), np.uint8)
+    picture[20:45, 25:60] = 255
+    assert cv2.imwrite(str(tmp_path / "a.png"), picture)
+    corners = [25, 20, 60, 20, 60, 45, 25, 45]
+    annotation = {"bbox": [25, 20, 60, 45], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+    mapper = InstanceMapper(
+        is_train=True, elastic=ElasticDeformation(6.0), mask_format="bitmask",
+        augmentations=[Flip()],
+    )  # fmt: skip
+    record = {"file_name": str(tmp_path / "a.png")}
+    for seed in range(10):
+        sample = mapper({**record, "annotations": [annotation | {"segmentation": [corners]}]},
+                        rng(seed))  # fmt: skip
+        (mask,) = sample["instances"].gt_masks.tensor
+        assert (mask == (sample["image"][0] > 127)).float().mean() > 0.99
+        assert mask.sum() > 300
+
+
+def test_an_ignore_label_of_16_bits(panoptic):
+    mapper = PanopticMapper(is_train=True, thing_ids=range(6), ignore_label=65535)
+    plain = PanopticMapper(is_train=True, thing_ids=range(6))
+    wide, narrow = (m(panoptic[0], rng())["sem_seg"] for m in (mapper, plain))
+    assert torch.equal(torch.where(narrow == 255, 65535, narrow), wide)
+    assert (wide == 65535).any()
+
+
+def test_boxes_alone(instances):
+    record = {**instances[0], "annotations": [dict(a) for a in instances[0]["annotations"]]}
+    for annotation in record["annotations"]:
+        del annotation["segmentation"]
+    found = InstanceMapper(is_train=True, mask_format="none")(record, rng())["instances"]
+    assert not found.has("gt_masks")
+    assert len(found) == sum(not a["iscrowd"] for a in record["annotations"])
+    with pytest.raises(DatasetError, match=r"0000\.png: an annotation has no segm.*FORMAT none"):
+        InstanceMapper(is_train=True)(record)
+
+
 def test_panoptic_refuses_segments_that_are_not_listed(panoptic):
     record = {**panoptic[0], "segments_info": panoptic[0]["segments_info"][1:]}
     with pytest.raises(DatasetError, match=r"0000\.png: segments .* are not in segments_info"):
@@ -379,7 +444,7 @@ def test_every_task_reads_from_the_cache(dataset, files, tmp_path):
     cfg = seg_plugins.get_cfg()
     cfg.DATASETS.TRAIN = (dataset,)
     cfg.INPUT.MIN_SIZE_TRAIN = (96,)
-    cfg.INPUT.MASK_FORMAT, cfg.MODEL.MASK_ON = "bitmask", True
+    cfg.INPUT.MASK_FORMAT = "bitmask"
     record = DatasetCatalog.get(dataset)[0]
     plain = build_mapper(cfg, True)(record, rng())
     cfg.INPUT.DECODED_CACHE.FOLDER = str(tmp_path)
@@ -450,4 +515,22 @@ def test_unknown_settings_list_the_known(key, value):
     cfg.INPUT.CROP.ENABLED = True
     cfg.merge_from_list([f"INPUT.{key}", value])
     with pytest.raises(ValueError, match=rf"INPUT\.{key} is '{value}'"):
+        build_mapper(cfg, True)
+
+
+def test_the_configuration_reaches_every_task():
+    """One builder: what the file says holds for all three, whatever the model's own keys say."""
+    cfg = seg_plugins.get_cfg()
+    cfg.INPUT.ELASTIC.SIGMA, cfg.INPUT.BLUR_SIGMA = 3.0, 1.0
+    cfg.INPUT.MASK_FORMAT, cfg.MODEL.MASK_ON = "bitmask", False
+    for dataset in ("shapes_train", "shapes_instance_train", "shapes_panoptic_train"):
+        cfg.DATASETS.TRAIN = (dataset,)
+        mapper = build_mapper(cfg, True)
+        assert mapper.elastic == ElasticDeformation(3.0)
+        assert mapper.photometric == (Blur(1.0),)
+        assert build_mapper(cfg, False).elastic is None
+    cfg.DATASETS.TRAIN = ("shapes_instance_train",)
+    assert build_mapper(cfg, True).mask_format == "bitmask"
+    cfg.INPUT.MASK_FORMAT = "polygon"
+    with pytest.raises(ValueError, match=r"INPUT\.ELASTIC .* set it to 'bitmask'"):
         build_mapper(cfg, True)

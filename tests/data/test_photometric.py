@@ -1,8 +1,7 @@
-"""Colours, blur, noise and elastic deformation on inputs with known answers."""
+"""Colours, blur and noise on inputs with known answers."""
 
 from __future__ import annotations
 
-from seg_plugins.data.elastic import ElasticDeformation
 from seg_plugins.data.photometric import Blur, ColorJitter, Noise, ValueRange
 
 import numpy as np
@@ -67,37 +66,3 @@ def test_value_range_is_linear_and_clips():
     image = np.array([[[-300], [-200], [25], [250], [900]]], np.int16)
     scaled = ValueRange(-200, 250)(np.random.default_rng(0), image)
     assert scaled.ravel() == pytest.approx([0, 0, 127.5, 255, 255])
-
-
-def test_elastic_moves_image_and_label_alike():
-    """A ramp shows where each pixel came from; its label must come from the same place."""
-    height, width = 60, 80
-    elastic = ElasticDeformation(6.0)
-    moves = elastic.draw(np.random.default_rng(0), height, width)
-    y, x = np.mgrid[0:height, 0:width]
-    ramp = np.stack([x, y], axis=2).astype(np.float32)
-    label = (y * width + x).astype(np.uint16)
-    warped, warped_label = elastic.apply_image(ramp, moves), elastic.apply_label(label, moves)
-    inside = (
-        (moves[..., 0] > 1) & (moves[..., 0] < width - 2)
-        & (moves[..., 1] > 1) & (moves[..., 1] < height - 2)
-    )  # fmt: skip
-    assert inside.mean() > 0.6
-    assert np.abs(warped - moves)[inside].max() < 1 / 16  # OpenCV's grid of 1/32 pixels
-    nearest = np.stack([warped_label % width, warped_label // width], axis=2)
-    assert np.abs(nearest - moves)[inside].max() <= 0.5 + 1 / 16
-
-
-def test_elastic_without_strength_is_the_identity():
-    elastic = ElasticDeformation(0.0)
-    moves = elastic.draw(np.random.default_rng(0), *IMAGE.shape[:2])
-    assert np.array_equal(elastic.apply_image(IMAGE, moves), IMAGE)
-
-
-def test_elastic_displacements_have_the_sigma_and_are_smooth():
-    corners = []
-    for rng in rngs(200):
-        moves = ElasticDeformation(10.0).draw(rng, 50, 50)
-        corners.append(moves[0, 0])
-        assert np.abs(np.diff(moves[..., 0], axis=1) - 1).max() < 6
-    assert np.std(corners) == pytest.approx(10, abs=1.5)
