@@ -40,11 +40,17 @@ INSTALL_REQUIRES = [
     "cityscapesscripts>=2.2",  # Cityscapes label tables and official scores
     "safetensors>=0.4",  # reads and writes weights without pickle
     "tensorboard>=2.14",  # the training curves of Detectron2's writer
+    "tqdm>=4.60",  # the progress bar of predictions
+    "matplotlib>=3.5",  # the font of legends
 ]
 
 EXTRAS_REQUIRE = {
     "datasets": ["scipy>=1.11"],  # reads the MATLAB label files that some datasets publish
-    "geo": ["tifffile>=2023.1"],  # TIFF with more bands than Pillow reads, or float colours
+    "geo": [
+        "tifffile>=2023.1",  # TIFF with more bands than Pillow reads, or float colours
+        "rasterio>=1.3",  # TIFF that do not fit into memory, and their place on Earth
+    ],
+    "supervision": ["supervision>=0.22"],  # predictions as supervision.Detections
     "export": [
         "onnx>=1.17",
         "onnxruntime>=1.20",

@@ -21,6 +21,15 @@ ALLOWED = {
     "registration": {"modeling", "data", "evaluation"},
     "engine": {"config", "registration", "modeling", "data", "evaluation", "visualization", "ops"},
     "export": {"engine", "config", "modeling", "data", "ops"},
+    "prediction": {
+        "engine",
+        "config",
+        "modeling",
+        "evaluation",
+        "data",
+        "visualization",
+        "ops",
+    },
     "__init__": {"compat", "config", "registration"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

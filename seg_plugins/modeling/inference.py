@@ -105,12 +105,14 @@ class SlidingWindow:
     def _weight(self, window: Sequence[int]) -> Tensor:
         if not self.gaussian:
             return torch.ones(*window)
-        lines = []
-        for size in window:
-            distance = (torch.arange(size) - (size - 1) / 2) / (size / 8)
-            # Never zero: a corner that only one window sees still has its own prediction.
-            lines.append(torch.exp(-0.5 * distance**2).clamp(min=1e-3))
-        return lines[0][:, None] * lines[1][None, :]
+        return gaussian_weight(window[0])[:, None] * gaussian_weight(window[1])[None, :]
+
+
+def gaussian_weight(size: int) -> Tensor:
+    """(size,) weights along one side of a window: sigma is an eighth of it."""
+    distance = (torch.arange(size) - (size - 1) / 2) / (size / 8)
+    # Never zero: a corner that only one window sees still has its own prediction.
+    return torch.exp(-0.5 * distance**2).clamp(min=1e-3)
 
 
 def _starts(size: int, window: int, stride: int) -> list[int]:

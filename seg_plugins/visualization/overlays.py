@@ -32,7 +32,12 @@ def displayable(pixels: np.ndarray) -> np.ndarray:
 
 
 def semantic(
-    image: np.ndarray, labels: np.ndarray, colours: np.ndarray, ignore_label: int = 255
+    image: np.ndarray,
+    labels: np.ndarray,
+    colours: np.ndarray,
+    ignore_label: int = 255,
+    *,
+    opacity: float = OPACITY,
 ) -> np.ndarray:
     """Class colours over an image; ignored pixels keep the bare image.
 
@@ -41,10 +46,11 @@ def semantic(
         labels: (H, W) integer class ids.
         colours: (K, 3) uint8, RGB.
         ignore_label: id that stands for "not labelled".
+        opacity: of the colours, 0 to 1.
     """
     valid = (labels != ignore_label) & (labels < len(colours))
     painted = colours[np.where(valid, labels, 0).astype(np.intp)]
-    blended = cv2.addWeighted(image, 1 - OPACITY, painted, OPACITY, 0)
+    blended = cv2.addWeighted(image, 1 - opacity, painted, opacity, 0)
     return np.where(valid[..., None], blended, image)
 
 
@@ -67,14 +73,17 @@ def instances(
             picture[mask] = (picture[mask] * (1 - OPACITY) + OPACITY * np.array(colour)).astype(
                 "u1"
             )
-            outlines, _ = cv2.findContours(
-                mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-            )
-            cv2.drawContours(picture, outlines, -1, colour, 1)
+            outline(picture, mask.astype(np.uint8), colour)
         if boxes is not None:
             x0, y0, x1, y1 = (round(float(v)) for v in boxes[i])
             cv2.rectangle(picture, (x0, y0), (x1, y1), colour, 1)
     return picture
+
+
+def outline(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> None:
+    """Draw the outer contours of a (H, W) uint8 mask into a picture, one pixel wide."""
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, contours, -1, colour, 1)
 
 
 def instance_colour(index: int) -> tuple[int, int, int]:

@@ -1,0 +1,7 @@
+"""Using a trained model: images, folders, videos and huge rasters in; pictures and files out."""
+
+from .labels import ClassNameError
+from .prediction import Prediction
+from .predictor import Predictor
+
+__all__ = ["ClassNameError", "Prediction", "Predictor"]

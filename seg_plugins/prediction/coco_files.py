@@ -1,0 +1,147 @@
+"""Files about all images of a folder, joined from the records of each: COCO JSON and a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..engine.checkpoint import write_atomically
+from .labels import Labels
+
+Record = dict[str, Any]
+
+
+def write_summaries(folder: Path, records: Path, labels: Labels, model: str = "") -> list[Path]:
+    """Write ``statistics.csv``, and ``instances.json`` and ``panoptic.json`` where asked for.
+
+    Args:
+        folder: where to.
+        records: the folder of the records.
+        labels: the model's classes.
+        model: the beginning of the fingerprints of this model's records; others are left out.
+
+    Returns:
+        The files.
+    """
+    listed = [path for path in sorted(records.rglob("*.json")) if _is_of(path, model)]
+    statistics = folder / "statistics.csv"
+    table = _table(listed)
+    write_atomically(statistics, lambda file: file.write(table))
+    paths = [statistics]
+    for kind, rows in (("json", _instance_rows), ("panoptic", _panoptic_rows)):
+        images = _images(listed, kind)
+        if images:
+            path = folder / ("instances.json" if kind == "json" else "panoptic.json")
+            head = {"images": list(images.values()), "categories": _categories(labels)}
+            _write_list(path, head, rows(listed, images))
+            paths.append(path)
+    return paths
+
+
+def _is_of(path: Path, model: str) -> bool:
+    return _read(path)["fingerprint"].startswith(model)
+
+
+def _read(path: Path) -> Record:
+    return json.loads(path.read_bytes())
+
+
+def _images(paths: list[Path], kind: str) -> dict[str, Record]:
+    """COCO's image entries by file name; ids are the numbers in the names if all are numbers."""
+    keys = ("file_name", "height", "width")
+    records = [
+        {key: record[key] for key in keys}
+        for record in map(_read, paths)
+        if kind in record["saved"]
+    ]
+    stems = [Path(record["file_name"]).stem for record in records]
+    numbers = {int(stem) for stem in stems if stem.isdecimal()}
+    numbered = len(numbers) == len(stems)
+    return {
+        record["file_name"]: {"id": int(stem) if numbered else place, **record}
+        for place, (record, stem) in enumerate(zip(records, stems, strict=True), 1)
+    }
+
+
+def _categories(labels: Labels) -> list[Record]:
+    seen: dict[int, Record] = {}
+    for label in labels.all:
+        seen.setdefault(
+            label.category_id,
+            {
+                "id": label.category_id,
+                "name": label.name,
+                "isthing": int(label.is_thing),
+                "color": list(label.colour),
+            },
+        )
+    return list(seen.values())
+
+
+def _instance_rows(paths: list[Path], images: dict[str, Record]) -> Iterator[Record]:
+    number = 0
+    for record in map(_read, paths):
+        for region in record["regions"]:
+            if record["file_name"] in images and "segmentation" in region:
+                number += 1
+                yield {
+                    "id": number,
+                    "image_id": images[record["file_name"]]["id"],
+                    "category_id": region["category_id"],
+                    "segmentation": region["segmentation"],
+                    "area": region["area"],
+                    "bbox": region["bbox"],
+                    "iscrowd": 0,
+                    # COCO wants a score of every result; classes by pixel have none.
+                    "score": region.get("score", 1.0),
+                }
+
+
+def _panoptic_rows(paths: list[Path], images: dict[str, Record]) -> Iterator[Record]:
+    for path in paths:
+        record = _read(path)
+        if record["file_name"] in images and "panoptic" in record["saved"]:
+            keys = ("id", "category_id", "area", "bbox")
+            segments = [
+                {**{key: region[key] for key in keys}, "iscrowd": 0} for region in record["regions"]
+            ]
+            yield {
+                "image_id": images[record["file_name"]]["id"],
+                "file_name": record["name"] + ".png",
+                "segments_info": segments,
+            }
+
+
+def _write_list(path: Path, head: Record, rows: Iterator[Record]) -> None:
+    """Write ``head`` and the rows as its ``annotations``, one row at a time."""
+
+    def write(file: Any) -> None:
+        file.write(json.dumps(head)[:-1].encode() + b', "annotations": [')
+        for i, row in enumerate(rows):
+            file.write((",\n" if i else "\n").encode() + json.dumps(row).encode())
+        file.write(b"\n]}\n")
+
+    write_atomically(path, write)
+
+
+def _table(paths: list[Path]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["image", "class", "pixels", "share", "regions", "mean_score"])
+    for record in map(_read, paths):
+        size = record["height"] * record["width"] * record["frames"]
+        by_class: dict[str, list[Record]] = {}
+        for region in record["regions"]:
+            by_class.setdefault(region["class"], []).append(region)
+        for name, regions in by_class.items():
+            pixels = sum(region["area"] for region in regions)
+            scores = [region["score"] for region in regions if "score" in region]
+            mean = f"{sum(scores) / len(scores):.4f}" if scores else ""
+            writer.writerow(
+                [record["file_name"], name, pixels, f"{pixels / size:.6f}", len(regions), mean]
+            )
+    return text.getvalue().encode()

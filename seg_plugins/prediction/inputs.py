@@ -1,0 +1,185 @@
+"""What is given to predict: files, patterns, folders and videos; and images made ready."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from PIL import Image
+
+from ..data import DatasetError
+from ..data.augmentation_builder import build_augmentations, build_photometric
+from ..data.augmentations import Content
+from ..data.geometry import Geometry
+from ..data.image_io import read_image
+from ..data.image_mapper import image_to_tensor
+from ..visualization import overlays
+
+IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".nii", ".npy", ".png", ".tif", ".tiff", ".webp")
+VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input file.
+
+    Attributes:
+        path: the file.
+        name: of its outputs, without suffix; it may have folders.
+        file_name: its own, relative to the folder that was given.
+    """
+
+    path: Path
+    name: str
+    file_name: str
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is a video by its name."""
+        return self.path.suffix.lower() in VIDEOS
+
+    @property
+    def is_tiff(self) -> bool:
+        """Whether it is a TIFF by its name."""
+        return self.path.suffix.lower() in (".tif", ".tiff")
+
+
+def find_sources(inputs: Sequence[str], output: Path) -> list[Source]:
+    """The files that inputs name.
+
+    Args:
+        inputs: files, folders (searched to any depth) and glob patterns.
+        output: the folder of the results, whose files are left out.
+
+    Returns:
+        In the order of their paths. Outputs are named as the inputs, relative to the folder or to
+        the part of the pattern before the first wildcard; where two differ in the suffix alone,
+        the suffix belongs to the name.
+
+    Raises:
+        DatasetError: an input that names no file.
+    """
+    found: dict[Path, str] = {}
+    own = output.resolve()
+    for text in inputs:
+        base, paths = _expand(text)
+        paths = [path for path in paths if own not in path.resolve().parents]
+        if not paths:
+            raise DatasetError(
+                f"{text}: no such file, or no image or video in it ({', '.join(IMAGES + VIDEOS)})"
+            )
+        for path in paths:
+            found.setdefault(path, path.relative_to(base).as_posix())
+    stems = Counter(_stem(name) for name in found.values())
+    return [
+        Source(path, name if stems[_stem(name)] > 1 else _stem(name), name)
+        for path, name in sorted(found.items())
+    ]
+
+
+def _expand(text: str) -> tuple[Path, list[Path]]:
+    path = Path(text)
+    if path.is_file():
+        return path.parent, [path]
+    if path.is_dir():
+        return path, list(_pictures(path.rglob("*")))
+    parts = path.parts
+    first = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    matches = (Path(match) for match in glob.glob(text, recursive=True))
+    return Path(*parts[:first]), list(_pictures(matches))
+
+
+def _pictures(paths: Iterator[Path]) -> Iterator[Path]:
+    for path in paths:
+        suffixes = ("".join(path.suffixes[-2:]).lower(), path.suffix.lower())
+        if path.is_file() and not {*suffixes}.isdisjoint((*IMAGES, *VIDEOS, ".nii.gz")):
+            yield path
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(".gz").removesuffix(Path(name.removesuffix(".gz")).suffix)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image.
+
+    Attributes:
+        image: (H, W, 3) uint8 in RGB, to be shown.
+        pixels: (H, W, C) in the channels that the model takes (``INPUT.FORMAT``).
+    """
+
+    image: np.ndarray
+    pixels: np.ndarray
+
+
+class Preparation:
+    """Reads images and brings them to what the model takes, as the mappers do when testing.
+
+    Args:
+        cfg: ``INPUT`` says how.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        self.image_format: str = cfg.INPUT.FORMAT
+        self._resize = build_augmentations(cfg, is_train=False)
+        self._photometric = build_photometric(cfg, is_train=False)
+
+    def read(self, path: str | Path) -> Picture:
+        """Read a file, upright as its EXIF tag says.
+
+        Raises:
+            DatasetError: the file is missing or unreadable.
+        """
+        if self.image_format in ("BGR", "RGB"):
+            return self.from_array(read_image(str(path), "RGB"))
+        pixels = read_image(str(path), self.image_format)
+        return Picture(overlays.displayable(pixels), pixels)
+
+    def from_array(self, array: np.ndarray, order: str = "RGB") -> Picture:
+        """An image in memory.
+
+        Args:
+            array: (H, W), (H, W, 1), (H, W, 3) or, the last channel left out, (H, W, 4) uint8;
+                any number of channels and type for models with ``INPUT.FORMAT`` raw.
+            order: of three channels, "RGB" (Pillow, matplotlib) or "BGR" (OpenCV).
+
+        Raises:
+            ValueError: another shape or type.
+        """
+        if order not in ("RGB", "BGR"):
+            raise ValueError(f"order is {order!r}; it should be 'RGB' or 'BGR'")
+        array = array[:, :, None] if array.ndim == 2 else array
+        if array.ndim != 3 or 0 in array.shape:
+            raise ValueError(f"an image is (H, W) or (H, W, C); got shape {array.shape}")
+        if self.image_format == "raw":
+            return Picture(overlays.displayable(array), array)
+        if array.dtype != np.uint8 or array.shape[2] not in (1, 3, 4):
+            raise ValueError(
+                f"INPUT.FORMAT {self.image_format} takes uint8 of 1, 3 or 4 channels; got "
+                f"{array.dtype} of shape {array.shape}"
+            )
+        image = np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array[:, :, :3]
+        image = np.ascontiguousarray(image[:, :, ::-1] if order == "BGR" else image)
+        if self.image_format == "L":
+            grey = np.asarray(Image.fromarray(image).convert("L"))
+            return Picture(image, grey[:, :, None])
+        return Picture(image, image[:, :, ::-1] if self.image_format == "BGR" else image)
+
+    def tensor(self, pixels: np.ndarray, *, resize: bool = True) -> torch.Tensor:
+        """(H, W, C) pixels to the model's (C, H', W') input, resized as ``INPUT`` says."""
+        rng = np.random.default_rng(0)  # nothing is drawn from it when testing
+        if resize:
+            geometry = Geometry.identity((pixels.shape[0], pixels.shape[1]))
+            for step in self._resize:
+                geometry = step(rng, geometry, Content())
+            pixels = geometry.apply_image(pixels)
+        for change in self._photometric:
+            pixels = change(rng, pixels)
+        return image_to_tensor(pixels)

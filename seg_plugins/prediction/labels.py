@@ -1,0 +1,164 @@
+"""What the numbers of a prediction stand for: names, colours and ids of the classes."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from ..data import DatasetError, apply_custom_dataset
+from ..data.datasets.class_table import spread_colors
+from ..engine.consistency import tasks_of
+
+logger = logging.getLogger(__name__)
+
+# Names that datasets give to what is no object, in lower case.
+BACKGROUND = ("background", "_background_", "bg", "void", "other", "unlabeled", "unlabelled")
+
+
+class ClassNameError(ValueError):
+    """A class name that the model does not know; the message lists the nearest."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class.
+
+    Attributes:
+        name: as the dataset spells it.
+        colour: (R, G, B).
+        category_id: id in COCO files: the dataset's own where it has one.
+        is_thing: countable.
+    """
+
+    name: str
+    colour: tuple[int, int, int]
+    category_id: int
+    is_thing: bool
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The classes of a model.
+
+    Attributes:
+        things: by the class of an instance, and the category of a panoptic segment that is one.
+        stuff: by the semantic label, and the category of the other panoptic segments. It may
+            hold the things too.
+        ignore_label: of pixels that belong to no class.
+        things_in_stuff: the category of a panoptic segment that is a thing is its place in
+            `stuff` (``MODEL.PANOPTIC_FPN.THING_IDS``), not in `things` as in Detectron2.
+        label_divisor: of panoptic ids without segments; 0 where there is none.
+    """
+
+    things: tuple[Label, ...] = ()
+    stuff: tuple[Label, ...] = ()
+    ignore_label: int = 255
+    things_in_stuff: bool = False
+    label_divisor: int = 0
+
+    @property
+    def all(self) -> tuple[Label, ...]:
+        """Every class once."""
+        names = {label.name for label in self.stuff}
+        return (*self.stuff, *(label for label in self.things if label.name not in names))
+
+    def of_segment(self, segment: Mapping[str, Any]) -> Label:
+        """The class of a panoptic segment."""
+        by_instance = segment["isthing"] and self.things and not self.things_in_stuff
+        return (self.things if by_instance else self.stuff)[segment["category_id"]]
+
+    def find(self, names: Iterable[str]) -> list[str]:
+        """Spell class names as the dataset does; upper and lower case do not count.
+
+        Raises:
+            ClassNameError: an unknown name.
+        """
+        known = {label.name.lower(): label.name for label in self.all}
+        found = []
+        for name in names:
+            if name.lower() not in known:
+                near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4) or known
+                listed = ", ".join(known[key] for key in list(near)[:20])
+                raise ClassNameError(f"no class '{name}' in this model. Nearest: {listed}")
+            found.append(known[name.lower()])
+        return found
+
+
+def labels_from_config(cfg: CfgNode) -> Labels:
+    """The classes of ``DATASETS``, whose metadata names them, a custom dataset included.
+
+    Where the dataset's description is not at hand or does not fit the model, classes are called
+    ``class_0``, ``class_1``, ..., and a warning says so.
+    """
+    tasks = tasks_of(cfg.MODEL.META_ARCHITECTURE)
+    counts = {
+        "stuff": max(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, 2) if "sem_seg" in tasks else 0,
+        "thing": cfg.MODEL.ROI_HEADS.NUM_CLASSES if "instances" in tasks else 0,
+    }
+    metadata = _metadata(cfg)
+    first_id = 1 if counts["thing"] else 0
+    thing_classes = metadata.get("thing_classes") or ()
+    numbers = metadata.get("thing_dataset_id_to_contiguous_id", {}).values()
+    # Detectron2's "standard" panoptic datasets list all classes as things, and map the true ones.
+    thing_names = {thing_classes[i] for i in numbers} if numbers else set(thing_classes)
+    parts = {
+        kind: _labels(metadata, kind, count, first_id, thing_names)
+        for kind, count in counts.items()
+    }
+    return Labels(
+        parts["thing"],
+        parts["stuff"],
+        metadata.get("ignore_label", cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE),
+        bool(cfg.MODEL.PANOPTIC_FPN.get("THING_IDS")),
+        metadata.get("label_divisor", 0),
+    )
+
+
+def _metadata(cfg: CfgNode) -> dict[str, Any]:
+    try:
+        apply_custom_dataset(cfg)
+    except DatasetError as error:
+        logger.warning("Classes are numbered, their names are not at hand: %s", error)
+        return {}
+    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    return MetadataCatalog.get(names[0]).as_dict() if names else {}
+
+
+def _labels(
+    metadata: dict[str, Any], kind: str, count: int, first_id: int, thing_names: set[str]
+) -> tuple[Label, ...]:
+    if not count:
+        return ()
+    names: Sequence[str] = metadata.get(f"{kind}_classes") or ()
+    if len(names) != count and not _is_things_as_one(metadata, kind, count):
+        if names:
+            logger.warning(
+                "The dataset has %d %s classes, the model %d: its classes are numbered.",
+                len(names),
+                kind,
+                count,
+            )
+        names = [f"class_{i}" for i in range(count)]
+    colours = metadata.get(f"{kind}_colors") or spread_colors(len(names))
+    ids = {i: c for c, i in metadata.get(f"{kind}_dataset_id_to_contiguous_id", {}).items()}
+    return tuple(
+        Label(
+            name,
+            (int(colours[i][0]), int(colours[i][1]), int(colours[i][2])),
+            ids.get(i, i + first_id),
+            kind == "thing" or name in thing_names,
+        )
+        for i, name in enumerate(names)
+    )
+
+
+def _is_things_as_one(metadata: dict[str, Any], kind: str, count: int) -> bool:
+    """Whether a semantic head of a panoptic system has one class for all things."""
+    stuff, things = (metadata.get(f"{k}_classes") or () for k in ("stuff", "thing"))
+    return kind == "stuff" and bool(things) and count == len(set(stuff) - set(things)) + 1

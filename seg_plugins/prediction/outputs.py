@@ -1,0 +1,222 @@
+"""Files of a prediction: each is whole or not there, and a record tells which there are."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..engine.checkpoint import write_atomically
+from ..evaluation.panoptic import write_panoptic_png
+from .coco_files import write_summaries
+from .labels import Labels
+from .prediction import Prediction, Region
+
+KINDS = ("overlay", "mask", "color", "cutout", "blur", "json", "panoptic")
+RECORDS = "records"
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What to write.
+
+    Attributes:
+        save: some of `KINDS`.
+        classes: what cutout and blur keep; see :meth:`Prediction.foreground`.
+        edge: reach of their soft edge in pixels; None goes by the size of the image.
+        strength: radius of the blur as a fraction of the shorter side.
+    """
+
+    save: tuple[str, ...] = ("overlay",)
+    classes: tuple[str, ...] = ()
+    edge: int | None = None
+    strength: float = 0.03
+
+    def check(self, labels: Labels) -> None:
+        """Raise ValueError where a model with these classes cannot give what is asked for."""
+        unknown = [kind for kind in self.save if kind not in KINDS]
+        if unknown or not self.save:
+            raise ValueError(f"no output '{', '.join(unknown)}'; there are: {', '.join(KINDS)}")
+        labels.find(self.classes)
+        if "panoptic" in self.save and not (labels.things and labels.stuff):
+            found = "instances" if labels.things else "classes by pixel"
+            raise ValueError(f"panoptic output needs a panoptic system; this one finds {found}")
+
+
+def save_prediction(
+    prediction: Prediction,
+    folder: Path,
+    name: str,
+    options: OutputOptions,
+    *,
+    file_name: str = "",
+    fingerprint: str = "",
+) -> list[Path]:
+    """Write the files of one image and then its record.
+
+    Args:
+        prediction: of the image.
+        folder: holds a folder for each kind.
+        name: of the files, without suffix.
+        options: what to write.
+        file_name: of the image, for COCO files; empty takes the name.
+        fingerprint: of all that the result depends on, for :func:`is_saved`; without one the
+            summaries are brought up to date at once.
+
+    Raises:
+        ValueError: something is asked for that the model cannot give.
+        OSError: a file cannot be written.
+    """
+    options.check(prediction.labels)
+    paths = []
+    for kind in options.save:
+        if kind == "json":  # stands in the record
+            continue
+        path = output_path(folder, kind, name)
+        if kind == "panoptic":
+            assert prediction.panoptic is not None  # checked above
+            with whole_file(path) as temporary:
+                write_panoptic_png(temporary, _known_ids(prediction))
+        else:
+            write_picture(path, draw(prediction, kind, options))
+        paths.append(path)
+    height, width = prediction.image.shape[:2]
+    regions = [_region_record(region, options) for region in prediction.regions]
+    write_record(
+        folder,
+        name,
+        {
+            "name": name,
+            "file_name": file_name or name,
+            "height": height,
+            "width": width,
+            "frames": 1,
+            "saved": list(options.save),
+            "files": relative(paths, folder),
+            "fingerprint": fingerprint,
+            "regions": regions,
+        },
+    )
+    if not fingerprint:
+        paths += write_summaries(folder, folder / RECORDS, prediction.labels)
+    return paths
+
+
+def draw(prediction: Prediction, kind: str, options: OutputOptions) -> np.ndarray:
+    """The picture of one kind: (H, W) ids, (H, W, 3) RGB or (H, W, 4) RGBA."""
+    if kind == "overlay":
+        return prediction.draw()
+    if kind == "mask":
+        return prediction.id_mask()
+    if kind == "color":
+        return prediction.colour_mask()
+    if kind == "cutout":
+        return prediction.cutout(options.classes, edge=options.edge)
+    return prediction.blur(options.classes, edge=options.edge, strength=options.strength)
+
+
+def output_path(folder: Path, kind: str, name: str, suffix: str = ".png") -> Path:
+    """``folder/kind/name.png``; `name` may have dots and folders."""
+    return folder / kind / f"{name}{suffix}"
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write (H, W) ids of 8 or 16 bits, or RGB, or RGBA, as PNG."""
+    if picture.ndim == 3:
+        picture = cv2.cvtColor(
+            picture, cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
+        )
+    encoded = cv2.imencode(".png", picture)[1].tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: file.write(encoded))
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder; what is written there takes the name at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_record(folder: Path, name: str, record: dict[str, Any]) -> None:
+    """Note that all files of an image are there; to be called after they are."""
+    path = output_path(folder, RECORDS, name, ".json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(record).encode() + b"\n"
+    write_atomically(path, lambda file: file.write(content))
+
+
+def is_saved(folder: Path, name: str, fingerprint: str) -> bool:
+    """Whether an earlier run wrote everything that this one would."""
+    path = output_path(folder, RECORDS, name, ".json")
+    try:
+        record = json.loads(path.read_bytes())
+        files = [folder / file for file in record["files"]]
+        return record["fingerprint"] == fingerprint and all(file.is_file() for file in files)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def relative(paths: Sequence[Path], folder: Path) -> list[str]:
+    """Paths below a folder as a record holds them."""
+    return [path.relative_to(folder).as_posix() for path in paths]
+
+
+def _known_ids(prediction: Prediction) -> np.ndarray:
+    """The panoptic ids; 0 where no segment is listed for an id."""
+    assert prediction.panoptic is not None
+    ids, segments = prediction.panoptic
+    return np.where(np.isin(ids, [segment["id"] for segment in segments]), ids, 0)
+
+
+def _region_record(region: Region, options: OutputOptions) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "class": region.label.name,
+        "category_id": region.label.category_id,
+        "isthing": region.label.is_thing,
+        "area": region.area,
+        "bbox": region.box,
+    }
+    if region.score is not None:
+        record["score"] = round(region.score, 6)
+    if region.segment_id:
+        record["id"] = region.segment_id
+    if "json" in options.save:
+        counts = region.mask["counts"].decode("ascii")
+        record["segmentation"] = {"size": region.mask["size"], "counts": counts}
+    return record
+
+
+def class_records(counts: np.ndarray, labels: Labels) -> list[dict[str, Any]]:
+    """Regions of a record from (K,) pixels of each class, where there is no mask at hand."""
+    return [
+        {
+            "class": label.name,
+            "category_id": label.category_id,
+            "isthing": label.is_thing,
+            "area": int(count),
+        }
+        for label, count in zip(labels.stuff, counts, strict=True)
+        if count
+    ]
+
+
+def require(kinds: Sequence[str], possible: Sequence[str], what: str) -> None:
+    """Raise ValueError where a kind of output cannot be had of some kind of input."""
+    wrong = [kind for kind in kinds if kind not in possible]
+    if wrong:
+        raise ValueError(f"{what} give {', '.join(possible)}, not {', '.join(wrong)}")

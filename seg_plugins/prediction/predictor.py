@@ -1,0 +1,191 @@
+"""A trained model behind one call: images in, predictions out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from PIL import Image
+from torch import nn
+
+from ..config import load_config
+from ..engine.checkpoint import Checkpointer, WeightsError
+from .inputs import Picture, Preparation
+from .labels import Labels, labels_from_config
+from .prediction import Prediction
+
+# A file, or (H, W, 3) uint8 in RGB, or Pillow's image.
+ImageLike = str | Path | np.ndarray | Image.Image
+
+
+class Predictor:
+    """Predicts with any registered system: semantic, instance or panoptic segmentation.
+
+    >>> predictor = Predictor.from_config("run/config.yaml", "run/model_best.pth")
+    >>> prediction = predictor("street.jpg")
+    >>> prediction.semantic.shape, prediction.draw().shape
+
+    Args:
+        model: gives Detectron2's output format; it is set to evaluation.
+        preparation: reads images and brings them to the model's input.
+        labels: the model's classes.
+        min_score: instances below it are left out.
+        batch_size: images predicted at once, where they have the same size.
+        identity: differs from that of other models; results are resumed for the same one only.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        preparation: Preparation,
+        labels: Labels,
+        min_score: float = 0.5,
+        batch_size: int = 4,
+        identity: str = "",
+    ) -> None:
+        self.model = model.eval()
+        self.identity = identity
+        self.preparation, self.labels = preparation, labels
+        self.min_score, self.batch_size = min_score, batch_size
+
+    @classmethod
+    def from_config(
+        cls,
+        config: str | Path | CfgNode,
+        weights: str | Path = "",
+        *,
+        opts: Sequence[str] = (),
+        device: str = "",
+        min_score: float = 0.5,
+        batch_size: int = 4,
+    ) -> Predictor:
+        """Build the model of a configuration and load its weights.
+
+        Args:
+            config: YAML file (a run's ``config.yaml``, or the name of a shipped one), or a
+                configuration.
+            weights: file; "" takes ``MODEL.WEIGHTS``.
+            opts: ``KEY VALUE`` pairs that override the file.
+            device: "" takes ``MODEL.DEVICE`` where it is there, else the CPU.
+            min_score: instances below it are left out.
+            batch_size: images predicted at once.
+
+        Raises:
+            ConfigError: the configuration is wrong.
+            WeightsError: there are no weights.
+        """
+        cfg = load_config(config, opts) if not isinstance(config, CfgNode) else config.clone()
+        cfg.defrost()
+        cfg.MODEL.WEIGHTS = str(weights) or cfg.MODEL.WEIGHTS
+        if not cfg.MODEL.WEIGHTS:
+            raise WeightsError("no weights: name the trained .pth or .safetensors file")
+        if device:
+            cfg.MODEL.DEVICE = device
+        elif cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+            cfg.MODEL.DEVICE = "cpu"
+        cfg.MODEL.TIMM.PRETRAINED = False  # the weights replace them
+        cfg.MODEL.ROI_MASK_HEAD.OUTPUT_FORMAT = "rle"  # the memory of the outlines
+        labels = labels_from_config(cfg)
+        model = build_model(cfg)
+        Checkpointer(model, save_to_disk=False).load(cfg.MODEL.WEIGHTS)
+        return cls(
+            model=model,
+            preparation=Preparation(cfg),
+            labels=labels,
+            min_score=min_score,
+            batch_size=batch_size,
+            identity=_identity(cfg),
+        )
+
+    # A text is one file name, not a list of letters.
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, images: ImageLike, *, order: str = "RGB"
+    ) -> Prediction: ...
+
+    @overload
+    def __call__(self, images: Sequence[ImageLike], *, order: str = "RGB") -> list[Prediction]: ...
+
+    def __call__(self, images: Any, *, order: str = "RGB") -> Prediction | list[Prediction]:
+        """Predict one image or a list of them.
+
+        Args:
+            images: a file name, an (H, W, 3) uint8 array, Pillow's image, or a list of these.
+            order: of the arrays' channels: "RGB", or "BGR" as OpenCV reads them.
+
+        Returns:
+            A prediction, or a list of them for a list.
+
+        Raises:
+            DatasetError: an unreadable file.
+            ValueError: an array that is no image.
+        """
+        if isinstance(images, (str, Path, np.ndarray, Image.Image)):
+            return self.predict([self._picture(images, order)])[0]
+        pictures = (self._picture(image, order) for image in images)
+        return [prediction for batch in self._batches(pictures) for prediction in batch]
+
+    def predict(self, pictures: Sequence[Picture]) -> list[Prediction]:
+        """Predict images that were read already, at once."""
+        outputs = self.outputs(pictures)
+        return [
+            Prediction.from_output(output, picture.image, self.labels, self.min_score)
+            for output, picture in zip(outputs, pictures, strict=True)
+        ]
+
+    @torch.no_grad()
+    def outputs(self, pictures: Sequence[Picture], *, resize: bool = True) -> list[dict[str, Any]]:
+        """The model's own outputs, at the size of each image.
+
+        Images are predicted together where they have the same size: padding one to the size of
+        another would change its result.
+
+        Args:
+            pictures: the images.
+            resize: bring them to the size that ``INPUT`` says; False takes them as they are.
+        """
+        samples = [
+            {
+                "image": self.preparation.tensor(picture.pixels, resize=resize),
+                "height": picture.image.shape[0],
+                "width": picture.image.shape[1],
+            }
+            for picture in pictures
+        ]
+        results: list[dict[str, Any]] = []
+        for _, group in groupby(samples, lambda sample: sample["image"].shape):
+            results += self.model(list(group))
+        return results
+
+    def _batches(self, pictures: Iterator[Picture]) -> Iterator[list[Prediction]]:
+        batch: list[Picture] = []
+        for picture in pictures:
+            batch.append(picture)
+            if len(batch) == self.batch_size:
+                yield self.predict(batch)
+                batch = []
+        if batch:
+            yield self.predict(batch)
+
+    def _picture(self, image: ImageLike, order: str) -> Picture:
+        if isinstance(image, (str, Path)):
+            return self.preparation.read(image)
+        if isinstance(image, Image.Image):
+            return self.preparation.from_array(np.asarray(image.convert("RGB")))
+        return self.preparation.from_array(np.asarray(image), order)
+
+
+def _identity(cfg: CfgNode) -> str:
+    """A digest of the configuration and of the state of the weights' file."""
+    file = Path(cfg.MODEL.WEIGHTS)
+    state = (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else ()
+    parts = (cfg.MODEL.dump(), cfg.INPUT.dump(), str(state))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

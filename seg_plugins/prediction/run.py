@@ -1,0 +1,263 @@
+"""Many inputs, one after another: what is bad is listed, what is done is not done again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from .coco_files import write_summaries
+from .inputs import Picture, Source
+from .outputs import (
+    RECORDS,
+    OutputOptions,
+    class_records,
+    is_saved,
+    relative,
+    save_prediction,
+    write_record,
+)
+from .prediction import Prediction
+from .predictor import Predictor
+from .rasters import predict_raster, raster_size
+from .video import predict_video
+from .windows import WindowGrid
+
+logger = logging.getLogger(__name__)
+
+# What one bad input raises, in reading it, in the network or in writing; the others go on.
+BAD_INPUT = (OSError, ValueError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to predict.
+
+    Attributes:
+        outputs: what to write.
+        grid: windows of large TIFFs.
+        window_pixels: TIFFs of more pixels are predicted by windows.
+        smoothing: of videos; see :class:`~seg_plugins.prediction.video.Smoothing`.
+    """
+
+    outputs: OutputOptions = field(default_factory=OutputOptions)
+    grid: WindowGrid = field(default_factory=WindowGrid)
+    window_pixels: int = 50_000_000
+    smoothing: float = 0.0
+
+
+@dataclass
+class Summary:
+    """What became of the inputs.
+
+    Attributes:
+        done: predicted and written now.
+        skipped: written by an earlier run.
+        failed: file and reason of each that could not be predicted.
+        files: about all inputs.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+
+
+def run(
+    predictor: Predictor, sources: Sequence[Source], folder: Path, options: RunOptions
+) -> Summary:
+    """Predict inputs and write what is asked for below a folder.
+
+    An input that an earlier run finished with the same model and options is left alone.
+
+    Raises:
+        ValueError: something is asked for that the model cannot give.
+    """
+    options.outputs.check(predictor.labels)
+    return _Run(predictor, folder, options).all(sources)
+
+
+class _Run:
+    def __init__(self, predictor: Predictor, folder: Path, options: RunOptions) -> None:
+        self.predictor, self.folder, self.options = predictor, folder, options
+        settings = {**asdict(options), "min_score": predictor.min_score}
+        content = json.dumps(settings, default=str, sort_keys=True)
+        self.settings = hashlib.sha256(content.encode()).hexdigest()[:16]
+        self.summary = Summary()
+
+    def all(self, sources: Sequence[Source]) -> Summary:
+        """Predict the sources; images in batches, with reading and writing beside them."""
+        folder, predictor = self.folder, self.predictor
+        with (
+            ThreadPoolExecutor(2) as pool,
+            tqdm(total=len(sources), unit="file", disable=None) as self.bar,
+        ):
+            new = [source for source in sources if not self._is_done(source)]
+            images = [source for source in new if self._is_small_image(source)]
+            writing: deque[tuple[Source, Future]] = deque()
+            for batch in _batches(self._read(images, pool), predictor.batch_size):
+                for source, prediction in self._predict(batch):
+                    writing.append((source, pool.submit(self._save, source, prediction)))
+                while len(writing) > 2 * predictor.batch_size:
+                    self._finish(*writing.popleft())
+            while writing:
+                self._finish(*writing.popleft())
+            small = set(images)
+            for source in new:
+                if source not in small:
+                    self._predict_large(source)
+        if (folder / RECORDS).is_dir():
+            self.summary.files = write_summaries(
+                folder, folder / RECORDS, predictor.labels, predictor.identity
+            )
+        return self.summary
+
+    def _is_done(self, source: Source) -> bool:
+        if not source.path.is_file() or not is_saved(
+            self.folder, source.name, self._fingerprint(source)
+        ):
+            return False
+        self.summary.skipped += 1
+        self.bar.update()
+        return True
+
+    def _is_small_image(self, source: Source) -> bool:
+        if source.is_video:
+            return False
+        return not source.is_tiff or raster_size(source.path) <= self.options.window_pixels
+
+    def _fingerprint(self, source: Source) -> str:
+        """Changes with the model, the options and the file."""
+        status = source.path.stat()
+        file = f"{source.file_name}-{status.st_size}-{status.st_mtime_ns}"
+        return f"{self.predictor.identity}-{self.settings}-{file}"
+
+    def _read(
+        self, sources: Sequence[Source], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[Source, Picture]]:
+        """Pictures in order, read ahead; those that cannot be read are noted."""
+        ahead: deque[tuple[Source, Future]] = deque()
+        waiting = iter(sources)
+        while True:
+            while len(ahead) < 2 * self.predictor.batch_size:
+                source = next(waiting, None)
+                if source is None:
+                    break
+                ahead.append((source, pool.submit(self.predictor.preparation.read, source.path)))
+            if not ahead:
+                return
+            source, future = ahead.popleft()
+            try:
+                yield source, future.result()
+            except BAD_INPUT as error:
+                self._fail(source, error)
+
+    def _predict(self, batch: list[tuple[Source, Picture]]) -> Iterator[tuple[Source, Prediction]]:
+        try:
+            predictions = self.predictor.predict([picture for _, picture in batch])
+        except BAD_INPUT as error:
+            if len(batch) == 1:
+                self._fail(batch[0][0], error)
+                return
+            # One of them is bad: find out which, and keep the others.
+            for pair in batch:
+                yield from self._predict([pair])
+            return
+        yield from zip((source for source, _ in batch), predictions, strict=True)
+
+    def _save(self, source: Source, prediction: Prediction) -> None:
+        save_prediction(
+            prediction,
+            self.folder,
+            source.name,
+            self.options.outputs,
+            file_name=source.file_name,
+            fingerprint=self._fingerprint(source),
+        )
+
+    def _finish(self, source: Source, future: Future) -> None:
+        try:
+            future.result()
+        except BAD_INPUT as error:
+            self._fail(source, error)
+        else:
+            self._succeed()
+
+    def _predict_large(self, source: Source) -> None:
+        options, outputs = self.options, self.options.outputs
+        where = (source.path, self.folder, source.name, outputs)
+        try:
+            if source.is_video:
+                found = predict_video(self.predictor, *where, options.smoothing)
+            else:
+                found = predict_raster(self.predictor, *where, options.grid)
+            counts, files = found.pop("counts"), found.pop("files")
+            record = {
+                "name": source.name,
+                "file_name": source.file_name,
+                "frames": 1,
+                **found,
+                "saved": list(outputs.save),
+                "files": relative(files, self.folder),
+                "fingerprint": self._fingerprint(source),
+                "regions": class_records(counts, self.predictor.labels),
+            }
+            write_record(self.folder, source.name, record)
+        except BAD_INPUT as error:
+            self._fail(source, error)
+        else:
+            self._succeed()
+
+    def _succeed(self) -> None:
+        self.summary.done += 1
+        self.bar.update()
+
+    def _fail(self, source: Source, error: Exception) -> None:
+        reason = str(error).strip() or type(error).__name__
+        self.summary.failed.append((source.path, reason.replace("\n", " ")))
+        self.bar.update()
+
+
+def _batches(
+    pictures: Iterable[tuple[Source, Picture]], size: int
+) -> Iterator[list[tuple[Source, Picture]]]:
+    """Neighbours of one size, at most `size` of them."""
+    batch: list[tuple[Source, Picture]] = []
+    for source, picture in pictures:
+        if batch and (len(batch) == size or batch[0][1].image.shape != picture.image.shape):
+            yield batch
+            batch = []
+        batch.append((source, picture))
+    if batch:
+        yield batch
+
+
+def grid_for(
+    model: torch.nn.Module,
+    size: int | None = None,
+    overlap: int | None = None,
+    margin: int | None = None,
+) -> WindowGrid:
+    """Windows that start on the network's grid.
+
+    Args:
+        model: says its largest stride (``alignment``); 64 is taken where it does not.
+        size: of a window; None takes 1024.
+        overlap: None takes a quarter of the window.
+        margin: None takes a 16th of the window.
+
+    Raises:
+        ValueError: windows that do not cover the image.
+    """
+    size = size or WindowGrid.size
+    overlap = size // 4 if overlap is None else overlap
+    margin = size // 16 if margin is None else margin
+    return WindowGrid(size, overlap, margin, getattr(model, "alignment", 64))

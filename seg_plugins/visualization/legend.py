@@ -1,0 +1,57 @@
+"""A legend beside a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+# Of the picture's height; a font has at least so many pixels and at most so many.
+_FONT_SHARE, _LEAST, _MOST = 1 / 28, 11, 28
+
+Entry = tuple[tuple[int, int, int], str]
+
+
+def beside(picture: np.ndarray, entries: Sequence[Entry]) -> np.ndarray:
+    """Add a white panel with the entries at the right, in as many columns as they need.
+
+    Args:
+        picture: (H, W, 3) uint8, RGB.
+        entries: (R, G, B) and text of each row, in order.
+
+    Returns:
+        (H, W + panel, 3) uint8; a lower picture than one row stays as it is.
+    """
+    height = picture.shape[0]
+    size = int(min(max(height * _FONT_SHARE, _LEAST), _MOST))
+    line, gap = size + size // 2, size // 2
+    rows = (height - gap) // line
+    if not entries or rows < 1:
+        return picture
+    font = _font(size)
+    columns = [entries[i : i + rows] for i in range(0, len(entries), rows)]
+    widths = [
+        int(max(font.getlength(text) for _, text in column)) + size + 3 * gap for column in columns
+    ]
+    panel = Image.new("RGB", (sum(widths), height), "white")
+    draw = ImageDraw.Draw(panel)
+    x = gap
+    for column, width in zip(columns, widths, strict=True):
+        for row, (colour, text) in enumerate(column):
+            y = gap + row * line
+            draw.rectangle((x, y, x + size, y + size - 1), fill=tuple(colour))
+            middle = y + size / 2
+            draw.text((x + size + gap, middle), text, fill="black", font=font, anchor="lm")
+        x += width
+    return np.hstack([picture, np.asarray(panel)])
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # Matplotlib, which Detectron2 needs, brings a font with all of Europe's letters.
+    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(str(file), size)
