@@ -39,11 +39,7 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Any:
         KeyError: there is no mapper of that name.
         ValueError: a wrapper that does not fit the mapper.
     """
-    name = cfg.INPUT.MAPPER
-    if not name:
-        names = cfg.DATASETS.TRAIN or cfg.DATASETS.TEST
-        evaluator = MetadataCatalog.get(names[0]).get("evaluator_type", "") if names else ""
-        name = _MAPPER_OF_EVALUATOR.get(evaluator, "SemanticMapper")
+    name = cfg.INPUT.MAPPER or _mapper_of_task(cfg)
     mapper = MAPPER_REGISTRY.get(name)(cfg, is_train=is_train)
     inputs = cfg.INPUT
     if not is_train or not (inputs.COPY_PASTE or inputs.MOSAIC):
@@ -56,3 +52,14 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Any:
     if name != "SemanticMapper":
         raise ValueError("INPUT.MOSAIC needs SemanticMapper")
     return Mosaic(mapper, records, probability=inputs.MOSAIC, ignore_label=ignore_label_of(cfg))
+
+
+def _mapper_of_task(cfg: CfgNode) -> str:
+    names = cfg.DATASETS.TRAIN or cfg.DATASETS.TEST
+    if not names:
+        return "SemanticMapper"
+    metadata = MetadataCatalog.get(names[0])
+    evaluator = metadata.get("evaluator_type", "")
+    if evaluator == "coco_panoptic_seg" and metadata.get("sem_seg_root"):
+        return "InstanceMapper"  # the "separated" form: instances, and a label beside them
+    return _MAPPER_OF_EVALUATOR.get(evaluator, "SemanticMapper")

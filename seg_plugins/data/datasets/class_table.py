@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from ..label_encoding import LabelEncoding
 __all__ = ["ClassTable", "DatasetClass", "load_class_table"]
 
 _FOLDER = Path(__file__).parent / "class_tables"
+_COLOR_OF_THINGS = (200, 120, 60)
+_MAX_LABEL_VALUE = (1 << 16) - 1
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,14 @@ class DatasetClass:
         color: (R, G, B), as published where there is an official colour.
         is_thing: countable; False for stuff and for classes of a purely semantic dataset.
         category_id: id in the annotation JSON, where there is one.
-        label_value: value in label images, where it is not the contiguous id.
+        label_values: values in label images, where these do not hold the contiguous ids.
     """
 
     name: str
     color: tuple[int, int, int]
     is_thing: bool = False
     category_id: int | None = None
-    label_value: int | None = None
+    label_values: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,18 @@ class ClassTable:
         """Category id of the annotation JSON -> contiguous id."""
         return {c.category_id: i for i, c in enumerate(self.classes) if c.category_id is not None}
 
+    def things_as_one(self) -> ClassTable:
+        """All things as class 0, then the stuff, as in Detectron2's "separated" panoptic form.
+
+        The label values are this table's ids.
+        """
+        things = tuple(i for i, c in enumerate(self.classes) if c.is_thing)
+        stuff = tuple(
+            replace(c, label_values=(i,)) for i, c in enumerate(self.classes) if not c.is_thing
+        )
+        one = DatasetClass("things", _COLOR_OF_THINGS, label_values=things)
+        return replace(self, classes=(one, *stuff), published_weights=())
+
     def encoding(self, *, colours: bool = False) -> LabelEncoding | None:
         """How label images store the classes; None where they hold the contiguous ids.
 
@@ -82,9 +96,10 @@ class ClassTable:
         """
         if colours:
             pairs = tuple((c.color, i) for i, c in enumerate(self.classes))
+            _check_once("colour", [color for color, _ in pairs])
             return LabelEncoding(colours=pairs, ignore_label=self.ignore_label)
-        values = [(c.label_value, i) for i, c in enumerate(self.classes)]
-        known = tuple((value, i) for value, i in values if value is not None)
+        known = tuple((v, i) for i, c in enumerate(self.classes) for v in c.label_values)
+        _check_once("value", [value for value, _ in known])
         return LabelEncoding(known, ignore_label=self.ignore_label) if known else None
 
 
@@ -121,7 +136,7 @@ def parse_class_table(content: dict[str, Any], name: str) -> ClassTable:
                 color,
                 bool(entry.get("isthing", 0)),
                 entry.get("category_id"),
-                entry.get("label_value"),
+                _label_values(entry.get("label_value"), f"{name}: class {index}"),
             )
         )
     return ClassTable(
@@ -131,6 +146,20 @@ def parse_class_table(content: dict[str, Any], name: str) -> ClassTable:
         content.get("verified", False),
         tuple(content.get("published_weights", ())),
     )
+
+
+def _label_values(given: Any, where: str) -> tuple[int, ...]:
+    """None, one value or several."""
+    values = () if given is None else tuple(given) if isinstance(given, list) else (given,)
+    if not all(type(v) is int and 0 <= v <= _MAX_LABEL_VALUE for v in values):
+        raise DatasetError(f"{where}: value {given!r} is no integer in 0..{_MAX_LABEL_VALUE}")
+    return values
+
+
+def _check_once(what: str, given: Sequence[Any]) -> None:
+    twice = next((v for i, v in enumerate(given) if v in given[:i]), None)
+    if twice is not None:
+        raise DatasetError(f"classes: the {what} {twice} stands for two of them")
 
 
 @cache

@@ -13,14 +13,16 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import DatasetError, Report, raise_error
-from .catalogue import Row, register_row
+from .catalogue import register_row
 from .class_table import ClassTable, parse_class_table
 from .folder_pairs import apply_folder_datasets
-from .layouts import CocoInstances, CocoPanoptic, Folders, Layout
+from .instance_layouts import CocoInstances, CocoPanoptic, CocoPanopticSeparated
+from .layouts import Folders, Layout
+from .rows import Row
 
 __all__ = ["CustomFolders", "apply_custom_dataset", "register_custom_dataset"]
 
-_TASKS = ("semantic", "instance", "panoptic")
+_TASKS = ("semantic", "instance", "panoptic", "panoptic_separated")
 _KEYS = {
     "name", "task", "root", "classes", "ignore_label", "labels", "images", "masks",
     "image_suffix", "mask_suffix", "split", "train", "val",
@@ -77,11 +79,13 @@ def register_custom_dataset(path: str | Path) -> dict[str, str]:
             raise DatasetError(
                 f"labels is {labels!r}; it should be 'index' (grey or palette PNG) or 'colours'"
             )
+        table.encoding(colours=labels == "colours")  # refuses what is ambiguous
         folder = (path.parent / str(content.get("root", "."))).resolve()
         layouts = _layouts(content, task)
         names = {}
         for split, layout in layouts.items():
-            names[split] = f"{_text(content, 'name')}_{split}"
+            ending = "_separated" if task == "panoptic_separated" else ""
+            names[split] = f"{_text(content, 'name')}_{split}{ending}"
             row = Row(
                 names[split], task, "", str(folder), layout, colour_labels=labels == "colours"
             )
@@ -160,9 +164,13 @@ def _class_table(content: dict[str, Any], name: str) -> ClassTable:
     with_value = [e["label_value"] is not None for e in entries]
     if any(with_value) and not all(with_value):
         raise DatasetError("classes: give a value for all of them or for none")
-    table = parse_class_table(
-        {"classes": entries, "ignore_label": content.get("ignore_label", 255)}, name
-    )
+    ignore_label = content.get("ignore_label", 255)
+    if type(ignore_label) is not int or not len(entries) <= ignore_label <= 65535:
+        raise DatasetError(
+            f"ignore_label is {ignore_label!r}; it should be an integer above the ids of the "
+            f"{len(entries)} classes, e.g. 255"
+        )
+    table = parse_class_table({"classes": entries, "ignore_label": ignore_label}, name)
     if len(set(table.names)) != len(table.names):
         raise DatasetError("classes: a name stands twice")
     return replace(table, source=name)
@@ -180,9 +188,17 @@ def _layouts(content: dict[str, Any], task: str) -> dict[str, Layout]:
             raise DatasetError(f"{split} should have the keys of the {task} layout")
         if task == "instance":
             layouts[split] = CocoInstances(_text(part, "images"), _text(part, "json"))
-        else:
+        elif task == "panoptic":
             layouts[split] = CocoPanoptic(
                 _text(part, "images"), _text(part, "panoptic"), _text(part, "json")
+            )
+        else:
+            layouts[split] = CocoPanopticSeparated(
+                _text(part, "images"),
+                _text(part, "instances"),
+                _text(part, "labels"),
+                _text(part, "panoptic"),
+                _text(part, "json"),
             )
     if "train" not in layouts:
         raise DatasetError("train is missing")
@@ -196,20 +212,34 @@ def _folders(content: dict[str, Any]) -> dict[str, Layout]:
         str(content.get("image_suffix", ".jpg")),
         str(content.get("mask_suffix", ".png")),
     )
-    if "train" in content:
+    if "train" in content or "val" in content:
+        if "split" in content or "train" not in content:
+            raise DatasetError("give train and val, or split, or train alone")
         return {
             split: replace(folders, stems=_text(content, split))
             for split in ("train", "val")
             if split in content
         }
-    split = content.get("split", {})
-    fraction, seed = split.get("val_fraction", 0.2), split.get("seed", 0)
-    if not isinstance(fraction, (int, float)) or not 0 <= fraction < 1:
-        raise DatasetError(f"split.val_fraction is {fraction!r}; it should be in [0, 1)")
-    parts: dict[str, Layout] = {"train": CustomFolders(folders, (fraction, 1.0), int(seed))}
+    fraction, seed = _split(content.get("split", {}))
+    parts: dict[str, Layout] = {"train": CustomFolders(folders, (fraction, 1.0), seed)}
     if fraction:
-        parts["val"] = CustomFolders(folders, (0.0, fraction), int(seed))
+        parts["val"] = CustomFolders(folders, (0.0, fraction), seed)
     return parts
+
+
+def _split(given: Any) -> tuple[float, int]:
+    """The fraction that validates, and the seed."""
+    if not isinstance(given, dict):
+        raise DatasetError(f"split should have val_fraction and seed, not {given!r}")
+    unknown = sorted(set(map(str, given)) - {"val_fraction", "seed"})
+    if unknown:
+        raise DatasetError(f"split: unknown key '{unknown[0]}'; known are val_fraction and seed")
+    fraction, seed = given.get("val_fraction", 0.2), given.get("seed", 0)
+    if type(fraction) not in (int, float) or not 0 <= fraction < 1:
+        raise DatasetError(f"split.val_fraction is {fraction!r}; it should be in [0, 1)")
+    if type(seed) is not int or seed < 0:
+        raise DatasetError(f"split.seed is {seed!r}; it should be an integer of at least 0")
+    return fraction, seed
 
 
 def _text(content: dict[str, Any], key: str) -> str:

@@ -11,9 +11,10 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import DatasetError, Report, raise_error
-from .catalogue import Row, register_row
+from .catalogue import register_row
 from .class_table import ClassTable, parse_class_table
 from .layouts import semantic_record
+from .rows import Row
 
 __all__ = ["FolderPairs", "apply_folder_datasets", "register_folder_dataset"]
 

@@ -1,4 +1,4 @@
-"""Layouts on disk: how a dataset's files lie, and reading them into Detectron2's dicts."""
+"""Layouts on disk of images with label images, read into Detectron2's dicts."""
 
 from __future__ import annotations
 
@@ -9,23 +9,14 @@ from typing import Any, Protocol
 
 from ..errors import DatasetError, Report, raise_error
 from .class_table import ClassTable
-from .coco_instances import read_instances
-from .coco_panoptic import read_panoptic
 from .files import inside, read_lines
-from .mask_folders import read_bitmasks, read_mask_folders, read_object_masks
 
-__all__ = [
-    "Bitmasks",
-    "CocoInstances",
-    "CocoPanoptic",
-    "FileList",
-    "Folders",
-    "Layout",
-    "MaskFolders",
-    "ObjectMasks",
-]
+__all__ = ["AirSimRecordings", "FileList", "Folders", "Layout", "Record", "semantic_record"]
 
 Record = dict[str, Any]
+
+_AIRSIM_NAME = re.compile(r"img_(?P<camera>[^/\\\\]*)_(?P<type>[0-9]+)_[0-9]+\.png")
+_SCENE, _SEGMENTATION = "0", "5"
 
 
 class Layout(Protocol):
@@ -138,123 +129,51 @@ class Folders:
 
 
 @dataclass(frozen=True)
-class CocoInstances:
-    """COCO instances JSON and a folder of images."""
+class AirSimRecordings:
+    """Recordings of the AirSim simulator: images and segmentations named by ``airsim_rec.txt``.
 
-    images: str
-    json: str
-
-    def records(
-        self, folder: Path, table: ClassTable, report: Report = raise_error
-    ) -> list[Record]:
-        """One dict per image, with its annotations."""
-        return read_instances(folder / self.json, folder / self.images, table.things, report)
-
-    def paths(self, folder: Path) -> dict[str, str]:
-        """For Detectron2's COCO evaluators."""
-        return {"json_file": str(folder / self.json), "image_root": str(folder / self.images)}
-
-
-@dataclass(frozen=True)
-class MaskFolders:
-    """A folder per image with one binary mask image per instance, all of one class.
+    The column ImageFile names what was taken at one moment, separated by semicolons:
+    ``img_CAMERA_TYPE_TIME.png``, where type 0 is the scene and 5 the segmentation.
 
     Attributes:
-        folder: holds ``ID/images/*`` and ``ID/masks/*`` for every image.
-        part: (first, last) as fractions of the images in a fixed random order.
+        folder: is searched for recordings, below the dataset's folder.
     """
 
-    folder: str
-    part: tuple[float, float] = (0.0, 1.0)
+    folder: str = "."
 
     def records(
         self, folder: Path, table: ClassTable, report: Report = raise_error
     ) -> list[Record]:
-        """One dict per image, with its instances as run lengths."""
-        return read_mask_folders(folder / self.folder, self.part, report)
+        """One dict per camera and moment with both pictures."""
+        logs = sorted((folder / self.folder).rglob("airsim_rec.txt"))
+        if not logs:
+            raise DatasetError(f"{folder / self.folder}: no recording (airsim_rec.txt)")
+        return [record for log in logs for record in self._recording(log, report)]
 
     def paths(self, folder: Path) -> dict[str, str]:
-        """Detectron2's evaluator writes an annotation file of its own."""
+        """Nothing beyond the records."""
         return {}
 
-
-@dataclass(frozen=True)
-class ObjectMasks:
-    """Images and one mask per object beside them, all of one class, as INRIA's Graz-02.
-
-    Attributes:
-        folder: holds ``STEM.image.png`` and ``STEM.mask.N.png``.
-        stems: a list file of stems.
-    """
-
-    folder: str
-    stems: str
-
-    def records(
-        self, folder: Path, table: ClassTable, report: Report = raise_error
-    ) -> list[Record]:
-        """One dict per image, with its instances as run lengths."""
-        return read_object_masks(folder / self.folder, folder / self.stems, report)
-
-    def paths(self, folder: Path) -> dict[str, str]:
-        """Detectron2's evaluator writes an annotation file of its own."""
-        return {}
-
-
-@dataclass(frozen=True)
-class Bitmasks:
-    """BDD100K's bitmasks: PNGs with category, flags and instance number in the channels."""
-
-    images: str
-    bitmasks: str
-
-    def records(
-        self, folder: Path, table: ClassTable, report: Report = raise_error
-    ) -> list[Record]:
-        """One dict per image, with its instances as run lengths."""
-        return read_bitmasks(
-            folder / self.images, folder / self.bitmasks, table.category_map(), report
-        )
-
-    def paths(self, folder: Path) -> dict[str, str]:
-        """Detectron2's evaluator writes an annotation file of its own."""
-        return {}
-
-
-@dataclass(frozen=True)
-class CocoPanoptic:
-    """COCO panoptic JSON with its PNGs, beside an instances JSON and semantic labels if any."""
-
-    images: str
-    panoptic: str
-    json: str
-    instances_json: str = ""
-    labels: str = ""
-    image_suffix: str = ".jpg"
-
-    def records(
-        self, folder: Path, table: ClassTable, report: Report = raise_error
-    ) -> list[Record]:
-        """One dict per annotated image, with its segments."""
-        records = read_panoptic(
-            folder / self.json, folder / self.images, folder / self.panoptic, table, report
-        )
-        if self.labels:
-            for record in records:
-                name = Path(record["pan_seg_file_name"]).name
-                record["sem_seg_file_name"] = str(folder / self.labels / name)
+    def _recording(self, log: Path, report: Report) -> list[Record]:
+        header, *lines = read_lines(log) or [""]
+        columns = header.split("\t")
+        if "ImageFile" not in columns:
+            raise DatasetError(f"{log}: no column ImageFile")
+        place = columns.index("ImageFile")
+        records = []
+        for number, line in enumerate(lines, 2):
+            values = line.split("\t")
+            names = values[place].split(";") if place < len(values) else []
+            found = [m for m in map(_AIRSIM_NAME.fullmatch, names) if m]
+            files = {(m["camera"], m["type"]): log.parent / "images" / m[0] for m in found}
+            cameras = [camera for camera, kind in files if kind == _SEGMENTATION]
+            pairs = [
+                (files[c, _SCENE], files[c, _SEGMENTATION]) for c in cameras if (c, _SCENE) in files
+            ]
+            records += [semantic_record(image, label) for image, label in pairs]
+            if not pairs:
+                report(DatasetError(f"{log}, line {number}: no scene with its segmentation"))
         return records
-
-    def paths(self, folder: Path) -> dict[str, str]:
-        """For Detectron2's panoptic evaluator."""
-        paths = {
-            "image_root": str(folder / self.images),
-            "panoptic_root": str(folder / self.panoptic),
-            "panoptic_json": str(folder / self.json),
-        }
-        if self.instances_json:
-            paths["json_file"] = str(folder / self.instances_json)
-        return paths
 
 
 def _number(stem: str) -> int:

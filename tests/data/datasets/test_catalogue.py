@@ -7,8 +7,9 @@ from pathlib import Path
 
 import seg_plugins
 from seg_plugins.data import DatasetError, SemanticMapper, build_mapper
-from seg_plugins.data.datasets.catalogue import ROWS, load_dataset, register_datasets
+from seg_plugins.data.datasets.catalogue import load_dataset, register_datasets
 from seg_plugins.data.datasets.class_table import load_class_table
+from seg_plugins.data.datasets.rows import ROWS
 from seg_plugins.engine.consistency import check_datasets
 from seg_plugins.evaluation import build_evaluator
 
@@ -18,6 +19,8 @@ import pytest
 import torch
 from cityscapesscripts.helpers.labels import labels as cityscapes_labels
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json, load_sem_seg
+from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (6, 8, 3)).astype(np.uint8)
 
@@ -69,9 +72,11 @@ SEMANTIC = {
                                {0: "Bird", 13: "Road", 64: "Ego Vehicle", 65: None}),
     "mapillary_vistas_val": ("mapillary_vistas/validation/images/a.jpg",
                              "mapillary_vistas/validation/labels/a.png", {55: "Car", 65: None}),
-    "lip_train": ("LIP/train_images/1_2.jpg", "LIP/train_segmentations/1_2.png",
+    "lip_train": ("LIP/TrainVal_images/train_images/1_2.jpg",
+                  "LIP/TrainVal_parsing_annotations/train_segmentations/1_2.png",
                   {0: "Background", 19: "Right-shoe", 255: None}),
-    "lip_val": ("LIP/val_images/1_2.jpg", "LIP/val_segmentations/1_2.png", {13: "Face"}),
+    "lip_val": ("LIP/TrainVal_images/val_images/1_2.jpg",
+                "LIP/TrainVal_parsing_annotations/val_segmentations/1_2.png", {13: "Face"}),
     "ccp_all": ("clothing-co-parsing/photos/0001.jpg", "clothing-co-parsing/labels_png/0001.png",
                 {0: "null", 58: "wedges"}),
     "inria_aerial_train": ("AerialImageDataset/train/images/austin6.tif",
@@ -88,15 +93,23 @@ SEMANTIC = {
     "urban_3d_test": ("Urban_3D_Challenge/03-Sequestered_Test/Inputs/TAM_Tile_2_RGB.tif",
                       "Urban_3D_Challenge/03-Sequestered_Test/GT/TAM_Tile_2_GTL.tif",
                       {2: "ground"}),
-    "pratheepan_face": ("Pratheepan_Dataset/FacePhoto/a.jpg",
-                        "Pratheepan_Dataset/Ground_Truth/GroundT_FacePhoto/a.png",
+    "pratheepan_face": ("Face_Dataset/Pratheepan_Dataset/FacePhoto/a.jpg",
+                        "Face_Dataset/Ground_Truth/GroundT_FacePhoto/a.png",
                         {0: "other", 255: "skin"}),
-    "pratheepan_family": ("Pratheepan_Dataset/FamilyPhoto/a.jpg",
-                          "Pratheepan_Dataset/Ground_Truth/GroundT_FamilyPhoto/a.png",
+    "pratheepan_family": ("Face_Dataset/Pratheepan_Dataset/FamilyPhoto/a.jpg",
+                          "Face_Dataset/Ground_Truth/GroundT_FamilyPhoto/a.png",
                           {255: "skin"}),
     "apolloscape_road01": ("apolloscape/road01_ins/ColorImage/Record001/Camera 5/a.jpg",
                            "apolloscape/road01_ins/Label/Record001/Camera 5/a_bin.png",
-                           {17: "sky", 49: "road", 255: None}),
+                           {17: "sky", 33: "car", 161: "car", 98: None, 255: None}),
+    **{f"apolloscape_road0{n}": (f"apolloscape/road0{n}_ins/ColorImage/Record001/Camera 6/a.jpg",
+                                 f"apolloscape/road0{n}_ins/Label/Record001/Camera 6/a_bin.png",
+                                 {49: "road", 113: "vegetation"}) for n in (2, 3, 4)},
+    "daimler_urban_train": ("daimler_urban/train/images/imgleft000000001.pgm",
+                            "daimler_urban/train/labels/imgleft000000001.pgm",
+                            {0: "ground", 4: "sky", 255: None}),
+    "daimler_urban_test": ("daimler_urban/test/images/imgleft000000001.pgm",
+                           "daimler_urban/test/labels/imgleft000000001.pgm", {2: "vehicle"}),
 }  # fmt: skip
 LISTED = {
     "voc_2012_sem_seg_train": ("VOC2012", "SegmentationClass", "Segmentation/train",
@@ -124,6 +137,7 @@ ELSEWHERE = {
       for split in ("train", "test")),
     "camvid_train", "camvid_val", "camvid_test", "dsb2018_train", "dsb2018_val",
     "bdd100k_instance_train", "bdd100k_instance_val", "stanford_background_all",
+    "shapes_panoptic_train_separated", "shapes_panoptic_val_separated", "airsim_all",
     "sift_flow_trainval", "sift_flow_test", "msrc21_all", "lits_train", "lits_val",
 }  # fmt: skip
 
@@ -156,7 +170,7 @@ def test_every_row_has_a_miniature():
 @pytest.mark.parametrize("name", SEMANTIC)
 def test_folders(root, name):
     image, mask, values = SEMANTIC[name]
-    put(root / image, IMAGE)
+    put(root / image, IMAGE[:, :, 0] if image.endswith(".pgm") else IMAGE)
     put(root / mask, label(*values))
     check(name, values)
 
@@ -226,6 +240,78 @@ def test_msrc21_colours(root):
     colours = np.array([(128, 0, 0), (0, 0, 0), (128, 64, 128), (64, 0, 0)], np.uint8)
     put(folder / "GroundTruth/1_1_s_GT.bmp", colours[label(0, 1, 2, 3)][..., ::-1])
     check("msrc21_all", {0: "building", 1: None, 2: "road", 3: None})
+
+
+def test_airsim_recordings(root):
+    """Colours of the ids 0, 1 and 255 of seg_rgbs.txt, and black, which is none."""
+    folder = root / "airsim/2018-02-09-15-30-12"
+    rgb = np.array([(55, 181, 57), (153, 108, 6), (43, 47, 206), (0, 0, 0)], np.uint8)
+    taken = {"img_0_0_111": IMAGE, "img_0_5_112": rgb[label(0, 1, 2, 3)][..., ::-1],
+             "img_Drone1_front_0_113": IMAGE, "img_0_2_114": IMAGE}  # fmt: skip
+    for name, pixels in taken.items():
+        put(folder / f"images/{name}.png", pixels)
+    rows = ["POS_X\tImageFile", "1.5\t" + ";".join(f"{name}.png" for name in taken)]
+    put_text(folder / "airsim_rec.txt", "\n".join(rows) + "\n")
+    check("airsim_all", {0: "object 0", 1: "object 1", 255: "object 255", 256: None})
+    (record,) = load_dataset("airsim_all")
+    assert Path(record["file_name"]).name == "img_0_0_111.png"
+    for wrong in ("img_0_5_112.png", "../img_0_0_1.png;../img_0_5_1.png", ""):
+        put_text(folder / "airsim_rec.txt", f"{rows[0]}\n1.5\t{wrong}\n")
+        with pytest.raises(DatasetError, match=r"airsim_rec\.txt, line 2: no scene with its seg"):
+            load_dataset("airsim_all")
+
+
+@pytest.mark.parametrize("name", ["inria_aerial_val", "pratheepan_face"])
+def test_black_and_white_masks_in_rgb(root, name):
+    image, mask, _ = SEMANTIC[name]
+    put(root / image, IMAGE)
+    put(root / mask, np.repeat(label(0, 255)[:, :, None], 3, axis=2))
+    classes = MetadataCatalog.get(name).stuff_classes
+    check(name, {0: classes[0], 255: classes[1]})
+
+
+def test_separated_panoptic_is_detectron2s(tmp_path):
+    """Detectron2's own loader on the same files, its "stuff" PNGs made here of the labels."""
+    name = "shapes_panoptic_val_separated"
+    ours = load_dataset(name)
+    metadata = MetadataCatalog.get(name)
+    things, stuff = range(6), (6, 7)
+    for record in ours[:5]:
+        ids = cv2.imread(record["sem_seg_file_name"], cv2.IMREAD_UNCHANGED)
+        lut = np.full(256, 255, np.uint8)
+        lut[list(things)] = 0
+        lut[list(stuff)] = 1, 2
+        put(tmp_path / "stuff" / Path(record["sem_seg_file_name"]).name, lut[ids])
+    instances = json.loads(Path(metadata.json_file).read_text())
+    instances["images"] = instances["images"][:5]
+    kept = {image["id"] for image in instances["images"]}
+    instances["annotations"] = [a for a in instances["annotations"] if a["image_id"] in kept]
+    (tmp_path / "instances.json").write_text(json.dumps(instances))
+    images = tmp_path / "images"
+    images.mkdir()
+    for record in ours[:5]:
+        (images / Path(record["file_name"]).name).symlink_to(record["file_name"])
+    peer = merge_to_panoptic(
+        load_coco_json(str(tmp_path / "instances.json"), str(images), "ill_peer"),
+        load_sem_seg(str(tmp_path / "stuff"), str(images), image_ext="png"),
+    )
+    MetadataCatalog.remove("ill_peer")
+    assert len(peer) == 5
+    cfg = seg_plugins.get_cfg()
+    cfg.INPUT.MASK_FORMAT, cfg.INPUT.MIN_SIZE_TRAIN = "bitmask", (0,)
+    cfg.DATASETS.TRAIN = (name,)
+    assert metadata.stuff_classes == ["things", "stripes", "speckle"]
+    assert metadata.thing_dataset_id_to_contiguous_id == {i + 1: i for i in things}
+    assert metadata.stuff_dataset_id_to_contiguous_id == {0: 0, 7: 1, 8: 2}
+    mapper = build_mapper(cfg, True)
+    for a, b in zip(ours, peer, strict=False):
+        one, other = (mapper(r, np.random.default_rng(0)) for r in (a, b))
+        assert torch.equal(one["sem_seg"], other["sem_seg"])
+        assert torch.equal(one["image"], other["image"])
+        found, expected = one["instances"], other["instances"]
+        assert torch.equal(found.gt_boxes.tensor, expected.gt_boxes.tensor)
+        assert torch.equal(found.gt_classes, expected.gt_classes)
+        assert torch.equal(found.gt_masks.tensor, expected.gt_masks.tensor)
 
 
 def test_lits_slices(root):
@@ -346,7 +432,8 @@ def test_cityscapes_table_is_the_official_one():
 
 @pytest.mark.parametrize("name", ["kitti", "gta5"])
 def test_tables_with_cityscapes_ids_map_all_of_them(name):
-    values = {c.label_value: i for i, c in enumerate(load_class_table(name).classes)}
+    classes = enumerate(load_class_table(name).classes)
+    values = {value: i for i, c in classes for value in c.label_values}
     assert values == {lab.id: lab.trainId for lab in cityscapes_labels if 0 <= lab.trainId < 19}
 
 

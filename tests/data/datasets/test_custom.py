@@ -8,6 +8,7 @@ from pathlib import Path
 import seg_plugins
 from seg_plugins.data import (
     DatasetError,
+    InstanceMapper,
     apply_custom_dataset,
     build_mapper,
     register_custom_dataset,
@@ -128,7 +129,19 @@ def test_coco_json_with_ids_of_its_own(folder):
         ({"classes": ["a", "a"]}, "a name stands twice"),
         ({"classes": [{"name": "a", "value": 1}, "b"]}, "a value for all of them or for none"),
         ({"classes": [{"name": "a", "color": [1, 2]}]}, "color must be three integers"),
+        ({"classes": [{"name": "a", "value": "x"}]}, "value 'x' is no integer"),
+        (
+            {"classes": [{"name": "a", "value": 1}, {"name": "b", "value": 1}]},
+            "the value 1 stands for two",
+        ),
         ({"labels": "rgb"}, "labels is 'rgb'"),
+        ({"ignore_label": "none"}, "ignore_label is 'none'"),
+        ({"ignore_label": 1}, "ignore_label is 1"),
+        ({"name": 3}, "name is missing or no text"),
+        ({"split": "random"}, "split should have val_fraction and seed"),
+        ({"split": {"val_fraction": 0.2, "seed": "x"}}, "split.seed is 'x'"),
+        ({"split": {"fraction": 0.2}}, "split: unknown key 'fraction'"),
+        ({"train": "a.txt", "split": {"seed": 1}}, "give train and val, or split"),
         ({"image": "x"}, "unknown key 'image'"),
         ({"images": None}, "images is missing"),
         ({"split": {"val_fraction": 2}}, "val_fraction is 2"),
@@ -143,3 +156,37 @@ def test_yaml_that_would_run_code_is_refused(folder):
     (folder / "my.yaml").write_text("name: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(DatasetError, match="not readable as YAML"):
         register_custom_dataset(folder / "my.yaml")
+
+
+def test_the_separated_panoptic_form(folder):
+    things = {"images": [{"id": 5, "file_name": "0.jpg", "height": 6, "width": 8}],
+              "annotations": [], "categories": [{"id": 40, "name": "dog"}]}  # fmt: skip
+    (folder / "a.json").write_text(json.dumps(things))
+    everything = {**things, "categories": [*things["categories"], {"id": 9, "name": "sky"}]}
+    (folder / "b.json").write_text(json.dumps(everything))
+    part = {"images": "images", "instances": "a.json", "labels": "masks", "panoptic": "pan",
+            "json": "b.json"}  # fmt: skip
+    classes = [{"name": "sky"}, {"name": "dog", "thing": True}]
+    path = write(
+        folder, task="panoptic_separated", classes=classes, images=None, masks=None, train=part
+    )
+    cfg = seg_plugins.get_cfg()
+    cfg.DATASETS.CUSTOM = str(path)
+    apply_custom_dataset(cfg)
+    assert cfg.DATASETS.TRAIN == ("mine_train_separated",)
+    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 2
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 1
+    (record,) = DatasetCatalog.get("mine_train_separated")
+    assert record["sem_seg_file_name"] == str(folder / "masks/0.png")
+    metadata = MetadataCatalog.get("mine_train_separated")
+    assert metadata.stuff_classes == ["things", "sky"]
+    assert metadata.thing_dataset_id_to_contiguous_id == {40: 0}
+    assert metadata.stuff_dataset_id_to_contiguous_id == {0: 0, 9: 1}
+    assert type(build_mapper(cfg, True)) is InstanceMapper
+
+
+def test_several_values_of_one_class(folder):
+    classes = [{"name": "background", "value": 0}, {"name": "road", "value": [7, 255]}]
+    register_custom_dataset(write(folder, classes=classes, ignore_label=254))
+    record = load_dataset("mine_train")[0]
+    assert set(np.unique(record["sem_seg_encoding"](record["sem_seg_file_name"]))) == {0, 1}
