@@ -31,8 +31,21 @@ def add_seg_config(cfg: CfgNode) -> None:
     _add_dataset_keys(cfg.DATASETS)
     _add_solver_keys(cfg.SOLVER)
     _add_test_keys(cfg.TEST)
+    _add_run_keys(cfg)
+
+
+def _add_run_keys(cfg: CfgNode) -> None:
     # Iterations between two lines of the log, metrics.json and TensorBoard.
     _defaults(cfg, LOG_PERIOD=20)
+    # Deterministic kernels where PyTorch has them; it warns by name where it has none.
+    _defaults(cfg, DETERMINISTIC=False)
+    # Moving average of the weights, which evaluation and model_best use.
+    _defaults(cfg, MODEL_EMA=CfgNode({"ENABLED": False, "DECAY": 0.999}))
+    # Weights & Biases beside TensorBoard and metrics.json; "" = off. ID continues a run there.
+    _defaults(cfg, WANDB=CfgNode({"PROJECT": "", "NAME": "", "ID": ""}))
+    # Share of the training set that may be damaged: such samples are replaced by others and
+    # named in the log. 0: a damaged sample is an error.
+    _defaults(cfg.DATALOADER, MAX_DAMAGED=0.0)
 
 
 def _defaults(node: CfgNode, **keys: Any) -> None:
@@ -70,6 +83,10 @@ def _add_semantic_head_keys(head: CfgNode) -> None:
 def _add_model_keys(model: CfgNode) -> None:
     # Keep weights and images in channels-last memory: faster convolutions, same results.
     _defaults(model, CHANNELS_LAST=False)
+    # Compute activations of the backbone's blocks again instead of keeping them: less memory.
+    _defaults(model, ACTIVATION_CHECKPOINTING=False)
+    # Backend of torch.compile for backbone and semantic head, e.g. "inductor"; "" = off.
+    _defaults(model, COMPILE="")
     # --- shared with Detectron2's DeepLab project
     # Dilation of res4 (2 gives output stride 8) and the rates of the three res5 blocks.
     _defaults(model.RESNETS, RES4_DILATION=1, RES5_MULTI_GRID=[1, 2, 4], STEM_TYPE="deeplab")
@@ -191,6 +208,18 @@ def _add_solver_keys(solver: CfgNode) -> None:
     _defaults(solver, POLY_LR_POWER=0.9, POLY_LR_CONSTANT_ENDING=0.0)
     # Autocast type when SOLVER.AMP.ENABLED: "float16" (GPU) or "bfloat16" (GPU, CPU).
     _defaults(solver.AMP, DTYPE="float16")
+    # Parts in which each process takes its share of IMS_PER_BATCH, one after the other: the same
+    # step with less memory (batch statistics are those of a part).
+    _defaults(solver, ACCUMULATE=1)
+    # Batch that BASE_LR is meant for; BASE_LR is multiplied by IMS_PER_BATCH / it. 0 = as it is.
+    _defaults(solver, REFERENCE_BATCH=0)
+    # Numbered checkpoints to keep (0: all; with 1 there is none to fall back to), and whether
+    # they are written in the background.
+    _defaults(solver, KEEP_CHECKPOINTS=0, BACKGROUND_CHECKPOINTS=False)
+    # Batches with a loss or gradient that is not finite to leave out before training stops.
+    _defaults(solver, MAX_SKIPPED_BATCHES=0)
+    # Stop after so many evaluations without a gain of TEST.BEST_METRIC; 0 = never.
+    _defaults(solver, EARLY_STOPPING=CfgNode({"PATIENCE": 0, "MIN_GAIN": 0.0}))
 
 
 def _add_test_keys(test: CfgNode) -> None:
@@ -199,6 +228,8 @@ def _add_test_keys(test: CfgNode) -> None:
     # Result that decides which checkpoint is kept as model_best.pth, e.g. "sem_seg/mIoU";
     # "" takes the main one of the task (PQ, mask AP, box AP, mIoU).
     _defaults(test, BEST_METRIC="")
+    # Losses on DATASETS.TEST at every evaluation, as validation/total_loss, ...
+    _defaults(test, LOSS=False)
     # Write every prediction to inference/, in the format of the dataset's benchmark.
     _defaults(test, SAVE_PREDICTIONS=False)
     # Boundary IoU, boundary F1 and trimap mIoU; Boundary AP for instances. Slower.

@@ -8,10 +8,7 @@ import sys
 from typing import Any
 
 import seg_plugins  # noqa: F401 - first: it makes Detectron2 run and registers everything
-from seg_plugins.config import ConfigError
-from seg_plugins.data import DatasetError
-from seg_plugins.engine import Trainer, argument_parser, launch, setup
-from seg_plugins.engine.checkpoint import WeightsError
+from seg_plugins.engine import EXPECTED_ERRORS, Trainer, argument_parser, launch, setup
 from seg_plugins.engine.hooks import write_pictures
 
 
@@ -36,5 +33,5 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
 if __name__ == "__main__":
     try:
         launch(main, argument_parser().parse_args())
-    except (ConfigError, DatasetError, WeightsError) as error:
+    except EXPECTED_ERRORS as error:
         sys.exit(f"error: {error}")

@@ -1,10 +1,9 @@
-"""What happens beside the training steps: the best checkpoint and the picture grid."""
+"""The picture grid that is written when training ends."""
 
 from __future__ import annotations
 
 import copy
 import logging
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,51 +21,9 @@ from torch import nn
 from ..data import build_mapper
 from ..data.image_io import read_image, read_label
 from ..visualization import overlays
-from .checkpoint import Checkpointer, write_atomically
+from .atomic_file import write_atomically
 
 logger = logging.getLogger(__name__)
-
-# The first of these that an evaluation gives decides which checkpoint is best.
-BEST_METRICS = ("panoptic_seg/PQ", "segm/AP", "bbox/AP", "sem_seg/mIoU")
-
-
-class BestCheckpoint(HookBase):
-    """Saves ``model_best.pth`` after an evaluation with a better ``TEST.BEST_METRIC``.
-
-    ``last_checkpoint`` is not touched: ``--resume`` continues from the last checkpoint, not from
-    the best.
-    """
-
-    def __init__(self, checkpointer: Checkpointer, cfg: CfgNode) -> None:
-        self.checkpointer = checkpointer
-        self.metric = cfg.TEST.BEST_METRIC
-        self.best = -math.inf
-        self._seen = -1
-
-    def after_step(self) -> None:
-        """Look for a new result of the metric in the event storage."""
-        latest: Mapping[str, tuple[float, int]] = self.trainer.storage.latest()
-        name = self.metric or next((m for m in BEST_METRICS if m in latest), "")
-        if name not in latest:
-            return
-        value, iteration = latest[name]
-        if iteration == self._seen or iteration != self.trainer.iter:
-            return
-        self._seen = iteration
-        if value > self.best:
-            self.best = value
-            logger.info("Best %s so far: %.2f", name, value)
-            self.checkpointer.save("model_best", tag_last=False, iteration=iteration)
-
-    after_train = after_step  # the last evaluation runs after the last step
-
-    def state_dict(self) -> dict[str, float]:
-        """The best value, so that a resumed run does not forget it."""
-        return {"best": self.best}
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Restore :meth:`state_dict`'s content."""
-        self.best = state["best"]
 
 
 class Pictures(HookBase):

@@ -83,6 +83,14 @@ def argument_parser() -> argparse.ArgumentParser:
         "'auto' takes a free port of this machine (default: auto)",
     )
     add(
+        "--timeout",
+        type=float,
+        default=float(os.environ.get("SEG_PLUGINS_TIMEOUT_MINUTES", "5")),
+        metavar="MINUTES",
+        help="under torchrun: how long processes wait for each other before they give up "
+        "(default: SEG_PLUGINS_TIMEOUT_MINUTES, else 5)",
+    )
+    add(
         "opts",
         nargs=argparse.REMAINDER,
         metavar="KEY VALUE",
@@ -127,15 +135,17 @@ def _launch_torchrun(main: Callable[[argparse.Namespace], Any], args: argparse.N
     args.num_gpus = local_size if use_gpu else 0
     if use_gpu:
         torch.cuda.set_device(local_rank)
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+        args.resume = True  # torchrun has started the processes again after one died
     # PyTorch's own default of 30 minutes is a long silence when a process has died.
-    timeout = timedelta(minutes=float(os.environ.get("SEG_PLUGINS_TIMEOUT_MINUTES", "5")))
+    timeout = timedelta(minutes=args.timeout)
     dist.init_process_group("nccl" if use_gpu else "gloo", timeout=timeout)
-    try:
-        _create_local_group(local_size)
-        comm.synchronize()
-        return main(args)
-    finally:
-        dist.destroy_process_group()
+    _create_local_group(local_size)
+    comm.synchronize()
+    result = main(args)
+    # Not after an error: the others may be waiting in an exchange that will not come.
+    dist.destroy_process_group()
+    return result
 
 
 def _create_local_group(local_size: int) -> None:

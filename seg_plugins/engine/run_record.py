@@ -17,7 +17,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from .checkpoint import write_atomically
+from .atomic_file import write_atomically
 
 
 def hardware() -> str:

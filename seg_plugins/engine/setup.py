@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from logging.handlers import MemoryHandler
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
@@ -19,6 +20,8 @@ from ..data import apply_custom_dataset, class_weights
 from ..data.doctor import check_dataset
 from .consistency import check_datasets
 from .launch import use_available_device
+from .model_options import be_deterministic
+from .resume import former_config, log_changes
 
 PACKAGE_LOGGER = logging.getLogger("seg_plugins")
 logger = logging.getLogger(__name__)
@@ -43,8 +46,12 @@ def setup(args: argparse.Namespace) -> CfgNode:
             if not args.eval_only:
                 _examine_samples(cfg)
         comm.synchronize()
-        _complete(cfg, args)
+        former = former_config(Path(cfg.OUTPUT_DIR)) if args.resume else {}
+        _complete(cfg, args, former)
+        log_changes(former, cfg)
     cfg.freeze()
+    if cfg.DETERMINISTIC:
+        be_deterministic()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=PACKAGE_LOGGER.name)
     for record in records:
@@ -100,8 +107,11 @@ def _free_name(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}_{number}")
 
 
-def _complete(cfg: CfgNode, args: argparse.Namespace) -> None:
+def _complete(cfg: CfgNode, args: argparse.Namespace, former: Mapping[str, Any]) -> None:
     """Replace what is left open by values, so that config.yaml tells all that is needed."""
+    _scale_rate(cfg)
+    if cfg.SEED < 0 and "SEED" in former:
+        cfg.SEED = former["SEED"]
     if cfg.SEED < 0:
         # A run can be repeated only when its seed is known. All processes take the same.
         cfg.SEED = comm.shared_random_seed() % 2**31
@@ -123,3 +133,19 @@ def _complete(cfg: CfgNode, args: argparse.Namespace) -> None:
         raise ConfigError(f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS: {error}") from None
     head.CLASS_WEIGHTS = [round(float(w), 4) for w in weights]
     logger.info("Class weights (%s of %s): %s", scheme, cfg.DATASETS.TRAIN[0], head.CLASS_WEIGHTS)
+
+
+def _scale_rate(cfg: CfgNode) -> None:
+    """Multiply BASE_LR by IMS_PER_BATCH / REFERENCE_BATCH, once."""
+    solver = cfg.SOLVER
+    if solver.REFERENCE_BATCH in (0, solver.IMS_PER_BATCH):
+        return
+    if solver.REFERENCE_BATCH < 0:
+        raise ConfigError(f"SOLVER.REFERENCE_BATCH {solver.REFERENCE_BATCH} should be 0 or more")
+    rate = solver.BASE_LR * solver.IMS_PER_BATCH / solver.REFERENCE_BATCH
+    logger.info(
+        "SOLVER.BASE_LR %g for a batch of %d becomes %g for %d",
+        solver.BASE_LR, solver.REFERENCE_BATCH, rate, solver.IMS_PER_BATCH,
+    )  # fmt: skip
+    # config.yaml then holds the rate that was used, and would not scale it again.
+    solver.BASE_LR, solver.REFERENCE_BATCH = rate, solver.IMS_PER_BATCH

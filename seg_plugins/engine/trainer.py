@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import weakref
@@ -18,12 +19,19 @@ from torch import nn
 
 from ..data import build_mapper
 from ..evaluation import build_evaluator, format_results
-from .checkpoint import Checkpointer
+from . import random_state
+from .checkpoint import AVERAGE, Checkpointer
+from .checkpoint_hooks import BestCheckpoint, PeriodicCheckpoint, on_main_process
 from .data_stream import TrainLoader, build_train_loader
-from .hooks import BestCheckpoint, Pictures
+from .hooks import Pictures
+from .model_options import apply_model_options
 from .run_record import RunRecord
-from .solver import build_optimizer, build_schedule
-from .train_step import TrainStep, amp_dtype
+from .solver import build_clip, build_optimizer, build_schedule
+from .stopping import StopOnSignal
+from .train_step import StepOptions, TrainStep, accumulation, amp_dtype
+from .validation_loss import validation_loss
+from .weight_average import AverageWeights, WeightAverage
+from .writers import BoundedStorage, build_writers
 
 logger = logging.getLogger(__name__)
 
@@ -41,24 +49,34 @@ class Trainer(DefaultTrainer):
         self.cfg = cfg
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
+        self.train_loader = self.build_train_loader(cfg)
         self._trainer = TrainStep(
             model=self.distribute(cfg, model),
-            loader=self.build_train_loader(cfg),
+            loader=self.train_loader,
             optimizer=optimizer,
             device=cfg.MODEL.DEVICE,
-            dtype=amp_dtype(cfg),
+            output_dir=cfg.OUTPUT_DIR,
+            options=self.build_step_options(cfg),
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = self.build_checkpointer(cfg, model, trainer=weakref.proxy(self))
+        self.average = WeightAverage(model, cfg.MODEL_EMA.DECAY) if cfg.MODEL_EMA.ENABLED else None
+        states: dict[str, Any] = {"trainer": weakref.proxy(self)}
+        if self.average is not None:
+            states[AVERAGE] = self.average
+        self.checkpointer = self.build_checkpointer(cfg, model, **states)
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
+        self.stopping = False
+        self._drawn_before = 0
+        self._random_states: list[dict[str, Any]] = []
+        self._last_eval_results: dict[str, Any] | None = None
         self.register_hooks(self.build_hooks())
 
     # ------------------------------------------------------------------------------- builders
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """The meta-architecture, in channels-last memory where ``MODEL.CHANNELS_LAST`` says so."""
+        """The meta-architecture, run as :mod:`~seg_plugins.engine.model_options` says."""
         model = build_model(cfg)
         count = sum(p.numel() for p in model.parameters()) / 1e6
         logger.info(
@@ -68,9 +86,7 @@ class Trainer(DefaultTrainer):
             count,
             cfg.MODEL.DEVICE,
         )
-        if cfg.MODEL.CHANNELS_LAST:
-            model = model.to(memory_format=torch.channels_last)
-        return model
+        return apply_model_options(cfg, model)
 
     @classmethod
     def distribute(cls, cfg: CfgNode, model: nn.Module) -> nn.Module:
@@ -82,6 +98,17 @@ class Trainer(DefaultTrainer):
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         """See :mod:`seg_plugins.engine.solver`."""
         return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_step_options(cls, cfg: CfgNode) -> StepOptions:
+        """Precision, gradient accumulation, clipping and what to do about NaN."""
+        return StepOptions(
+            dtype=amp_dtype(cfg),
+            accumulate=accumulation(cfg),
+            clip=build_clip(cfg),
+            max_skips=cfg.SOLVER.MAX_SKIPPED_BATCHES,
+            read_period=cfg.LOG_PERIOD,
+        )
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
@@ -128,48 +155,115 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_checkpointer(cls, cfg: CfgNode, model: nn.Module, **states: Any) -> Checkpointer:
         """Reads ``MODEL.WEIGHTS``, writes to ``OUTPUT_DIR``."""
-        return Checkpointer(model, cfg.OUTPUT_DIR, **states)
+        return Checkpointer(
+            model,
+            cfg.OUTPUT_DIR,
+            keep=cfg.SOLVER.KEEP_CHECKPOINTS,
+            background=cfg.SOLVER.BACKGROUND_CHECKPOINTS,
+            **states,
+        )
+
+    def build_writers(self) -> list[Any]:
+        """Log, ``metrics.json``, TensorBoard, W&B."""
+        return build_writers(self.cfg, self.start_iter, self.max_iter)
 
     def build_hooks(self) -> list[Any]:
         """In order of their work after a step; writers last, so that they see everything."""
-        cfg = self.cfg
-
-        def evaluate() -> dict[str, Any]:
-            self._last_eval_results = self.test(cfg, self.model)
-            return self._last_eval_results
-
-        items: list[Any] = [hooks.IterationTimer(), hooks.LRScheduler()]
-        if comm.is_main_process():
-            period = cfg.SOLVER.CHECKPOINT_PERIOD
-            items.append(hooks.PeriodicCheckpointer(self.checkpointer, period))
-        items.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, evaluate))
+        cfg, model = self.cfg, self.checkpointer.model
+        items: list[Any] = [hooks.IterationTimer(), hooks.LRScheduler(), StopOnSignal()]
+        if self.average is not None:
+            items.append(AverageWeights(self.average, model))
+        items.append(PeriodicCheckpoint(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
+        items.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self.evaluate))
         if comm.is_main_process():
             items.append(BestCheckpoint(self.checkpointer, cfg))
             items.append(Pictures(cfg))
             items.append(RunRecord(cfg))
-            items.append(hooks.PeriodicWriter(self.build_writers(), period=cfg.LOG_PERIOD))
         return items
+
+    # --------------------------------------------------------------------------------- stopping
+
+    def want_stop(self, *, finish: bool = False) -> None:
+        """Ask all processes to end the training; any of them may, at any time.
+
+        Args:
+            finish: end as if ``MAX_ITER`` were reached, with ``model_final`` and the last
+                evaluation; else only with a checkpoint to resume from.
+        """
+        if finish:
+            self._trainer.finish_wanted = True
+        else:
+            self._trainer.stop_wanted = True
+
+    def agree_to_stop(self) -> None:
+        """Take note of what all processes know by now; they do so in the same iteration."""
+        step = self._trainer
+        alone = comm.get_world_size() == 1
+        if step.verdicts.finish or (alone and step.finish_wanted):
+            self.max_iter = min(self.max_iter, self.iter + 1)
+        if step.verdicts.stop or (alone and step.stop_wanted):
+            if not self.stopping:
+                logger.info("Stopping after iteration %d; --resume continues.", self.iter)
+            self.stopping = True
 
     # ----------------------------------------------------------------------------------- runs
 
+    def gather_random_states(self) -> None:
+        """Collect the random state of every process for a checkpoint; call it in all of them."""
+        self._random_states = comm.gather(random_state.capture())
+
     def state_dict(self) -> dict[str, Any]:
-        """Iteration, hooks, optimizer and loss scale (Detectron2 0.6 leaves the last two out)."""
+        """Iteration, hooks, optimizer, loss scale, place in the data, random states."""
+        states, self._random_states = self._random_states, []
         return {
             **super(DefaultTrainer, self).state_dict(),
             "_trainer": self._trainer.state_dict(),
+            "samples_drawn": self._samples_drawn(self.iter + 1),
+            "random_states": states,
         }
+
+    def _samples_drawn(self, iteration: int) -> int:
+        """The place in the sample stream when an iteration begins."""
+        return self._drawn_before + (iteration - self.start_iter) * self.cfg.SOLVER.IMS_PER_BATCH
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`'s content."""
         super(DefaultTrainer, self).load_state_dict(state_dict)
         if "_trainer" in state_dict:
             self._trainer.load_state_dict(state_dict["_trainer"])
+        self.start_iter = self.iter + 1
+        drawn = self.start_iter * self.cfg.SOLVER.IMS_PER_BATCH
+        self._drawn_before = state_dict.get("samples_drawn", drawn)
+        self._random_states = state_dict.get("random_states", [])
+        # Rates are the configuration's, at the checkpoint's place in the schedule.
+        groups = self._trainer.optimizer.param_groups
+        self.scheduler.base_lrs = [group["initial_lr"] for group in groups]
+        self.scheduler.last_epoch = self.start_iter
+        for group, rate in zip(groups, self.scheduler.get_lr(), strict=True):
+            group["lr"] = rate
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Continue from the last checkpoint of ``OUTPUT_DIR``, or load ``MODEL.WEIGHTS``."""
-        super().resume_or_load(resume=resume)
+        """Continue from the newest intact checkpoint of ``OUTPUT_DIR``, or load ``MODEL.WEIGHTS``.
+
+        Raises:
+            WeightsError: no file, or none that is intact.
+        """
+        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if self.average is not None and not self.average.updates:
+            self.average.reset(self.checkpointer.model)
         if self.start_iter:
             logger.info("Resuming at iteration %d of %d.", self.start_iter, self.max_iter)
+
+    def _restore_random_states(self) -> None:
+        states, self._random_states = self._random_states, []
+        if len(states) == comm.get_world_size():
+            random_state.restore(states[comm.get_rank()])
+        elif self.start_iter:
+            random_state.seed_from(self.cfg.SEED, self.start_iter, comm.get_rank())
+            logger.warning(
+                "The checkpoint has the random states of %d processes, and there are %d: dropout "
+                "and the like start from new ones.", len(states), comm.get_world_size(),
+            )  # fmt: skip
 
     def train(self) -> dict[str, Any] | None:
         """Train to ``SOLVER.MAX_ITER``; the results of the last evaluation, if there was one."""
@@ -180,6 +274,41 @@ class Trainer(DefaultTrainer):
                 self.max_iter,
             )
             return None
-        self._trainer.start(self.start_iter)
-        super().train()
-        return getattr(self, "_last_eval_results", None)
+        writers = on_main_process([hooks.PeriodicWriter(self.build_writers(), self.cfg.LOG_PERIOD)])
+        self.register_hooks(writers)
+        self._trainer.start(self.start_iter, self._drawn_before)
+        self._restore_random_states()
+        self.iter = self.start_iter
+        with BoundedStorage(self.start_iter) as self.storage:
+            try:
+                self.before_train()
+                while self.iter < self.max_iter and not self.stopping:
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                    self.iter += 1
+            finally:
+                self.after_train()
+        return self._last_eval_results
+
+    def after_train(self) -> None:
+        """Let hooks finish; after a stop they see the last iteration that was made."""
+        if self.stopping:
+            self.iter = min(self.iter, self.max_iter - 2)
+        super(DefaultTrainer, self).after_train()
+
+    def evaluate(self) -> dict[str, Any]:
+        """Evaluate on ``DATASETS.TEST``, by the averaged weights if there are any.
+
+        The training goes on as if there had been no evaluation: random states are put back.
+        """
+        model = self._trainer.model
+        averaged: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if self.average is not None:
+            averaged = self.average.applied(self.checkpointer.model)
+        with averaged, random_state.untouched_random_state():
+            if self.cfg.TEST.LOSS:
+                losses = validation_loss(self.cfg, model)
+                self.storage.put_scalars(**losses, smoothing_hint=False)
+            self._last_eval_results = self.test(self.cfg, model)
+        return self._last_eval_results

@@ -20,9 +20,10 @@ becomes sigmoid. Every loss is 0, with a zero gradient, where all pixels are ign
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.distributed as dist
@@ -35,6 +36,23 @@ from ..config import ConfigError
 TOP_FRACTION = 0.2
 OHEM_THRESHOLD, OHEM_FRACTION = 0.7, 1 / 16
 FOCAL_GAMMA = 2.0
+
+
+_counts: list[Tensor] | None = None
+
+
+@contextlib.contextmanager
+def recorded_counts() -> Iterator[list[Tensor]]:
+    """Collect the divisors of all means within the block: integer scalars, over all processes.
+
+    Gradient accumulation weighs the parts of a batch by them.
+    """
+    global _counts
+    _counts, before = [], _counts
+    try:
+        yield _counts
+    finally:
+        _counts = before
 
 
 def global_mean(total: Tensor, count: Tensor) -> Tensor:
@@ -55,6 +73,8 @@ def global_mean(total: Tensor, count: Tensor) -> Tensor:
     if world_size > 1:
         count = count.clone()
         dist.all_reduce(count)
+    if _counts is not None:
+        _counts.append(count)
     return total * world_size / count.clamp(min=1)
 
 

@@ -77,7 +77,7 @@ def test_aspect_ratio_groups_are_pure_and_resume():
         sampler = StreamBatches(
             batch_size=4, seed=3, aspect_ratios=ratios, rank=rank, world_size=world_size
         )
-        sampler.first_batch = first
+        sampler.skipped = 4 * first
         return list(itertools.islice(iter(sampler), count))
 
     whole = batches(0, 20)

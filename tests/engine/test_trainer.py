@@ -6,7 +6,7 @@ import json
 
 from seg_plugins.engine import Trainer, setup
 from seg_plugins.engine.checkpoint import WeightsError
-from seg_plugins.engine.train_step import NonFiniteLossError
+from seg_plugins.engine.nonfinite import NonFiniteError
 
 import cv2
 import pytest
@@ -95,7 +95,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tiny_args):
               and "num_batches" not in k}  # fmt: skip
     head = trainer.model.sem_seg_head
     head.loss_weight = float("nan")
-    with pytest.raises(NonFiniteLossError, match=r"iteration 0: .*tiny_semantic_train_\d\.png"):
+    with pytest.raises(NonFiniteError, match=r"iteration 0: .*tiny_semantic_train_\d\.png"):
         trainer.train()
     after = trainer.model.state_dict()
     assert all(torch.equal(v, after[k]) for k, v in before.items())

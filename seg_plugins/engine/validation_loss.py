@@ -1,0 +1,79 @@
+"""The training loss on the test sets, without augmentation, dropout or batch statistics."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import get_detection_dataset_dicts
+from detectron2.utils import comm
+from torch import nn
+
+from ..data import build_mapper
+from .random_state import untouched_random_state
+
+# Training-time changes of the images, turned off.
+_PLAIN_INPUT: dict[str, Any] = {
+    "RANDOM_FLIP": "none", "RESIZE": "shortest_edge", "COLOR_AUG_SSD": False, "RANDOM_TURN": False,
+    "BLUR_SIGMA": 0.0, "NOISE_SIGMA": 0.0, "COPY_PASTE": 0.0, "MOSAIC": 0.0,
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def loss_mode(model: nn.Module) -> Iterator[None]:
+    """Let a model return losses while its layers behave as in inference.
+
+    Systems and heads decide by their own ``training`` flag; layers without parts (dropout, batch
+    norm, ...) are in evaluation mode.
+    """
+    before = {module: module.training for module in model.modules()}
+    model.train()
+    for module in model.modules():
+        if not any(True for _ in module.children()):
+            module.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+@torch.no_grad()
+def validation_loss(cfg: CfgNode, model: nn.Module) -> dict[str, float]:
+    """Mean losses over the images of ``DATASETS.TEST``, one image at a time in each process.
+
+    Returns:
+        ``validation/NAME`` of each loss and ``validation/total_loss``, the same in all processes.
+    """
+    plain = cfg.clone()
+    plain.defrost()
+    for key, value in _PLAIN_INPUT.items():
+        plain.INPUT[key] = value
+    plain.INPUT.CROP.ENABLED = False
+    plain.INPUT.ELASTIC.SIGMA = 0.0
+    plain.INPUT.MIN_SIZE_TRAIN = (cfg.INPUT.MIN_SIZE_TEST,)
+    plain.INPUT.MAX_SIZE_TRAIN = cfg.INPUT.MAX_SIZE_TEST
+    plain.DATASETS.TRAIN = cfg.DATASETS.TEST
+    mapper = build_mapper(plain, True)
+    records = get_detection_dataset_dicts(cfg.DATASETS.TEST, filter_empty=True)
+    rank, world_size = comm.get_rank(), comm.get_world_size()
+    sums: dict[str, float] = {}
+    count = 0
+    with untouched_random_state(cfg.SEED), loss_mode(model):
+        # Every process makes the same number of passes: losses exchange their divisors.
+        for first in range(0, len(records), world_size):
+            own = first + rank
+            sample = mapper(dict(records[own % len(records)]))
+            losses = getattr(model, "module", model)([sample])
+            if own < len(records):
+                count += 1
+                for name, value in losses.items():
+                    sums[name] = sums.get(name, 0.0) + float(value)
+    parts = comm.all_gather((count, sums))
+    total = max(sum(c for c, _ in parts), 1)
+    names = {name: None for _, part in parts for name in part}
+    means = {f"validation/{n}": sum(p.get(n, 0.0) for _, p in parts) / total for n in names}
+    return {**means, "validation/total_loss": sum(means.values())}
