@@ -2,6 +2,9 @@
 """Write MODEL_ZOO.md rows from run folders: every number comes from the files of the run.
 
 python tools/model_zoo.py output/camvid_deeplabv3plus_r18 output/other_run > rows.md
+python tools/model_zoo.py --verify output/camvid_deeplabv3plus_r18
+
+--verify evaluates the weights again and compares: exit status 1 where a value differs.
 """
 
 from __future__ import annotations
@@ -9,7 +12,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 COLUMNS = (
@@ -22,16 +27,17 @@ METRICS = {
     "bbox": ("AP", "AP50"),
     "segm": ("AP", "AP50"),
     "panoptic_seg": ("PQ", "SQ", "RQ"),
+    # Fractions, not percent: lower is better.
+    "em": ("PixelError", "RandErrorThinned", "WarpingError"),
 }
+TRAIN_NET = Path(__file__).with_name("train_net.py")
 
 
 def rows(run: Path) -> list[list[str]]:
     """The rows of one run: one metric each."""
     record = json.loads((run / "run.json").read_text())
     digest = hashlib.sha256((run / "model_final.pth").read_bytes()).hexdigest()
-    found = {}
-    for line in (run / "metrics.json").read_text().splitlines():
-        found.update(json.loads(line))  # the last evaluation wins
+    found = values(run)
     common = [
         f"{_config(record['command'])} SEED {record['seed']}",  # what repeats the run
         record["hardware"],
@@ -42,11 +48,45 @@ def rows(run: Path) -> list[list[str]]:
     ]
     dataset = ", ".join(record["datasets"]["test"])
     return [
-        [record["system"], dataset, f"{task}/{metric}", f"{found[f'{task}/{metric}']:.2f}", *common]
-        for task, metrics in METRICS.items()
-        for metric in metrics
-        if f"{task}/{metric}" in found
+        [
+            record["system"],
+            dataset,
+            name,
+            f"{value:{'.4f' if name[:3] == 'em/' else '.2f'}}",
+            *common,
+        ]
+        for name, value in found.items()
     ]
+
+
+def values(run: Path) -> dict[str, float]:
+    """``task/metric`` -> value after the last iteration, for the metrics that get a row."""
+    found = {}
+    for line in (run / "metrics.json").read_text().splitlines():
+        found.update(json.loads(line))  # the last evaluation wins
+    names = [f"{task}/{metric}" for task, metrics in METRICS.items() for metric in metrics]
+    return {name: found[name] for name in names if name in found}
+
+
+def verify(run: Path) -> bool:
+    """Evaluate ``model_final.pth`` again with the run's configuration; print old and new values."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, str(TRAIN_NET), "--config-file", str(run / "config.yaml"),
+            "--eval-only", "MODEL.WEIGHTS", str(run / "model_final.pth"), "OUTPUT_DIR", folder,
+        ]  # fmt: skip
+        if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
+            sys.exit(f"error: evaluating {run} failed; the reason stands above")
+        again: dict[str, float] = {}
+        for file in Path(folder, "inference").glob("*_results.json"):
+            for task, results in json.loads(file.read_text())["results"].items():
+                again.update({f"{task}/{metric}": value for metric, value in results.items()})
+    same = True
+    for name, value in values(run).items():
+        close = abs(again[name] - value) <= 1e-3 * max(1.0, abs(value))
+        same &= close
+        print(f"{run}  {name}  {value:.4f}  {again[name]:.4f}  {'same' if close else 'DIFFERENT'}")
+    return same
 
 
 def _config(command: str) -> str:
@@ -60,9 +100,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
+    parser.add_argument("--verify", action="store_true", help="evaluate the weights again")
+    args = parser.parse_args()
+    if args.verify:
+        return 1 if [run for run in args.runs if not verify(run)] else 0
     print("| " + " | ".join(COLUMNS) + " |")
     print("|" + "---|" * len(COLUMNS))
-    for run in parser.parse_args().runs:
+    for run in args.runs:
         try:
             for row in rows(run):
                 print("| " + " | ".join(row) + " |")

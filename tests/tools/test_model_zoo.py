@@ -48,3 +48,26 @@ def test_an_unfinished_run_is_named(model_zoo, run, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["model_zoo.py", str(run)])
     assert model_zoo.main() == 1
     assert f"{run} is not a finished run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("again", "status", "word"), [(51.239, 0, "same"), (50.0, 1, "DIFFERENT")])
+def test_verify_evaluates_the_weights_again(
+    model_zoo, run, tmp_path, monkeypatch, capsys, again, status, word
+):
+    """A stand-in for train_net.py that must be asked for these weights, and writes a result."""
+    stand_in = tmp_path / "stand_in.py"
+    stand_in.write_text(
+        "import json, pathlib, sys\n"
+        "words = sys.argv\n"
+        f"assert words[words.index('MODEL.WEIGHTS') + 1] == {str(run / 'model_final.pth')!r}\n"
+        f"assert words[words.index('--config-file') + 1] == {str(run / 'config.yaml')!r}\n"
+        "assert '--eval-only' in words\n"
+        "folder = pathlib.Path(words[words.index('OUTPUT_DIR') + 1], 'inference')\n"
+        "folder.mkdir()\n"
+        f"results = {{'results': {{'sem_seg': {{'mIoU': {again}, 'pACC': 9.0}}}}}}\n"
+        "(folder / 'sem_seg_results.json').write_text(json.dumps(results))\n"
+    )
+    monkeypatch.setattr(model_zoo, "TRAIN_NET", stand_in)
+    monkeypatch.setattr("sys.argv", ["model_zoo.py", "--verify", str(run)])
+    assert model_zoo.main() == status
+    assert f"sem_seg/mIoU  51.2390  {again:.4f}  {word}" in capsys.readouterr().out
