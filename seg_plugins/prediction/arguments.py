@@ -80,8 +80,9 @@ def argument_parser() -> argparse.ArgumentParser:
         help="share of the past in each frame of a video, 0 to below 1 (default: 0)",
     )
     add(
-        "opts",
+        "--opts",
         nargs=argparse.REMAINDER,
+        default=[],
         metavar="KEY VALUE",
         help="configuration values that override the file, at the end",
     )

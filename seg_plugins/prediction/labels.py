@@ -91,17 +91,20 @@ class Labels:
 
 
 def labels_from_config(cfg: CfgNode) -> Labels:
-    """The classes of ``DATASETS``, whose metadata names them, a custom dataset included.
+    """The classes of ``DATASETS``, whose metadata names them.
+
+    A dataset of the user's own (``DATASETS.CUSTOM``) is registered and sets the numbers of classes
+    in `cfg`, as in training.
 
     Where the dataset's description is not at hand or does not fit the model, classes are called
     ``class_0``, ``class_1``, ..., and a warning says so.
     """
+    metadata = _metadata(cfg)
     tasks = tasks_of(cfg.MODEL.META_ARCHITECTURE)
     counts = {
         "stuff": max(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, 2) if "sem_seg" in tasks else 0,
         "thing": cfg.MODEL.ROI_HEADS.NUM_CLASSES if "instances" in tasks else 0,
     }
-    metadata = _metadata(cfg)
     first_id = 1 if counts["thing"] else 0
     thing_classes = metadata.get("thing_classes") or ()
     numbers = metadata.get("thing_dataset_id_to_contiguous_id", {}).values()
@@ -144,7 +147,7 @@ def _labels(
                 kind,
                 count,
             )
-        names = [f"class_{i}" for i in range(count)]
+        names, metadata = [f"class_{i}" for i in range(count)], {}
     colours = metadata.get(f"{kind}_colors") or spread_colors(len(names))
     ids = {i: c for c, i in metadata.get(f"{kind}_dataset_id_to_contiguous_id", {}).items()}
     return tuple(

@@ -80,7 +80,9 @@ def predict_video(
     with contextlib.ExitStack() as stack:
         capture, rate, length = stack.enter_context(_open(path))
         writers = {
-            kind: stack.enter_context(_Writer.open(output_path(folder, kind, name, ".mp4"), rate))
+            kind: stack.enter_context(
+                VideoWriter.open(output_path(folder, kind, name, ".mp4"), rate)
+            )
             for kind in options.save
         }
         bar = stack.enter_context(
@@ -162,7 +164,7 @@ def _batches(capture: cv2.VideoCapture, size: int) -> Iterator[list[np.ndarray]]
             return
 
 
-class _Writer:
+class VideoWriter:
     """A video that is opened with the size of its first picture.
 
     Args:
@@ -176,7 +178,7 @@ class _Writer:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, path: Path, rate: float) -> Iterator[_Writer]:
+    def open(cls, path: Path, rate: float) -> Iterator[VideoWriter]:
         """A writer whose file takes its name when all is written."""
         with whole_file(path) as temporary:
             writer = cls(temporary, rate)

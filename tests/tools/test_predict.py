@@ -1,0 +1,74 @@
+"""``tools/predict.py``: its exit status and what it says."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+from seg_plugins import load_config
+from seg_plugins.prediction.arguments import argument_parser
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+from PIL import Image
+
+MAIN = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "predict.py"))["main"]
+OPTS = ["MODEL.UNET.WIDTH", "4", "MODEL.UNET.DEPTH", "3", "MODEL.DEVICE", "cpu",
+        "MODEL.SEM_SEG_HEAD.IN_FEATURES", "['enc1', 'enc2', 'enc3']"]  # fmt: skip
+
+
+@pytest.fixture
+def command(tmp_path):
+    cfg = load_config("quickstart/unet_shapes.yaml", OPTS)
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "model.pth")
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "in" / f"{name}.png")
+
+    def run(*arguments):
+        common = ["--config-file", str(tmp_path / "config.yaml"), "--weights",
+                  str(tmp_path / "model.pth"), "--output", str(tmp_path / "out")]  # fmt: skip
+        return MAIN(argument_parser().parse_args([*common, *arguments]))
+
+    return run
+
+
+def test_a_folder_is_predicted(command, tmp_path, capsys):
+    assert command("--input", str(tmp_path / "in"), "--save", "overlay, mask") == 0
+    assert len(list((tmp_path / "out/mask").iterdir())) == 3
+    assert "3 predicted, 0 there already" in capsys.readouterr().out
+    assert command("--input", str(tmp_path / "in"), "--save", "overlay, mask") == 0
+    assert "0 predicted, 3 there already" in capsys.readouterr().out
+
+
+def test_a_bad_image_is_listed_and_the_status_is_one(command, tmp_path, capsys):
+    (tmp_path / "in/b.png").write_bytes(b"")
+    assert command("--input", str(tmp_path / "in")) == 1
+    output = capsys.readouterr()
+    assert "2 predicted" in output.out
+    assert "1 could not be predicted:" in output.err
+    assert "b.png: not a readable image" in output.err
+
+
+def test_several_inputs_and_options_at_the_end(command, tmp_path):
+    files = [str(tmp_path / "in" / f"{name}.png") for name in "ab"]
+    assert command("--input", *files, "--save", "mask", "--opts", "INPUT.MIN_SIZE_TEST", "40") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--input", "nowhere/*.png"], "nowhere/.*no such file"),
+        (["--input", "{in}", "--save", "overly"], "no output 'overly'; there are: overlay, mask"),
+        (["--input", "{in}", "--classes", "dics"], "no class 'dics' in this model. Nearest: disc"),
+        (["--input", "{in}", "--margin", "200"], "more than twice the margin"),
+        (["--input", "{in}", "--opts", "MODEL.DEVCE", "cpu"], "unknown key MODEL.DEVCE"),
+    ],
+)
+def test_mistakes_are_named(command, tmp_path, arguments, message):
+    arguments = [argument.replace("{in}", str(tmp_path / "in")) for argument in arguments]
+    with pytest.raises(ValueError, match=message):
+        command(*arguments)
