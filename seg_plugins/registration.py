@@ -30,16 +30,18 @@ from .evaluation.build import (
     build_semantic,
     build_volume,
 )
+from .modeling.backbones.pyramid import build_timm_fpn_backbone, build_vgg_fpn_backbone
 from .modeling.backbones.segnet_basic import build_segnet_basic_backbone
 from .modeling.backbones.timm import build_timm_backbone
-from .modeling.backbones.timm_fpn import build_timm_fpn_backbone
 from .modeling.backbones.unet import build_unet_backbone
 from .modeling.backbones.vgg import build_vgg_backbone
 from .modeling.meta_arch.mask_rcnn import MaskRCNNC4, MaskRCNNFPN
+from .modeling.meta_arch.panoptic import PanopticSegmentor
 from .modeling.meta_arch.patch_classifier import PatchClassifier
 from .modeling.meta_arch.semantic import FCN, DeepLabV3Plus, SegNet, UNet
 from .modeling.sem_seg_heads.deeplab_v3_plus import SemSegDeepLabV3PlusHead
 from .modeling.sem_seg_heads.fcn import SemSegFCNHead
+from .modeling.sem_seg_heads.pyramid import SemSegPyramidHead
 from .modeling.sem_seg_heads.segnet import SemSegSegNetHead
 from .modeling.sem_seg_heads.unet import SemSegUNetHead
 
@@ -70,13 +72,13 @@ def register_all() -> None:
 
 def _register_modeling() -> None:
     _register(META_ARCH_REGISTRY, DeepLabV3Plus, FCN, PatchClassifier, SegNet, UNet)
-    _register(META_ARCH_REGISTRY, MaskRCNNC4, MaskRCNNFPN)
+    _register(META_ARCH_REGISTRY, MaskRCNNC4, MaskRCNNFPN, PanopticSegmentor)
     _register(SEM_SEG_HEADS_REGISTRY, SemSegDeepLabV3PlusHead, SemSegFCNHead)
-    _register(SEM_SEG_HEADS_REGISTRY, SemSegSegNetHead, SemSegUNetHead)
+    _register(SEM_SEG_HEADS_REGISTRY, SemSegPyramidHead, SemSegSegNetHead, SemSegUNetHead)
     # The dilated ResNets are the DeepLab project's own, which registers them when imported.
     _register(BACKBONE_REGISTRY, build_resnet_deeplab_backbone, build_segnet_basic_backbone)
     _register(BACKBONE_REGISTRY, build_timm_backbone, build_timm_fpn_backbone)
-    _register(BACKBONE_REGISTRY, build_unet_backbone, build_vgg_backbone)
+    _register(BACKBONE_REGISTRY, build_unet_backbone, build_vgg_backbone, build_vgg_fpn_backbone)
 
 
 def _register_data() -> None:

@@ -59,8 +59,8 @@ class _RegionSystem(GeneralizedRCNN):
             raise ValueError(f"mask_format must be one of {MASK_FORMATS}, got {mask_format!r}")
         self.mask_format = mask_format
         if self.proposal_generator is not None:
-            _keep_scores_in_float32(self.proposal_generator)
-        _keep_scores_in_float32(self.roi_heads)
+            keep_scores_in_float32(self.proposal_generator)
+        keep_scores_in_float32(self.roi_heads)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def _check_poolers(cfg: CfgNode) -> None:
 _FEW_OUTPUTS = 15
 
 
-def _keep_scores_in_float32(module: nn.Module) -> None:
+def keep_scores_in_float32(module: nn.Module) -> None:
     """Take 1x1 convolutions to a few scores out of autocast; see ScoreConv2d for why.
 
     Their class changes and nothing else, so that parameters keep their names.

@@ -174,11 +174,11 @@ class SemanticSystem(SemanticSegmentor):
         for i, sample in enumerate(samples):
             if "sem_seg" not in sample:
                 raise ValueError(
-                    f"{_source(sample)} has no 'sem_seg' label map, which training needs: set "
+                    f"{source_of(sample)} has no 'sem_seg' label map, which training needs: set "
                     "INPUT.MAPPER to a semantic mapper, or DATASETS.TRAIN to a labelled dataset"
                 )
             labels = sample["sem_seg"].to("cpu", torch.int64)
-            check_labels(labels, head.num_classes, head.ignore_value, _source(sample))
+            check_labels(labels, head.num_classes, head.ignore_value, source_of(sample))
             height, width = labels.shape
             targets[i, :height, :width] = labels
             if weights is not None and "sem_seg_weights" in sample:
@@ -206,7 +206,8 @@ def check_labels(labels: Tensor, num_classes: int, ignore_value: int, source: st
         )
 
 
-def _source(sample: dict[str, Any]) -> str:
+def source_of(sample: dict[str, Any]) -> str:
+    """What to call a sample in an error: the file of its labels, or of its image."""
     return str(sample.get("sem_seg_file_name") or sample.get("file_name") or "A sample")
 
 

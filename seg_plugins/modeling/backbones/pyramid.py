@@ -1,0 +1,70 @@
+"""Feature pyramids (Lin et al. 2017) that hand on the features below them as well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone import FPN, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from torch import Tensor, nn
+
+from .timm import build_timm_backbone
+from .vgg import build_vgg_backbone
+
+
+class FeaturePyramid(FPN):
+    """Detectron2's ``FPN`` beside the features of its ``bottom_up``, under their own names.
+
+    So a semantic head finds what it was made for: SegNet the pooling indices, U-Net and
+    DeepLabv3+ the encoder's features.
+    """
+
+    def __init__(self, bottom_up: Backbone, *args: Any, **kwargs: Any) -> None:
+        """Build it; arguments as those of ``detectron2.modeling.backbone.FPN``."""
+        super().__init__(bottom_up, *args, **kwargs)
+        # FPN.forward keeps them to itself.
+        self._features: dict[str, Tensor] = {}
+        bottom_up.register_forward_hook(self._remember)
+
+    def _remember(self, _module: nn.Module, _inputs: Any, features: dict[str, Tensor]) -> None:
+        self._features = features
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(N, C, H, W) images to p2, p3, ... and the features of ``bottom_up``."""
+        pyramid = super().forward(x)
+        features, self._features = self._features, {}
+        return {**features, **pyramid}
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Shapes of both."""
+        return {**self.bottom_up.output_shape(), **super().output_shape()}
+
+
+def _pyramid(cfg: CfgNode, bottom_up: Backbone) -> FeaturePyramid:
+    return FeaturePyramid(
+        bottom_up,
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=LastLevelMaxPool(),
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )
+
+
+def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FeaturePyramid:
+    """Build ``MODEL.FPN`` on ``MODEL.TIMM``: p2 to p5, p6 by pooling, and timm's features.
+
+    ``MODEL.FPN.IN_FEATURES`` names the features of ``MODEL.TIMM.OUT_FEATURES`` to take.
+    """
+    return _pyramid(cfg, build_timm_backbone(cfg, input_shape))
+
+
+def build_vgg_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FeaturePyramid:
+    """Build ``MODEL.FPN`` on ``MODEL.VGG``: p2 to p5, p6 by pooling, and VGG's features.
+
+    With ``MODEL.VGG.POOLING_INDICES`` SegNet's decoder runs beside the pyramid.
+    ``MODEL.FPN.IN_FEATURES`` is [pool2, pool3, pool4, pool5] or the like.
+    """
+    return _pyramid(cfg, build_vgg_backbone(cfg, input_shape))

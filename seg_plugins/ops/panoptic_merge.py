@@ -1,0 +1,131 @@
+"""Painting instances and stuff into one map of segments, in bulk."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .run_length import RunLengthMasks
+from .segmentation_metrics import compiled
+
+
+class MergedSegments(NamedTuple):
+    """One image's segments.
+
+    Attributes:
+        ids: (H, W) int32; 0 is void, then come the kept instances in their order, then the kept
+            stuff by ascending label, numbered without gaps.
+        kept_instances: (M,) bool, by place in the order.
+        kept_stuff: (K,) bool, by label.
+        stuff_areas: (K,) int64, pixels of each label that no instance takes.
+    """
+
+    ids: Tensor
+    kept_instances: Tensor
+    kept_stuff: Tensor
+    stuff_areas: Tensor
+
+
+def merge_segments(
+    masks: Tensor | RunLengthMasks,
+    order: Tensor,
+    candidate: Tensor,
+    labels: Tensor,
+    is_stuff: Tensor,
+    *,
+    overlap_threshold: float,
+    stuff_area_threshold: float,
+) -> MergedSegments:
+    """Claim pixels for one instance after the other, then for stuff.
+
+    An instance is kept unless it is empty or more than `overlap_threshold` of it is claimed
+    already; it takes the rest of its pixels. A stuff label is kept if at least
+    `stuff_area_threshold` of its pixels are left over. On a device nothing waits for the host.
+
+    Args:
+        masks: (N, H, W) bool, or run lengths of N masks.
+        order: (M,) int64 indices into `masks`, the first claim first.
+        candidate: (M,) bool; False leaves an instance out.
+        labels: (H, W) int64, 0..K-1.
+        is_stuff: (K,) bool.
+        overlap_threshold: share of an instance's area.
+        stuff_area_threshold: pixels.
+
+    Raises:
+        ValueError: masks and labels differ in size, or a label is outside 0..K-1 (on the CPU).
+    """
+    if tuple(masks.shape[-2:] if isinstance(masks, Tensor) else masks.size) != labels.shape:
+        size = masks.shape if isinstance(masks, Tensor) else (len(masks), *masks.size)
+        raise ValueError(f"masks are {tuple(size)}, but the labels {tuple(labels.shape)}")
+    if isinstance(masks, RunLengthMasks) or masks.device.type == "cpu":
+        if compiled():
+            return _merge_compiled(
+                masks, order, candidate, labels, is_stuff, overlap_threshold, stuff_area_threshold
+            )
+        if isinstance(masks, RunLengthMasks):
+            masks = torch.from_numpy(masks.to_bitmasks()).to(labels.device, torch.bool)
+    ids, kept = _claim(masks, order, candidate, overlap_threshold)
+    return _fill_stuff(ids, kept, labels, is_stuff, stuff_area_threshold)
+
+
+def _merge_compiled(
+    masks: Tensor | RunLengthMasks,
+    order: Tensor,
+    candidate: Tensor,
+    labels: Tensor,
+    is_stuff: Tensor,
+    overlap_threshold: float,
+    stuff_area_threshold: float,
+) -> MergedSegments:
+    device = labels.device
+    rest = (order[candidate].cpu(), labels.cpu(), is_stuff.cpu())
+    thresholds = (float(overlap_threshold), float(stuff_area_threshold))
+    if isinstance(masks, RunLengthMasks):
+        found = torch.ops.seg_plugins.merge_run_lengths(*masks.tensors(), *rest, *thresholds)
+    else:
+        found = torch.ops.seg_plugins.merge_masks(masks, *rest, *thresholds)
+    ids, kept_candidates, kept_stuff, areas = (tensor.to(device) for tensor in found)
+    kept = torch.zeros_like(candidate)
+    kept[candidate] = kept_candidates
+    return MergedSegments(ids, kept, kept_stuff, areas)
+
+
+def _claim(
+    masks: Tensor, order: Tensor, candidate: Tensor, threshold: float
+) -> tuple[Tensor, Tensor]:
+    """Ids (H, W) of the kept instances and which are kept, by kernels over whole images.
+
+    Whether an instance is kept depends on all before it, so the launches follow one another; each
+    decision stays on the device, as a factor of the next launch.
+    """
+    ids = torch.zeros(masks.shape[-2:], dtype=torch.int32, device=masks.device)
+    kept = torch.zeros_like(candidate)
+    count = torch.zeros((), dtype=torch.int32, device=masks.device)
+    for place in range(len(order)):
+        mask = masks.index_select(0, order[place : place + 1])[0]
+        free = mask & (ids == 0)
+        area = mask.sum(dtype=torch.float64)
+        claimed = area - free.sum(dtype=torch.float64)
+        keep = candidate[place] & (area > 0) & (claimed / area <= threshold)
+        count += keep
+        ids = torch.where(free & keep, count, ids)
+        kept[place] = keep
+    return ids, kept
+
+
+def _fill_stuff(
+    ids: Tensor, kept: Tensor, labels: Tensor, is_stuff: Tensor, threshold: float
+) -> MergedSegments:
+    free = ids == 0
+    size = len(is_stuff)
+    flat = labels.reshape(-1)
+    areas = torch.zeros(size, dtype=torch.int64, device=ids.device)
+    areas.scatter_add_(0, flat, free.reshape(-1).long())
+    present = torch.zeros(size, dtype=torch.bool, device=ids.device)
+    present.index_fill_(0, flat, True)
+    kept_stuff = is_stuff & present & (areas >= threshold)
+    numbers = (kept.sum() + kept_stuff.cumsum(0)) * kept_stuff
+    ids = torch.where(free, numbers.to(ids.dtype)[labels], ids)
+    return MergedSegments(ids, kept, kept_stuff, areas)
