@@ -17,7 +17,8 @@ from ..engine.checkpoint import write_atomically
 from ..evaluation.panoptic import write_panoptic_png
 from .coco_files import write_summaries
 from .labels import Labels
-from .prediction import Prediction, Region
+from .prediction import Prediction
+from .regions import Region
 
 KINDS = ("overlay", "mask", "color", "cutout", "blur", "json", "panoptic")
 RECORDS = "records"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,41 +13,12 @@ from detectron2.structures import Instances
 from pycocotools import mask as coco_mask
 
 from ..evaluation.instance_predictions import predicted_masks
-from ..ops.run_length import RunLengthMasks, encode_label_map
 from ..visualization import legend, overlays
 from . import effects
-from .labels import BACKGROUND, Label, Labels
+from .labels import BACKGROUND, Labels
+from .regions import Region, class_regions, instance_regions, segment_regions
 
 Panoptic = tuple[np.ndarray, list[dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Region:
-    """One thing found, or all pixels of one class.
-
-    Attributes:
-        label: its class.
-        mask: COCO's compressed run lengths, ``{"size": [h, w], "counts": bytes}``.
-        colour: (R, G, B) that it is drawn in.
-        score: confidence in [0, 1]; None where the model gives none.
-        segment_id: its value in the panoptic map; 0 outside panoptic segmentation.
-    """
-
-    label: Label
-    mask: dict[str, Any]
-    colour: tuple[int, int, int]
-    score: float | None = None
-    segment_id: int = 0
-
-    @property
-    def area(self) -> int:
-        """Pixels."""
-        return int(coco_mask.area(self.mask))
-
-    @property
-    def box(self) -> list[float]:
-        """X, y, width and height of the mask in pixels."""
-        return [float(side) for side in coco_mask.toBbox(self.mask)]
 
 
 class Prediction:
@@ -112,17 +82,11 @@ class Prediction:
     def regions(self) -> list[Region]:
         """Panoptic segments; else instances; else one region for each class in the image."""
         if self.panoptic is not None:
-            return self._segment_regions(*self.panoptic)
+            return segment_regions(*self.panoptic, self.labels)
         if self.instances is not None:
-            return self._instance_regions(self.instances)
+            return instance_regions(self.instances, self.image.shape[:2], self.labels)
         assert self.semantic is not None  # every system gives one of the three
-        size = list(self.semantic.shape)
-        return [
-            Region(self.labels.stuff[value], {"size": size, "counts": counts}, colour)
-            for value, counts in encode_label_map(self.semantic).items()
-            if value < len(self.labels.stuff)
-            for colour in (self.labels.stuff[value].colour,)
-        ]
+        return class_regions(self.semantic, self.labels)
 
     def foreground(self, classes: Sequence[str] = ()) -> np.ndarray:
         """(H, W) bool: the pixels of some classes.
@@ -270,44 +234,6 @@ class Prediction:
         if not len(colours):
             colours = np.zeros((1, 3), np.uint8)
         return index, colours, len(self.regions)
-
-    def _segment_regions(self, ids: np.ndarray, segments: list[dict[str, Any]]) -> list[Region]:
-        # Run lengths are made from small numbers: the place of the segment in the list.
-        known = np.array(sorted(segment["id"] for segment in segments), ids.dtype)
-        place = np.searchsorted(known, ids).clip(max=max(len(known) - 1, 0))
-        found = known[place] == ids if len(known) else np.zeros(ids.shape, bool)
-        codes = encode_label_map(np.where(found, place + 1, 0).astype(np.uint16))
-        regions: list[Region] = []
-        for segment in segments:
-            counts = codes.get(int(np.searchsorted(known, segment["id"])) + 1)
-            if counts is None:  # not a pixel is left of it
-                continue
-            thing, label = bool(segment["isthing"]), self.labels.of_segment(segment)
-            things = sum(region.label.is_thing for region in regions)
-            colour = overlays.instance_colour(things) if thing else label.colour
-            mask = {"size": list(ids.shape), "counts": counts}
-            regions.append(Region(label, mask, colour, segment.get("score"), int(segment["id"])))
-        return regions
-
-    def _instance_regions(self, instances: Instances) -> list[Region]:
-        size = (self.image.shape[0], self.image.shape[1])
-        masks = predicted_masks(instances, size)
-        if masks is None:  # a detector without masks: its boxes
-            corners = instances.pred_boxes.tensor.double().numpy()
-            boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-            codes = coco_mask.frPyObjects(boxes, *size) if len(boxes) else []
-            masks = RunLengthMasks.from_coco(codes, *size)
-        return [
-            Region(
-                self.labels.things[class_id],
-                {"size": list(size), "counts": masks.string(i)},
-                overlays.instance_colour(i),
-                score,
-            )
-            for i, (class_id, score) in enumerate(
-                zip(instances.pred_classes.tolist(), instances.scores.tolist(), strict=True)
-            )
-        ]
 
 
 def class_ids(scores: torch.Tensor, labels: Labels) -> np.ndarray:

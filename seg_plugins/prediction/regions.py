@@ -1,0 +1,100 @@
+"""What a prediction found, one region at a time, whatever the kind of system."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from detectron2.structures import Instances
+from pycocotools import mask as coco_mask
+
+from ..evaluation.instance_predictions import predicted_masks
+from ..ops.run_length import RunLengthMasks, encode_label_map
+from ..visualization import overlays
+from .labels import Label, Labels
+
+
+@dataclass(frozen=True)
+class Region:
+    """One thing found, or all pixels of one class.
+
+    Attributes:
+        label: its class.
+        mask: COCO's compressed run lengths, ``{"size": [h, w], "counts": bytes}``.
+        colour: (R, G, B) that it is drawn in.
+        score: confidence in [0, 1]; None where the model gives none.
+        segment_id: its value in the panoptic map; 0 outside panoptic segmentation.
+    """
+
+    label: Label
+    mask: dict[str, Any]
+    colour: tuple[int, int, int]
+    score: float | None = None
+    segment_id: int = 0
+
+    @property
+    def area(self) -> int:
+        """Pixels."""
+        return int(coco_mask.area(self.mask))
+
+    @property
+    def box(self) -> list[float]:
+        """X, y, width and height of the mask in pixels."""
+        return [float(side) for side in coco_mask.toBbox(self.mask)]
+
+
+def class_regions(ids: np.ndarray, labels: Labels) -> list[Region]:
+    """One region for each class in an (H, W) map of class ids; the ignore label is none."""
+    regions = []
+    for value, counts in encode_label_map(ids).items():
+        if value < len(labels.stuff):
+            label = labels.stuff[value]
+            mask = {"size": list(ids.shape), "counts": counts}
+            regions.append(Region(label, mask, label.colour))
+    return regions
+
+
+def segment_regions(
+    ids: np.ndarray, segments: Sequence[Mapping[str, Any]], labels: Labels
+) -> list[Region]:
+    """The listed segments of an (H, W) panoptic map, things in colours of their own."""
+    # Run lengths are made from small numbers: the place of the segment in the list.
+    known = np.array(sorted(segment["id"] for segment in segments), ids.dtype)
+    place = np.searchsorted(known, ids).clip(max=max(len(known) - 1, 0))
+    found = known[place] == ids if len(known) else np.zeros(ids.shape, bool)
+    codes = encode_label_map(np.where(found, place + 1, 0).astype(np.uint16))
+    regions: list[Region] = []
+    for segment in segments:
+        counts = codes.get(int(np.searchsorted(known, segment["id"])) + 1)
+        if counts is None:  # not a pixel is left of it
+            continue
+        thing, label = bool(segment["isthing"]), labels.of_segment(segment)
+        things = sum(region.label.is_thing for region in regions)
+        colour = overlays.instance_colour(things) if thing else label.colour
+        mask = {"size": list(ids.shape), "counts": counts}
+        regions.append(Region(label, mask, colour, segment.get("score"), int(segment["id"])))
+    return regions
+
+
+def instance_regions(instances: Instances, size: Sequence[int], labels: Labels) -> list[Region]:
+    """Instances of an image of `size` (H, W); their boxes where the system finds no masks."""
+    size = (size[0], size[1])
+    masks = predicted_masks(instances, size)
+    if masks is None:  # a detector without masks: its boxes
+        corners = instances.pred_boxes.tensor.double().numpy()
+        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+        codes = coco_mask.frPyObjects(boxes, *size) if len(boxes) else []
+        masks = RunLengthMasks.from_coco(codes, *size)
+    return [
+        Region(
+            labels.things[class_id],
+            {"size": list(size), "counts": masks.string(i)},
+            overlays.instance_colour(i),
+            score,
+        )
+        for i, (class_id, score) in enumerate(
+            zip(instances.pred_classes.tolist(), instances.scores.tolist(), strict=True)
+        )
+    ]

@@ -1,0 +1,119 @@
+#!/usr/bin/env python
+"""Peak memory of predicting TIFFs of growing size by windows, each in a process of its own.
+
+python tools/benchmark_predict.py                          # 2,000, 8,000 and 20,000 pixels a side
+python tools/benchmark_predict.py --sizes 1000 4000
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve()
+
+
+def write_scene(path: Path, side: int) -> None:
+    """A georeferenced RGB TIFF of texture, written tile by tile."""
+    import numpy as np
+    import rasterio
+    from affine import Affine
+
+    rng = np.random.default_rng(0)
+    tile = rng.integers(0, 256, (3, 512, 512), np.uint8)
+    with (
+        rasterio.Env(GDAL_CACHEMAX=64),
+        rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            height=side,
+            width=side,
+            count=3,
+            dtype="uint8",
+            crs="EPSG:32633",
+            transform=Affine(0.5, 0, 400_000, 0, -0.5, 5_800_000),
+            tiled=True,
+            blockxsize=512,
+            blockysize=512,
+            bigtiff="if_safer",
+        ) as raster,
+    ):
+        for y in range(0, side, 512):
+            for x in range(0, side, 512):
+                height, width = min(512, side - y), min(512, side - x)
+                raster.write(tile[:, :height, :width], window=((y, y + height), (x, x + width)))
+
+
+def predict(path: Path, folder: Path, window: int) -> None:
+    """Predict with a small U-Net of random weights; print seconds and the peak in MiB."""
+    import seg_plugins  # first
+
+    import torch
+    from detectron2.modeling import build_model
+
+    opts = ["MODEL.UNET.WIDTH", "4", "MODEL.UNET.DEPTH", "2", "MODEL.DEVICE", "cpu"]
+    opts += ["MODEL.SEM_SEG_HEAD.IN_FEATURES", "['enc1', 'enc2']"]
+    from seg_plugins.prediction import Predictor
+    from seg_plugins.prediction.inputs import Preparation
+    from seg_plugins.prediction.labels import labels_from_config
+    from seg_plugins.prediction.outputs import OutputOptions
+    from seg_plugins.prediction.rasters import predict_raster
+    from seg_plugins.prediction.run import grid_for
+
+    torch.manual_seed(0)
+    cfg = seg_plugins.load_config("quickstart/unet_shapes.yaml", opts)
+    predictor = Predictor(
+        model=build_model(cfg), preparation=Preparation(cfg), labels=labels_from_config(cfg)
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    begin = time.perf_counter()
+    options = OutputOptions(("mask", "overlay"))
+    predict_raster(predictor, path, folder, "scene", options, grid_for(predictor.model, window))
+    seconds = time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{seconds:.1f} {before:.0f} {peak:.0f}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 8000, 20000])
+    parser.add_argument("--window", type=int, default=1024)
+    parser.add_argument("--folder", help="of the files (default: a temporary one)")
+    parser.add_argument("--single", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.single:
+        predict(Path(args.single[0]), Path(args.single[1]), args.window)
+        return 0
+    print("side    image MiB   seconds   MiB before   peak MiB   against the first")
+    first = 0.0
+    for side in args.sizes:
+        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+            path = Path(folder) / "scene.tif"
+            # Made in another process: the peak of this one is inherited by its children.
+            code = f"import runpy; runpy.run_path({str(SCRIPT)!r})['write_scene']"
+            code = f"{code}(__import__('pathlib').Path({str(path)!r}), {side})"
+            subprocess.run([sys.executable, "-c", code], check=True)
+            command = [sys.executable, SCRIPT, "--window", str(args.window), "--single", path]
+            output = subprocess.run(
+                [*map(str, command), folder], check=True, stdout=subprocess.PIPE, text=True
+            ).stdout
+            seconds, before, peak = (float(number) for number in output.split()[-3:])
+            first = first or peak
+            print(
+                f"{side:<7} {3 * side * side / 2**20:>9.0f} {seconds:>9.1f} {before:>12.0f} "
+                f"{peak:>10.0f} {100 * (peak / first - 1):>+17.1f}%",
+                flush=True,
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
