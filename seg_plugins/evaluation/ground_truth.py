@@ -1,9 +1,13 @@
-"""Reading ground-truth label maps as stored: no resampling, no conversion of the ids."""
+"""Reading ground truth as stored: no resampling, no conversion of the ids."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from seg_plugins.ops.png import decode_png
 
 import numpy as np
 from detectron2.utils.file_io import PathManager
@@ -44,6 +48,21 @@ class LabelSource:
         return np.asarray(read(record["sem_seg_file_name"]))
 
 
+def read_pixels(path: str | Path) -> np.ndarray:
+    """The pixels of an image as its file holds them: ids of a palette, channels of a colour image.
+
+    Raises:
+        OSError: the file cannot be read or is no image.
+    """
+    with PathManager.open(str(path), "rb") as file:
+        content = file.read()
+    pixels = decode_png(content)
+    if pixels is not None:
+        return pixels
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image)
+
+
 def read_label_image(path: str) -> np.ndarray:
     """Label ids of an 8-bit, 16-bit or palette image, as stored.
 
@@ -53,8 +72,7 @@ def read_label_image(path: str) -> np.ndarray:
     Raises:
         EvaluationError: the image has several channels or is not made of integers.
     """
-    with PathManager.open(path, "rb") as file, Image.open(file) as image:
-        labels = np.asarray(image)
+    labels = read_pixels(path)
     if labels.dtype == bool:
         labels = labels.astype(np.uint8)
     if labels.ndim != 2 or labels.dtype.kind not in "iu":

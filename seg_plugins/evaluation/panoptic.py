@@ -14,6 +14,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 
 from .errors import EvaluationError
+from .ground_truth import read_pixels
 from .panoptic_quality import VOID, PanopticCounts
 from .streaming import StreamingEvaluator
 
@@ -185,8 +186,7 @@ def write_panoptic_png(path: Path, ids: np.ndarray) -> None:
 def read_panoptic_png(path: Path) -> np.ndarray:
     """The (H, W, 3) bytes of a COCO panoptic PNG: id = R + 256 G + 65536 B."""
     try:
-        with PathManager.open(str(path), "rb") as file, Image.open(file) as image:
-            colours = np.asarray(image)
+        colours = read_pixels(path)
     except OSError as error:
         raise EvaluationError(f"{path} cannot be read as a PNG: {error}") from error
     if colours.ndim != 3 or colours.shape[2] != 3 or colours.dtype != np.uint8:
