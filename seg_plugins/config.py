@@ -100,6 +100,7 @@ def _add_model_keys(model: CfgNode) -> None:
     # Semantic label of each instance class; [] where label 0 stands for all things (Detectron2's
     # "separated" datasets). "fixed" loss weights, or "uncertainty": learned for each task.
     _defaults(model.PANOPTIC_FPN, THING_IDS=[], LOSS_WEIGHTING="fixed")
+    _add_bottom_up_keys(model)
     # --- build_timm_backbone, build_timm_fpn_backbone (MODEL.BACKBONE.FREEZE_AT counts too)
     _defaults(model, TIMM=CfgNode())
     # A name of timm.list_models(), and whether to load timm's weights of that name (not where
@@ -148,6 +149,27 @@ def _add_model_keys(model: CfgNode) -> None:
     _defaults(model.INFERENCE, WINDOW=[512, 512], STRIDE=[384, 384], GAUSSIAN=True, CONTEXT=0)
     # Test-time augmentation: factors of the image size, and mirror images.
     _defaults(model.INFERENCE, SCALES=[1.0], FLIP=False)
+
+
+def _add_bottom_up_keys(model: CfgNode) -> None:
+    """BottomUpPanopticSegmentor; THING_IDS and LOSS_WEIGHTING are those of PANOPTIC_FPN."""
+    _defaults(model, INS_EMBED_HEAD=CfgNode(), PANOPTIC_DEEPLAB=CfgNode())
+    # --- shared with Detectron2's Panoptic-DeepLab project
+    # The decoder for centres and offsets: keys as those of SEM_SEG_HEAD.
+    head = model.INS_EMBED_HEAD
+    _defaults(head, IN_FEATURES=["res2", "res3", "res5"], PROJECT_CHANNELS=[32, 64])
+    _defaults(head, ASPP_CHANNELS=256, ASPP_DILATIONS=[6, 12, 18], ASPP_DROPOUT=0.1)
+    _defaults(head, CONVS_DIM=128, NORM="SyncBN")
+    # Channels before each of the two predictions, and the factors of their losses.
+    _defaults(head, HEAD_CHANNELS=32, CENTER_LOSS_WEIGHT=200.0, OFFSET_LOSS_WEIGHT=0.01)
+    # Centres: least value, side of the window whose maximum they are, and how many at most. Stuff
+    # of fewer pixels than STUFF_AREA becomes void.
+    _defaults(model.PANOPTIC_DEEPLAB, CENTER_THRESHOLD=0.1, NMS_KERNEL=7, TOP_K_INSTANCE=200)
+    _defaults(model.PANOPTIC_DEEPLAB, STUFF_AREA=2048)
+    # --- this package's own (the project has them under INPUT)
+    # Sigma of a centre's bump in pixels; factor of the semantic loss in instances of fewer pixels.
+    _defaults(model.PANOPTIC_DEEPLAB, GAUSSIAN_SIGMA=10.0)
+    _defaults(model.PANOPTIC_DEEPLAB, SMALL_INSTANCE_AREA=4096, SMALL_INSTANCE_WEIGHT=3.0)
 
 
 def _add_input_keys(inputs: CfgNode) -> None:

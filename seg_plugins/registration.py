@@ -37,6 +37,7 @@ from .modeling.backbones.unet import build_unet_backbone
 from .modeling.backbones.vgg import build_vgg_backbone
 from .modeling.meta_arch.mask_rcnn import MaskRCNNC4, MaskRCNNFPN
 from .modeling.meta_arch.panoptic import PanopticSegmentor
+from .modeling.meta_arch.panoptic_bottom_up import BottomUpPanopticSegmentor
 from .modeling.meta_arch.patch_classifier import PatchClassifier
 from .modeling.meta_arch.semantic import FCN, DeepLabV3Plus, SegNet, UNet
 from .modeling.sem_seg_heads.deeplab_v3_plus import SemSegDeepLabV3PlusHead
@@ -72,7 +73,8 @@ def register_all() -> None:
 
 def _register_modeling() -> None:
     _register(META_ARCH_REGISTRY, DeepLabV3Plus, FCN, PatchClassifier, SegNet, UNet)
-    _register(META_ARCH_REGISTRY, MaskRCNNC4, MaskRCNNFPN, PanopticSegmentor)
+    _register(META_ARCH_REGISTRY, MaskRCNNC4, MaskRCNNFPN)
+    _register(META_ARCH_REGISTRY, BottomUpPanopticSegmentor, PanopticSegmentor)
     _register(SEM_SEG_HEADS_REGISTRY, SemSegDeepLabV3PlusHead, SemSegFCNHead)
     _register(SEM_SEG_HEADS_REGISTRY, SemSegPyramidHead, SemSegSegNetHead, SemSegUNetHead)
     # The dilated ResNets are the DeepLab project's own, which registers them when imported.

@@ -154,10 +154,14 @@ class SemSegDeepLabV3PlusHead(SemSegHead):
 
     def layers(self, features: dict[str, Tensor]) -> Tensor:
         """Scores (N, K, h, w) at the stride of the first low-level feature."""
+        return self.predictor(self.decode(features))
+
+    def decode(self, features: dict[str, Tensor]) -> Tensor:
+        """What the score layer sees: (N, decoder_channels, h, w)."""
         *low_level, deepest = self.in_features
         x = self.decoder[deepest]["project_conv"](features[deepest])
         for name in reversed(low_level):
             low = self.decoder[name]["project_conv"](features[name])
             x = F.interpolate(x, size=low.shape[-2:], mode="bilinear", align_corners=False)
             x = self.decoder[name]["fuse_conv"](torch.cat([low, x], dim=1))
-        return self.predictor(x)
+        return x

@@ -6,11 +6,10 @@ from seg_plugins.config import ConfigError
 import pytest
 import torch
 from detectron2.modeling import build_model
-from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
+from panoptic_samples import IGNORE, sample
 
 HEADS = ("sem_seg_fpn", "fcn", "unet", "deeplabv3plus", "segnet")
-IGNORE = 255
 
 
 def small_config(head, *overrides):
@@ -25,22 +24,6 @@ def small_config(head, *overrides):
             *overrides,
         ],
     )
-
-
-def sample(size=(64, 96), count=3):
-    masks = torch.zeros(count, *size, dtype=torch.bool)
-    labels = torch.full(size, 6)
-    labels[:, size[1] // 2 :] = 7
-    labels[:4] = IGNORE
-    for i, mask in enumerate(masks):
-        mask[6 * i + 4 : 12 * i + 24, 6 * i + 3 : 15 * i + 30] = True
-        labels[mask] = i
-    instances = Instances(size)
-    instances.gt_masks = BitMasks(masks)
-    instances.gt_boxes = instances.gt_masks.get_bounding_boxes() if count else Boxes([])
-    instances.gt_classes = torch.arange(count)
-    image = torch.randint(256, (3, *size), dtype=torch.uint8)
-    return {"image": image, "sem_seg": labels, "instances": instances}
 
 
 def train(model, batch):
