@@ -8,12 +8,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .array_io import as_image, as_label, read_npy, read_text
 from .errors import DatasetError
 from .nifti import is_nifti, read_nifti
 from .tiff import read_tiff
 
-__all__ = ["MAX_PIXELS", "read_image", "read_label", "stored_rotated"]
+__all__ = ["IMAGE_FORMATS", "MAX_PIXELS", "read_image", "read_label", "stored_rotated"]
 
+IMAGE_FORMATS = ("BGR", "RGB", "L", "raw")
 # Larger images are refused from the header: a small file can claim gigabytes.
 MAX_PIXELS = 300_000_000
 _EXIF_ORIENTATION = 0x0112
@@ -77,9 +79,10 @@ def read_image(file_name: str, image_format: str = "BGR") -> np.ndarray:
         DatasetError: the file is missing, unreadable or too large.
     """
     if Path(file_name).suffix == ".npy":
-        pixels = _read_npy(file_name)
+        pixels = as_image(file_name, read_npy(file_name), image_format)
     elif is_nifti(file_name):
-        pixels = read_nifti(file_name).transpose(1, 2, 0)
+        volume = read_nifti(file_name).transpose(1, 2, 0)
+        pixels = as_image(file_name, volume, image_format)
     else:
         try:
             with open_image(file_name) as image:
@@ -92,9 +95,7 @@ def read_image(file_name: str, image_format: str = "BGR") -> np.ndarray:
         except _NotForPillow as error:
             if image_format != "raw":
                 raise DatasetError(f"{error}; INPUT.FORMAT raw reads more kinds of TIFF") from None
-            pixels = read_tiff(file_name, MAX_PIXELS)
-    if pixels.ndim == 2:
-        pixels = pixels[:, :, None]
+            pixels = as_image(file_name, read_tiff(file_name, MAX_PIXELS), image_format)
     return pixels[:, :, ::-1] if image_format == "BGR" else pixels
 
 
@@ -113,11 +114,11 @@ def read_label(file_name: str, *, colour: bool = False) -> np.ndarray:
         DatasetError: an unreadable file, or a colour picture where ids are expected.
     """
     if Path(file_name).suffix == ".npy":
-        return _read_npy(file_name)
-    if is_nifti(file_name):
-        return _nifti_label(file_name)
+        return as_label(file_name, read_npy(file_name), colour=colour)
     if Path(file_name).suffix == ".txt":
-        return _read_text(file_name)
+        return as_label(file_name, read_text(file_name), colour=colour)
+    if is_nifti(file_name):
+        return as_label(file_name, _only_slice(file_name), colour=colour)
     with open_image(file_name) as image:
         if colour:
             return _pixels(file_name, image, "RGB")
@@ -127,12 +128,8 @@ def read_label(file_name: str, *, colour: bool = False) -> np.ndarray:
                 "is expected; if its colours stand for classes, say so in the dataset's "
                 "description (labels: colours)"
             )
-        label = _pixels(file_name, image, "raw")
-    if label.dtype == bool:
-        label = label.astype(np.uint8)
-    if label.dtype == np.int32 and label.size and label.min() >= 0 and label.max() < 65536:
-        label = label.astype(np.uint16)  # Pillow widens 16-bit PNGs
-    return label
+        # Pillow widens some 16-bit files.
+        return as_label(file_name, _pixels(file_name, image, "raw")[:, :, 0], colour=False)
 
 
 def _refuse_hidden_bands(file_name: str, image: Image.Image, image_format: str) -> None:
@@ -163,14 +160,26 @@ def _pixels(file_name: str, image: Image.Image, image_format: str) -> np.ndarray
     # Read before anything loads the image, which forgets it.
     stored = [str(tile[3]) for tile in getattr(image, "tile", ())]
     try:
-        if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+        rotated = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
+        if rotated:
             image = ImageOps.exif_transpose(image)
         if image_format != "raw":
+            if image.mode.startswith(("I", "F")):  # Pillow would cut its values off at 255
+                raise DatasetError(
+                    f"{file_name}: more than 8 bits, which only INPUT.FORMAT raw keeps; "
+                    f"{image_format} means 8-bit pictures"
+                )
             image = image.convert("L" if image_format == "L" else "RGB")
         elif image.mode in ("RGB", "RGBA") and any("16" in kind for kind in stored):
             # Pillow would drop the lower byte of 16-bit colours.
+            if rotated:
+                raise DatasetError(
+                    f"{file_name}: 16-bit colours with an EXIF rotation; store them upright"
+                )
             return _decode_deep(file_name)
-        return np.asarray(image)
+        return as_image(file_name, np.asarray(image), image_format)
+    except DatasetError:
+        raise
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise DatasetError(f"{file_name}: damaged image ({error})") from None
 
@@ -182,33 +191,11 @@ def _decode_deep(file_name: str) -> np.ndarray:
     return pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
 
 
-def _read_npy(file_name: str) -> np.ndarray:
-    try:
-        return np.load(file_name, allow_pickle=False)
-    except FileNotFoundError:
-        raise DatasetError(f"{file_name}: no such file") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise DatasetError(f"{file_name}: not a readable array ({error})") from None
-
-
-def _nifti_label(file_name: str) -> np.ndarray:
+def _only_slice(file_name: str) -> np.ndarray:
     volume = read_nifti(file_name)
     if len(volume) != 1:
         raise DatasetError(
             f"{file_name}: {len(volume)} slices where a label of one is expected; split volumes "
             "into slices as datasets/prepare_lits.py does"
         )
-    # Some tools store ids as floats.
-    ids = volume[0].astype(np.int32) if volume.dtype.kind == "f" else volume[0]
-    if not np.array_equal(ids, volume[0]):
-        raise DatasetError(f"{file_name}: values with fractions where class ids are expected")
-    return ids
-
-
-def _read_text(file_name: str) -> np.ndarray:
-    try:
-        return np.loadtxt(file_name, dtype=np.int16, ndmin=2)
-    except FileNotFoundError:
-        raise DatasetError(f"{file_name}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{file_name}: not a matrix of integers ({error})") from None
+    return volume[0]

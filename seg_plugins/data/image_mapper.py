@@ -15,7 +15,7 @@ from .decoded_cache import DecodedCache
 from .elastic import ElasticDeformation, Warp
 from .errors import DatasetError
 from .geometry import Geometry
-from .image_io import read_image
+from .image_io import IMAGE_FORMATS, read_image
 from .label_encoding import LabelEncoding
 from .photometric import Photometric
 
@@ -52,6 +52,8 @@ class ImageMapper:
         image_format: str = "BGR",
         cache: DecodedCache | None = None,
     ) -> None:
+        if image_format not in IMAGE_FORMATS:
+            raise ValueError(f"INPUT.FORMAT is {image_format!r}; one of {', '.join(IMAGE_FORMATS)}")
         self.is_train = is_train
         self.augmentations = tuple(augmentations)
         self.elastic = elastic

@@ -507,7 +507,12 @@ def test_the_mapper_follows_the_dataset(dataset, kind):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("CROP.TYPE", "some_range"), ("RANDOM_FLIP", "diagonal"), ("RESIZE", "longest")],
+    [
+        ("CROP.TYPE", "some_range"),
+        ("RANDOM_FLIP", "diagonal"),
+        ("RESIZE", "longest"),
+        ("FORMAT", "HSV"),
+    ],
 )
 def test_unknown_settings_list_the_known(key, value):
     cfg = seg_plugins.get_cfg()

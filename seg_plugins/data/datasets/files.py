@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import DatasetError
 
-__all__ = ["inside", "read_json", "read_lines"]
+__all__ = ["inside", "missing", "read_json", "read_lines"]
 
 
 def inside(name: str) -> str:
@@ -38,7 +38,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise _missing(path) from None
+        raise missing(path) from None
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: not a readable list ({error})") from None
     return [line.strip() for line in lines if line.strip()]
@@ -53,7 +53,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise _missing(path) from None
+        raise missing(path) from None
     except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(content, dict):
@@ -61,8 +61,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _missing(path: Path) -> DatasetError:
+def missing(path: Path, what: str = "no such file") -> DatasetError:
+    """The error for what is not there, to be raised; it tells where datasets are looked for."""
     return DatasetError(
-        f"{path}: no such file. Datasets are looked for below DETECTRON2_DATASETS (default "
+        f"{path}: {what}. Datasets are looked for below DETECTRON2_DATASETS (default "
         "'datasets'); datasets/README.md shows the expected tree."
     )

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import DatasetError, Report, raise_error
+from ..image_io import read_label
 from .catalogue import register_row
 from .class_table import ClassTable, parse_class_table
 from .layouts import semantic_record
 from .rows import Row
 
-__all__ = ["FolderPairs", "apply_folder_datasets", "register_folder_dataset"]
+__all__ = ["FolderPairs", "apply_folder_datasets", "count_classes", "register_folder_dataset"]
 
 PREFIX = "folder:"
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".npy")
@@ -85,18 +88,7 @@ def register_folder_dataset(name: str, num_classes: int, ignore_label: int = 255
     Raises:
         DatasetError: a spelling that names no two folders.
     """
-    images, comma, masks = (part.strip() for part in name.removeprefix(PREFIX).partition(","))
-    if not (name.startswith(PREFIX) and comma and images and masks) or "," in masks:
-        raise DatasetError(
-            f"'{name}': expected '{PREFIX}path/to/images,path/to/masks'; for paths with commas and "
-            "anything else use DATASETS.CUSTOM (datasets/custom.example.yaml)"
-        )
-    folders = [Path(part).expanduser().resolve() for part in (images, masks)]
-    if folders[0] == folders[1]:
-        raise DatasetError(f"'{name}': images and masks should lie in different folders")
-    for folder in folders:
-        if not folder.is_dir():
-            raise DatasetError(f"'{name}': {folder} is no folder")
+    folders = _folders(name)
     table = parse_class_table(
         {
             "classes": [{"name": f"class_{i}"} for i in range(num_classes)],
@@ -113,7 +105,46 @@ def register_folder_dataset(name: str, num_classes: int, ignore_label: int = 255
     register_row(Row(name, "semantic", "", str(folders[0]), layout), table)
 
 
-def _by_stem(folder: Path, report: Report) -> dict[str, Path]:
+def _folders(name: str) -> tuple[Path, Path]:
+    """The two folders that a name spells."""
+    images, comma, masks = (part.strip() for part in name.removeprefix(PREFIX).partition(","))
+    if not (name.startswith(PREFIX) and comma and images and masks) or "," in masks:
+        raise DatasetError(
+            f"'{name}': expected '{PREFIX}path/to/images,path/to/masks'; for paths with commas and "
+            "anything else use DATASETS.CUSTOM (datasets/custom.example.yaml)"
+        )
+    folders = [Path(part).expanduser().resolve() for part in (images, masks)]
+    if folders[0] == folders[1]:
+        raise DatasetError(f"'{name}': images and masks should lie in different folders")
+    for folder in folders:
+        if not folder.is_dir():
+            raise DatasetError(f"'{name}': {folder} is no folder")
+    return folders[0], folders[1]
+
+
+def count_classes(name: str, ignore_label: int = 255) -> int:
+    """One more than the largest id in the masks of ``folder:IMAGES,MASKS``; at least 2.
+
+    Masks that cannot be read are passed over: reading the dataset tells what is wrong with them.
+
+    Raises:
+        DatasetError: a spelling that names no two folders, or a folder without pictures.
+    """
+
+    def ids_of(path: Path) -> set[int]:
+        try:
+            label = read_label(str(path))
+        except DatasetError:
+            return set()
+        return set(np.unique(label[label >= 0]).tolist())
+
+    _, masks = _folders(name)
+    with ThreadPoolExecutor() as pool:
+        ids = set().union(*pool.map(ids_of, _by_stem(masks).values()))
+    return max(max(ids - {ignore_label}, default=0) + 1, 2)
+
+
+def _by_stem(folder: Path, report: Report = raise_error) -> dict[str, Path]:
     """Path below the folder without suffix -> picture."""
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ..errors import DatasetError, Report, raise_error
 from .class_table import ClassTable
-from .files import inside, read_lines
+from .files import inside, missing, read_lines
 
 __all__ = ["AirSimRecordings", "FileList", "Folders", "Layout", "Record", "semantic_record"]
 
@@ -107,7 +107,7 @@ class Folders:
             stems = [inside(line) for line in read_lines(folder / self.stems)]
         else:
             if not images.is_dir():
-                raise DatasetError(f"{images}: no such folder")
+                raise missing(images, "no such folder")
             found = sorted(images.rglob(f"*{self.image_suffix}"))
             stems = [
                 p.relative_to(images).as_posix().removesuffix(self.image_suffix) for p in found
@@ -115,7 +115,7 @@ class Folders:
         if self.numbers is not None:
             stems = [s for s in stems if self.numbers[0] <= _number(s) < self.numbers[1]]
         if not stems:
-            raise DatasetError(f"{images}: no file of the split ends in '{self.image_suffix}'")
+            raise missing(images, f"no file of the split ends in '{self.image_suffix}'")
         return [
             semantic_record(
                 images / f"{stem}{self.image_suffix}", labels / f"{stem}{self.label_suffix}"
@@ -147,7 +147,7 @@ class AirSimRecordings:
         """One dict per camera and moment with both pictures."""
         logs = sorted((folder / self.folder).rglob("airsim_rec.txt"))
         if not logs:
-            raise DatasetError(f"{folder / self.folder}: no recording (airsim_rec.txt)")
+            raise missing(folder / self.folder, "no recording (airsim_rec.txt)")
         return [record for log in logs for record in self._recording(log, report)]
 
     def paths(self, folder: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from detectron2.structures import BoxMode
 
 from ..errors import DatasetError, Report, raise_error
 from ..image_io import read_image, read_label
-from .files import inside, read_lines
+from .files import inside, missing, read_lines
 
 __all__ = ["read_bitmasks", "read_mask_folders", "read_object_masks"]
 
@@ -37,7 +37,7 @@ def read_mask_folders(
     """
     names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
     if not names:
-        raise DatasetError(f"{folder}: no folders of images; see datasets/README.md")
+        raise missing(folder, "no folders of images")
     order = np.random.default_rng(0).permutation(len(names))
     first, last = (round(fraction * len(names)) for fraction in part)
     chosen = [folder / names[i] for i in sorted(order[first:last])]
@@ -145,7 +145,7 @@ def read_bitmasks(
     """
     paths = sorted(bitmasks.glob("*.png"))
     if not paths:
-        raise DatasetError(f"{bitmasks}: no bitmasks; see datasets/README.md")
+        raise missing(bitmasks, "no bitmasks")
 
     def read(path: Path) -> dict[str, Any]:
         channels = read_image(str(path), "raw")

@@ -60,7 +60,8 @@ def check_dataset(
                 progress(done, len(chosen))
     _find_duplicates(chosen, all_findings, other_names, max_samples, report)
     # Panoptic segments are counted by their id among all classes.
-    _summarise(all_findings, classes, classes if len(classes) > len(things) else things, report)
+    segments = any("pan_seg_file_name" in record for record in chosen)
+    _summarise(all_findings, classes, classes if segments else things, report)
     return report
 
 
@@ -103,7 +104,10 @@ def _find_duplicates(
             first[found.digest] = name
     for other in other_names:
         seen = DatasetReport(other)
-        for record in _spread(_load(other, seen), max_samples):
+        others = _spread(_load(other, seen), max_samples)
+        if not others:  # what is wrong with single records is told when that dataset is checked
+            report.problems += seen.problems
+        for record in others:
             digest = check_sample({"file_name": record["file_name"]}, 0, 0, 255).digest
             if digest in first:
                 report.problems.append(

@@ -144,7 +144,10 @@ def _check_label(
     if wrong:
         fix = ""
         if set(values) <= {0, 255} and classes == 2:
-            fix = "; it looks like a 0/255 mask: give the second class 'value: 255'"
+            fix = (
+                "; it looks like a 0/255 mask: give the second class 'value: 255' in the "
+                "description (DATASETS.CUSTOM)"
+            )
         findings.add(
             "label value",
             f"{name}: values {wrong[:5]} are none of the {classes} classes nor the ignore label "
@@ -154,7 +157,8 @@ def _check_label(
         findings.add(
             "label value",
             f"{name}: holds 0 and 255 only, and 255 is ignored: if it is a 0/255 mask, give the "
-            "second class 'value: 255' and ignore_label another value",
+            "second class 'value: 255' and ignore_label another value in the description "
+            "(DATASETS.CUSTOM)",
         )
     pixels = np.zeros(classes + 1, np.int64)
     known = min(classes, len(counts))

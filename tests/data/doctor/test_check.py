@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -230,5 +231,24 @@ def test_the_command_tells_by_its_exit_status(semantic, monkeypatch, capsys):
     assert json.loads(report.read_text())[0]["class_pixels"] == {"a": 72, "b": 72}
     (semantic / "masks/1.png").unlink()
     assert run("--custom", str(semantic / "my.yaml")) == 1
+    assert run("--dataset", f"folder:{semantic / 'images'},{semantic / 'masks'}") == 1
+    assert "no partner '1'" in capsys.readouterr().out
+    put = cv2.imwrite(str(semantic / "masks/1.png"), np.full((6, 8), 4, np.uint8))
+    assert put
+    name = f"folder:{semantic / 'images'},{semantic / 'masks'}"
+    assert run("--dataset", name) == 0
+    assert "class_4" in capsys.readouterr().out
+    assert run("--dataset", name, "--num-classes", "2") == 1
+    assert "values [4] are none of the 2 classes" in capsys.readouterr().out
+    assert run("--dataset", name, "--against", "shapes_vla") == 1
+    assert "shapes_val" in capsys.readouterr().out
     assert run("--dataset", "camvid_trian") == 1
     assert "camvid_train" in capsys.readouterr().out
+
+
+def test_a_reader_that_stops_early_ends_the_command_quietly(semantic):
+    script = f"{sys.executable} {ROOT / 'tools/check_dataset.py'} --custom {semantic / 'my.yaml'}"
+    run = subprocess.run(
+        ["bash", "-c", f"{script} | true"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert run.stderr == ""
