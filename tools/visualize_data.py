@@ -18,6 +18,8 @@ import cv2
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.structures import Instances, PolygonMasks
+from detectron2.structures.masks import polygons_to_bitmask
 
 
 def main() -> int:
@@ -87,9 +89,17 @@ def draw(sample: dict, name: str, cfg: CfgNode) -> list[np.ndarray]:
         drawn = overlays.semantic(drawn, label, colours, metadata.get("ignore_label", 255))
     if "instances" in sample:
         found = sample["instances"]
-        masks = found.gt_masks.tensor.numpy() if found.has("gt_masks") else None
+        masks = _bitmasks(found) if found.has("gt_masks") else None
         drawn = overlays.instances(drawn, masks, found.gt_boxes.tensor.numpy())
     return [image, drawn]
+
+
+def _bitmasks(found: Instances) -> np.ndarray:
+    """The masks as (N, H, W) bool."""
+    if isinstance(found.gt_masks, PolygonMasks):
+        drawn = [polygons_to_bitmask(p, *found.image_size) for p in found.gt_masks.polygons]
+        return np.array(drawn, bool).reshape(-1, *found.image_size)
+    return found.gt_masks.tensor.numpy()
 
 
 if __name__ == "__main__":
