@@ -20,7 +20,7 @@ ALLOWED = {
     "evaluation": {"config", "ops"},
     "registration": {"modeling", "data", "evaluation"},
     "engine": {"config", "registration", "modeling", "data", "evaluation", "visualization", "ops"},
-    "export": {"engine", "config", "modeling", "data", "ops"},
+    "export": {"prediction", "engine", "config", "modeling", "data", "ops"},
     "prediction": {
         "engine",
         "config",

@@ -34,6 +34,8 @@ def max_pool_indexed(
         values: (N, C, h, w), as ``F.max_pool2d(x, kernel, stride, ceil_mode=True)``.
         codes: (N, C, h, w) uint8.
     """
+    if torch.jit.is_tracing():  # which cannot follow an autograd function given traced sizes
+        return _pool(x, kernel, stride or kernel)
     return _MaxPool.apply(x, kernel, stride or kernel)
 
 
@@ -68,6 +70,9 @@ def max_unpool_indexed(
             f"codes must be uint8 of x's shape {tuple(x.shape)}, got {codes.dtype} "
             f"{tuple(codes.shape)}"
         )
+    if torch.jit.is_tracing():
+        size = (output_size[0], output_size[1])
+        return _unpool(x, codes, size, kernel, stride or kernel, add=False)
     return _MaxUnpool.apply(x, codes, tuple(output_size), kernel, stride or kernel)
 
 
