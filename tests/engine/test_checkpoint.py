@@ -1,8 +1,13 @@
-"""Checkpoints are whole or not there."""
+"""Checkpoints are whole or not there, and a damaged one is noticed."""
 
 from __future__ import annotations
 
-from seg_plugins.engine.checkpoint import Checkpointer, write_atomically
+import hashlib
+import logging
+
+from seg_plugins.engine.atomic_file import WriteError, damage, write_atomically
+from seg_plugins.engine.checkpoint import Checkpointer, WeightsError
+from seg_plugins.engine.nonfinite import NonFiniteError
 
 import pytest
 import torch
@@ -15,12 +20,48 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
 
     def fail(f):
         f.write(b"half of the new")
-        raise OSError("No space left on device")
+        raise ValueError("cannot be stored")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ValueError, match="cannot be stored"):
         write_atomically(file, fail)
     assert file.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["model.pth"]
+
+
+def test_a_full_disk_names_path_and_size():
+    """/dev/full is a disk without space; 3 MB are to be written there."""
+
+    class Full:
+        def __init__(self):
+            self.file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+
+    from seg_plugins.engine import atomic_file
+
+    full = Full()
+    writer = atomic_file._Writer(full.file)
+    for _ in range(3):
+        writer.write(b"x" * 1_000_000)
+    full.file.close()
+    message = str(atomic_file._explained(atomic_file.Path("/tmp/model.pth"), writer))
+    assert message.startswith("/tmp/model.pth could not be written")
+    assert "No space left" in message
+    assert "3.0 MB are needed" in message
+
+
+def test_the_digest_is_that_of_sha256sum_and_both_are_right_while_replacing(tmp_path):
+    file = tmp_path / "model.pth"
+    for content in (b"one", b"two"):
+        write_atomically(file, lambda f, content=content: f.write(content), with_digest=True)
+        expected = f"{hashlib.sha256(content).hexdigest()}  model.pth\n"
+        assert (tmp_path / "model.pth.sha256").read_text() == expected
+    # Killed after the new digest was written, before the file took its name: the old one counts.
+    digests = "".join(f"{hashlib.sha256(c).hexdigest()}  model.pth\n" for c in (b"new", b"two"))
+    (tmp_path / "model.pth.sha256").write_text(digests)
+    assert damage(file) is None
+    file.write_bytes(b"new")
+    assert damage(file) is None
+    file.write_bytes(b"neW")
+    assert "SHA-256" in damage(file)
 
 
 def test_saved_weights_load_and_the_best_does_not_move_the_last(tmp_path):
@@ -35,8 +76,106 @@ def test_saved_weights_load_and_the_best_does_not_move_the_last(tmp_path):
     assert extra["iteration"] == 9
 
 
+@pytest.fixture
+def three(tmp_path):
+    """A folder with the checkpoints of iterations 0, 1 and 2, whose weights are 0, 1 and 2."""
+    model = nn.Linear(3, 2)
+    checkpointer = Checkpointer(model, str(tmp_path))
+    for i in range(3):
+        nn.init.constant_(model.weight, i)
+        checkpointer.save(f"model_{i:07d}", iteration=i)
+    return checkpointer, tmp_path
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [cut, flip, lambda f: f.write_bytes(b""), lambda f: f.unlink()])
+@pytest.mark.parametrize("without_digest", [False, True])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
+    three, caplog, harm, without_digest
+):
+    checkpointer, folder = three
+    if without_digest:
+        for file in folder.glob("*.sha256"):
+            file.unlink()
+    harm(folder / "model_0000002.pth")
+    with caplog.at_level(logging.WARNING):
+        extra = checkpointer.resume_or_load("", resume=True)
+    assert extra["iteration"] == 1
+    assert (checkpointer.model.weight == 1).all()
+    assert "model_0000002.pth" in caplog.text
+
+
+@pytest.mark.parametrize("tag", [None, b"", b"\xff\x00/../nowhere", b"model_0000077.pth"])
+def test_a_damaged_tag_does_not_hide_the_checkpoints(three, tag):
+    checkpointer, folder = three
+    (folder / "last_checkpoint").unlink()
+    if tag is not None:
+        (folder / "last_checkpoint").write_bytes(tag)
+    assert checkpointer.resume_or_load("", resume=True)["iteration"] == 2
+
+
+def test_when_none_is_intact_nothing_starts_anew_silently(three):
+    checkpointer, folder = three
+    for file in folder.glob("*.pth"):
+        cut(file)
+    with pytest.raises(WeightsError, match=r"no checkpoint is intact.*model_0000000\.pth"):
+        checkpointer.resume_or_load("", resume=True)
+
+
+def test_the_last_k_are_kept_and_the_best(tmp_path):
+    checkpointer = Checkpointer(nn.Linear(1, 1), str(tmp_path), keep=2)
+    checkpointer.save("model_best", tag_last=False)
+    for i in range(5):
+        checkpointer.save(f"model_{i:07d}")
+    names = sorted(file.name for file in tmp_path.glob("*.pth"))
+    assert names == ["model_0000003.pth", "model_0000004.pth", "model_best.pth"]
+    assert len(list(tmp_path.glob("*.sha256"))) == 3
+
+
+def test_a_background_save_holds_the_weights_of_its_moment(tmp_path):
+    model = nn.Linear(200, 200)
+    nn.init.constant_(model.weight, 1.0)
+    checkpointer = Checkpointer(model, str(tmp_path), background=True)
+    checkpointer.save("model_0000000")
+    nn.init.constant_(model.weight, 2.0)
+    checkpointer.wait()
+    saved = torch.load(tmp_path / "model_0000000.pth", weights_only=True)
+    assert (saved["model"]["weight"] == 1).all()
+
+
+def test_a_background_save_that_fails_says_so_later(tmp_path):
+    checkpointer = Checkpointer(nn.Linear(1, 1), str(tmp_path / "gone"), background=True)
+    checkpointer.save("model_0000000")
+    with pytest.raises(OSError, match="gone"):
+        checkpointer.wait()
+
+
+def test_weights_with_nan_are_never_written(tmp_path):
+    model = nn.Linear(2, 2)
+    checkpointer = Checkpointer(model, str(tmp_path))
+    checkpointer.save("model_0000000")
+    with torch.no_grad():
+        model.bias[1] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"model_0000001\.pth was not written.*bias"):
+        checkpointer.save("model_0000001")
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000000.pth"
+
+
+def test_write_errors_are_os_errors():
+    assert issubclass(WriteError, OSError)
+
+
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
-    """torch.load reads tensors and plain containers only."""
+    """Tensors and plain containers only."""
     target = tmp_path / "executed"
 
     class Evil:
@@ -44,6 +183,6 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
             return target.touch, ()
 
     torch.save({"model": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(Exception, match=r"[Uu]nsupported|[Ww]eights.only|plain containers"):
+    with pytest.raises(WeightsError, match="plain containers"):
         Checkpointer(nn.Linear(1, 1), "").load(str(tmp_path / "evil.pth"))
     assert not target.exists()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import signal
 
 from seg_plugins.config import ConfigError
+from seg_plugins.data import DatasetError
 from seg_plugins.engine.data_stream import SampleStream, StreamBatches, TrainLoader, record_index
 
 import numpy as np
@@ -115,3 +118,52 @@ def test_mistakes_name_the_fix():
         StreamBatches(batch_size=5, world_size=2)
     with pytest.raises(ConfigError, match="empty"):
         SampleStream(records=[], mapper=mapper, seed=0)
+
+
+def damaged_mapper(record, rng=None):
+    """Every file whose number is 3 is damaged."""
+    if record["file_name"] == "3.png":
+        raise DatasetError("3.png: damaged image (truncated)")
+    return mapper(record, rng)
+
+
+def damaged_loader(workers, max_damaged):
+    stream = SampleStream(
+        records=records(10), mapper=damaged_mapper, seed=3, replace_damaged=max_damaged > 0
+    )
+    return TrainLoader(stream, StreamBatches(batch_size=4), workers, max_damaged)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_sample_is_named(workers):
+    with pytest.raises(DatasetError, match=r"^3\.png: damaged image .truncated. .stream position"):
+        take(damaged_loader(workers, 0.0), 5)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_samples_are_replaced_up_to_a_cap(workers, caplog):
+    made = damaged_loader(workers, 0.1)
+    found = take(made, 8)
+    assert "3.png" not in {name for name, _, _ in found}
+    assert found == take(damaged_loader(0, 0.1), 8)
+    assert caplog.text.count("Replaced by another sample (1 of at most 1): 3.png") <= 2
+    made.max_damaged = 0
+    with pytest.raises(DatasetError, match=r"1 damaged samples, more than DATALOADER\.MAX_DAMAGED"):
+        made._note(["4.png: damaged"] * 2)
+
+
+def killing_mapper(record, rng=None):
+    if record["file_name"] == "7.png":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return mapper(record, rng)
+
+
+def test_a_killed_worker_is_named_with_its_sample():
+    made = loader(killing_mapper, workers=1)
+    with pytest.raises(RuntimeError, match="exited unexpectedly|killed by signal"):
+        take(made, 10)
+    position = next(i for i in range(40) if record_index(3, i, 10) == 7)
+    (text,) = made.dead_workers()
+    assert "Data worker 0" in text
+    assert "signal 9 (Killed)" in text
+    assert text.endswith(f"at stream position {position}, 7.png")

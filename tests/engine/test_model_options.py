@@ -1,0 +1,90 @@
+"""Ways to run a model that change neither results nor names."""
+
+from __future__ import annotations
+
+import copy
+
+from seg_plugins.config import ConfigError
+from seg_plugins.engine.model_options import checkpoint_activations, compile_parts
+from seg_plugins.engine.validation_loss import loss_mode
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+
+def gradients(model, x):
+    torch.manual_seed(0)
+    model.zero_grad()
+    model(x).square().mean().backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters()}
+
+
+def test_activations_computed_again_give_the_same_gradients_and_statistics():
+    torch.manual_seed(1)
+    plain = timm.create_model("test_resnet", num_classes=0, drop_path_rate=0.3).train()
+    again = copy.deepcopy(plain)
+    assert checkpoint_activations(again) >= 4
+    x = torch.randn(2, 3, 48, 48)
+    expected, found = gradients(plain, x), gradients(again, x)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
+    for (name, a), b in zip(plain.named_buffers(), again.buffers(), strict=True):
+        assert torch.equal(a, b), name
+    assert plain.state_dict().keys() == again.state_dict().keys()
+
+
+class System(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+        self.sem_seg_head = Head()
+
+    def forward(self, x):
+        return self.sem_seg_head(self.backbone(x))
+
+
+class Head(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.score = nn.Conv2d(4, 2, 1)
+
+    def layers(self, x):
+        return self.score(x)
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def test_compiled_parts_give_the_same_and_keep_their_names():
+    model = System()
+    x = torch.randn(1, 3, 8, 8)
+    expected, names = model(x), list(model.state_dict())
+    compile_parts(model, "eager")
+    torch.testing.assert_close(model(x), expected)
+    assert list(model.state_dict()) == names
+
+
+def test_what_cannot_be_compiled_runs_as_before():
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler here")
+
+    torch._dynamo.register_backend(broken, name="broken_in_test")
+    model = System()
+    x = torch.randn(1, 3, 8, 8)
+    expected = model(x)
+    compile_parts(model, "broken_in_test")
+    torch.testing.assert_close(model(x), expected)
+    with pytest.raises(ConfigError, match=r"MODEL\.COMPILE nvfuser2 is not one of .*inductor"):
+        compile_parts(model, "nvfuser2")
+
+
+def test_losses_are_given_while_layers_are_as_in_inference():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.5))
+    model.train()
+    with loss_mode(model):
+        assert model.training
+        assert not any(layer.training for layer in model)
+    assert all(layer.training for layer in model)

@@ -1,0 +1,82 @@
+"""Pickles give arrays and plain containers, or an error, and call nothing."""
+
+from __future__ import annotations
+
+import collections
+import os
+import pickle
+
+from seg_plugins.engine.safe_load import UnsafeFileError, load_pickle, load_torch
+
+import numpy as np
+import pytest
+import torch
+
+CONTENT = {
+    "weights": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "blobs": collections.OrderedDict(a=np.float64(1.5), b=np.int64(2)),
+    "text": "conv1_w", "bytes": b"\xff\x00", "list": [1, (2, None)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_arrays_and_containers_come_back(tmp_path, protocol):
+    file = tmp_path / "weights.pkl"
+    file.write_bytes(pickle.dumps(CONTENT, protocol=protocol))
+    found = load_pickle(file)
+    np.testing.assert_array_equal(found.pop("weights"), CONTENT["weights"])
+    assert found == {k: v for k, v in CONTENT.items() if k != "weights"}
+
+
+class Calls:
+    """Calls a function when it is unpickled."""
+
+    def __init__(self, function, *arguments):
+        self.what = function, arguments
+
+    def __reduce__(self):
+        return self.what
+
+
+CALLS = [
+    (os.system, "touch {}"), (eval, "open('{}', 'w')"), (exec, "open('{}', 'w')"),
+    (os.mkdir, "{}"), (open, "{}", "w"), (np.save, "{}", 1),
+    (__import__, "antigravity"), (np.load, "{}", None, True), (torch.load, "{}"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda c: c[0].__name__)
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_calls_are_refused(tmp_path, call, protocol):
+    target = tmp_path / "executed"
+    function, *arguments = (a.format(target) if isinstance(a, str) else a for a in call)
+    file = tmp_path / "evil.pkl"
+    file.write_bytes(pickle.dumps({"model": Calls(function, *arguments)}, protocol=protocol))
+    with pytest.raises(UnsafeFileError, match=r"refused: it asks for"):
+        load_pickle(file)
+    assert not target.exists()
+
+
+def test_arrays_of_objects_and_damaged_files_are_refused(tmp_path):
+    file = tmp_path / "a.pkl"
+    file.write_bytes(pickle.dumps({"x": np.array([{}, 1], dtype=object)}))
+    with pytest.raises(UnsafeFileError, match="Python objects"):
+        load_pickle(file)
+    whole = pickle.dumps(CONTENT)
+    for size in range(0, len(whole) - 1, 7):
+        file.write_bytes(whole[:size])
+        with pytest.raises(UnsafeFileError, match=r"a\.pkl"):
+            load_pickle(file)
+
+
+def test_pth_files_hold_tensors_only(tmp_path):
+    file = tmp_path / "a.pth"
+    torch.save({"model": {"w": torch.ones(2)}}, file)
+    assert torch.equal(load_torch(file)["model"]["w"], torch.ones(2))
+    torch.save({"model": Calls(os.mkdir, str(tmp_path / "executed"))}, file)
+    with pytest.raises(UnsafeFileError, match=r"a\.pth could not be read"):
+        load_torch(file)
+    file.write_bytes(b"PK\x03\x04 not a checkpoint")
+    with pytest.raises(UnsafeFileError, match=r"a\.pth could not be read"):
+        load_torch(file)
+    assert not (tmp_path / "executed").exists()
