@@ -12,6 +12,7 @@
 #include <atomic>
 #include <numeric>
 
+#include "cpu/large_pages.h"
 #include "cpu/roi_align_simd.h"
 #include "roi_align_op.h"
 
@@ -384,6 +385,7 @@ Pooled forward_cpu(TensorList features, const Tensor& boxes, bool channels_last,
   const auto layout = channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   const std::array<int64_t, 4> shape = {boxes.size(0), s.channels, s.height, s.width};
   Tensor output = at::empty(shape, features[0].options(), layout);
+  prefer_large_pages(output);
   Tensor winners = s.maximum ? at::empty(shape, boxes.options().dtype(at::kInt), layout)
                              : at::empty({0}, boxes.options().dtype(at::kInt));
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, output.scalar_type(), "roi_align", [&] {
@@ -406,6 +408,7 @@ std::vector<Tensor> backward_cpu(const Tensor& grad, const Tensor& winners, cons
   for (int level = 0; level < s.levels; ++level) {
     results.push_back(at::empty({s.batch, s.channels, s.heights[level], s.widths[level]},
                                 grad.options(), layout));
+    prefer_large_pages(results.back());
   }
   const Tensor dense = grad.contiguous(at::MemoryFormat::ChannelsLast);
   AT_DISPATCH_FLOATING_TYPES_AND2(
