@@ -95,24 +95,41 @@ def _merge_compiled(
 def _claim(
     masks: Tensor, order: Tensor, candidate: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor]:
-    """Ids (H, W) of the kept instances and which are kept, by kernels over whole images.
+    """Ids (H, W) of the kept instances and which are kept.
 
-    Whether an instance is kept depends on all before it, so the launches follow one another; each
-    decision stays on the device, as a factor of the next launch.
+    Whether an instance is kept depends on all before it, so the launches follow one another. On a
+    device each decision stays there, as a factor of the next launch, and a launch sees the whole
+    image; on the CPU it sees the instance's box.
     """
     ids = torch.zeros(masks.shape[-2:], dtype=torch.int32, device=masks.device)
     kept = torch.zeros_like(candidate)
     count = torch.zeros((), dtype=torch.int32, device=masks.device)
+    windows = _boxes(masks) if masks.device.type == "cpu" else None
     for place in range(len(order)):
-        mask = masks.index_select(0, order[place : place + 1])[0]
-        free = mask & (ids == 0)
+        index = order[place : place + 1]
+        if windows is None:
+            mask, around = masks.index_select(0, index)[0], ids
+        else:
+            window = windows[int(index)]
+            mask, around = masks[int(index)][window], ids[window]
+        free = mask & (around == 0)
         area = mask.sum(dtype=torch.float64)
         claimed = area - free.sum(dtype=torch.float64)
         keep = candidate[place] & (area > 0) & (claimed / area <= threshold)
         count += keep
-        ids = torch.where(free & keep, count, ids)
+        around.copy_(torch.where(free & keep, count, around))
         kept[place] = keep
     return ids, kept
+
+
+def _boxes(masks: Tensor) -> list[tuple[slice, slice]]:
+    """The rows and columns that each mask reaches."""
+    sides = []
+    for inside in (masks.any(dim=2), masks.any(dim=1)):
+        first = inside.byte().argmax(dim=1)
+        last = inside.shape[1] - inside.flip(1).byte().argmax(dim=1)
+        sides.append([slice(*ends) for ends in zip(first.tolist(), last.tolist(), strict=True)])
+    return list(zip(*sides, strict=True))
 
 
 def _fill_stuff(

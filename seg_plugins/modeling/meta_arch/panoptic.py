@@ -152,8 +152,10 @@ class PanopticSegmentor(MaskRCNNFPN, PanopticFPN):
             do_postprocess: bring the results to the wanted size and merge them.
 
         Returns:
-            One dict per image with ``sem_seg`` (K, height, width) logits, ``instances``, and
-            ``panoptic_seg``, the pair that :func:`~..panoptic_merging.merge_panoptic` returns.
+            One dict per image with ``sem_seg`` (K, height, width) logits, ``instances`` and
+            ``panoptic_seg``, the pair that :func:`~..panoptic_merging.merge_panoptic` returns. With
+            `thing_ids`, ``pred_classes`` are semantic labels, the contiguous ids of a dataset that
+            numbers things and stuff together.
             Without post-processing: the Instances and the logits of the padded batch.
         """
         found = PanopticFPN.inference(self, batched_inputs, do_postprocess=False)
@@ -168,13 +170,11 @@ class PanopticSegmentor(MaskRCNNFPN, PanopticFPN):
                 postprocess_to_run_lengths if self.mask_format == "rle" else detector_postprocess
             )
             instances = finish(instances, height, width)
-            results.append(
-                {
-                    "sem_seg": semantic,
-                    "instances": instances,
-                    "panoptic_seg": self._merge(instances, semantic),
-                }
-            )
+            panoptic = self._merge(instances, semantic)
+            if self.thing_ids:
+                labels = instances.pred_classes.new_tensor(self.thing_ids)
+                instances.pred_classes = labels[instances.pred_classes]
+            results.append({"sem_seg": semantic, "instances": instances, "panoptic_seg": panoptic})
         return results
 
     def _merge(self, instances: Instances, semantic: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:

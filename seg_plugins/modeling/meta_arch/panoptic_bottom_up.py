@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,8 @@ from .semantic import SemanticSystem, source_of
 
 class BottomUpPanopticSegmentor(SemanticSystem):
     """Panoptic-DeepLab (Cheng et al. 2020) with any semantic head of this package."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("sem_seg", "instances")
 
     @configurable
     def __init__(
@@ -120,7 +122,8 @@ class BottomUpPanopticSegmentor(SemanticSystem):
             Training: ``loss_sem_seg``, ``loss_center`` and ``loss_offset``. Inference: one dict
             per image with ``sem_seg`` (K, height, width) logits, ``panoptic_seg``: ids
             (height, width) int32 and a dict for each (``id``, ``isthing``, ``category_id``; things
-            also ``score`` and ``instance_id``, stuff ``area``), and ``instances`` of the things.
+            also ``score`` and ``instance_id``, stuff ``area``), and ``instances`` of the things,
+            whose ``pred_classes`` are semantic labels.
 
         Raises:
             ValueError: a sample without labels or masks, or with a label outside the classes.
@@ -217,9 +220,7 @@ class BottomUpPanopticSegmentor(SemanticSystem):
         instances.pred_boxes = BitMasks(instances.pred_masks).get_bounding_boxes()
         center_values = heatmap[segments.centers[:, 0], segments.centers[:, 1]]
         instances.scores = center_values.clamp(0, 1) * sums / segments.areas[:count]
-        classes = torch.full((len(logits),), -1, device=logits.device)
-        classes[self.thing_ids] = torch.arange(len(self.thing_ids), device=logits.device)
-        instances.pred_classes = classes[labels]
+        instances.pred_classes = labels
         return instances
 
 
