@@ -99,10 +99,14 @@ def _check_instances(cfg: CfgNode, key: str, name: str) -> None:
             f"{key}: {name} has no object instances, which {cfg.MODEL.META_ARCHITECTURE} is "
             "trained on. Choose an instance dataset, e.g. shapes_instance_train."
         )
-    if len(classes) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+    count = len(classes)
+    if classes == MetadataCatalog.get(name).get("stuff_classes"):
+        # Detectron2's panoptic datasets repeat all classes here; the ids tell which are things.
+        count = len(set(MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id.values()))
+    if count != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
         raise ConfigError(
-            f"{name} has {len(classes)} object classes, the model "
-            f"{cfg.MODEL.ROI_HEADS.NUM_CLASSES}: set MODEL.ROI_HEADS.NUM_CLASSES {len(classes)}"
+            f"{name} has {count} object classes, the model "
+            f"{cfg.MODEL.ROI_HEADS.NUM_CLASSES}: set MODEL.ROI_HEADS.NUM_CLASSES {count}"
         )
 
 

@@ -20,7 +20,8 @@ from torch import nn
 
 from ..data import build_mapper
 from ..data.image_io import read_image, read_label
-from ..visualization import overlays
+from ..data.panoptic_mapper import read_segment_ids
+from ..visualization import overlays, segments
 from .atomic_file import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,17 @@ def _row(
         colours = np.asarray(metadata.stuff_colors, np.uint8)
         for label in (truth, labels):
             row.append(overlays.semantic(image, label, colours, metadata.get("ignore_label", 255)))
-    if "instances" in prediction:
+    if "panoptic_seg" in prediction and "pan_seg_file_name" in record:
+        colours = np.asarray(metadata.stuff_colors, np.uint8)
+        ids, found_segments = prediction["panoptic_seg"]
+        for segment_ids, info in (
+            (read_segment_ids(record["pan_seg_file_name"]), record["segments_info"]),
+            (ids.cpu().numpy(), found_segments),
+        ):
+            # Ids of the ground truth are too long to be read.
+            numbers = info is found_segments
+            row.append(segments.panoptic(image, segment_ids, info, colours, numbers=numbers))
+    elif "instances" in prediction:
         found = prediction["instances"].to("cpu")
         found = found[found.scores > 0.5]
         shape = image.shape[:2]

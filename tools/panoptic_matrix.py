@@ -1,0 +1,159 @@
+#!/usr/bin/env python
+"""Train the panoptic systems on the embedded dataset and print them side by side.
+
+python tools/panoptic_matrix.py --output output/panoptic
+python tools/panoptic_matrix.py --output output/panoptic --heads fcn unet -- SOLVER.MAX_ITER 3000
+
+Each head is configs/shapes/panoptic_HEAD.yaml, trained by tools/train_net.py into OUTPUT/HEAD; a
+run that is there already is only read. Prints one row per run: panoptic quality (all, things,
+stuff), mIoU, AP of boxes and masks, training time, time per image of the evaluation, and the
+largest memory of the training process. Writes OUTPUT/matrix.md, and OUTPUT/pictures.png: image,
+ground truth, then the segments that each head finds, with their ids.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from seg_plugins.config import load_config
+from seg_plugins.data import build_mapper
+from seg_plugins.data.image_io import read_image
+from seg_plugins.data.panoptic_mapper import read_segment_ids
+from seg_plugins.engine import Trainer
+from seg_plugins.visualization import overlays
+from seg_plugins.visualization.segments import panoptic
+
+import cv2
+import numpy as np
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+HEADS = ("sem_seg_fpn", "fcn", "unet", "segnet", "deeplabv3plus", "bottom_up")
+COLUMNS = {
+    "PQ": "panoptic_seg/PQ",
+    "PQ things": "panoptic_seg/PQ_th",
+    "PQ stuff": "panoptic_seg/PQ_st",
+    "SQ": "panoptic_seg/SQ",
+    "RQ": "panoptic_seg/RQ",
+    "mIoU": "sem_seg/mIoU",
+    "box AP": "bbox/AP",
+    "mask AP": "segm/AP",
+}
+TRAIN_NET = Path(__file__).with_name("train_net.py")
+SECONDS = re.compile(r"Total inference time: .*\((\S+) s / iter")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--output", type=Path, required=True, help="folder of the runs")
+    add("--heads", nargs="*", choices=HEADS, default=HEADS, help="default: all")
+    add("--pictures", type=int, default=6, help="images drawn (default: 6)")
+    add("opts", nargs="*", help="after --: KEY VALUE, as of train_net.py")
+    args = parser.parse_args()
+    for head in args.heads:
+        run = args.output / head
+        if not (run / "model_final.pth").is_file():
+            train(head, run, args.opts)
+    runs = {head: args.output / head for head in args.heads}
+    table = format_table([row(head, run) for head, run in runs.items()])
+    (args.output / "matrix.md").write_text(table)
+    print(table)
+    if args.pictures:
+        path = args.output / "pictures.png"
+        draw(runs, args.pictures, path)
+        print(f"Pictures (image | ground truth | {' | '.join(runs)}): {path}")
+
+
+def train(head: str, run: Path, opts: list[str]) -> None:
+    """Train one head in a process of its own, whose largest memory is noted."""
+    config = f"shapes/panoptic_{head}.yaml"
+    command = [sys.executable, str(TRAIN_NET), "--config-file", config, "OUTPUT_DIR", str(run)]
+    print(f"== {head}", flush=True)
+    process = subprocess.Popen([*command, *opts])
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{head}: training failed, see {run / 'log.txt'}")
+    (run / "memory.json").write_text(json.dumps({"max_rss_kib": usage.ru_maxrss}))
+
+
+def row(head: str, run: Path) -> list[str]:
+    """The figures of one run, all from its files."""
+    record = json.loads((run / "run.json").read_text())
+    results = json.loads((run / "metrics.json").read_text().splitlines()[-1])
+    memory = run / "memory.json"
+    gib = json.loads(memory.read_text())["max_rss_kib"] / 2**20 if memory.is_file() else None
+    seconds = SECONDS.findall((run / "log.txt").read_text())
+    return [
+        head,
+        *(f"{results[key]:.1f}" if key in results else "-" for key in COLUMNS.values()),
+        f"{record['parameters'] / 1e6:.1f} M",
+        f"{record['iterations']} x {record['batch']}",
+        f"{record['seconds'] / 60:.1f} min",
+        f"{1e3 * float(seconds[-1]):.0f}" if seconds else "-",
+        f"{gib:.1f} GiB" if gib else "-",
+    ]
+
+
+def format_table(rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    header = [
+        "head", *COLUMNS, "parameters", "iterations", "training", "ms/image", "memory"
+    ]  # fmt: skip
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def draw(runs: dict[str, Path], count: int, path: Path) -> None:
+    """One row per image of the test set, one column per run."""
+    configs = {head: load_config(run / "config.yaml") for head, run in runs.items()}
+    name = next(iter(configs.values())).DATASETS.TEST[0]
+    records = DatasetCatalog.get(name)
+    chosen = [records[i] for i in np.linspace(0, len(records) - 1, count).astype(int)]
+    colours = np.asarray(MetadataCatalog.get(name).stuff_colors, np.uint8)
+    images = [read_image(record["file_name"], "RGB") for record in chosen]
+    columns: list[list[np.ndarray]] = [images]
+    columns.append(
+        [
+            panoptic(
+                image,
+                read_segment_ids(record["pan_seg_file_name"]),
+                record["segments_info"],
+                colours,
+                numbers=False,
+            )
+            for image, record in zip(images, chosen, strict=True)
+        ]
+    )
+    for head, cfg in configs.items():
+        found = predict(cfg, runs[head], chosen)
+        columns.append(
+            [
+                panoptic(image, ids.cpu().numpy(), segments, colours)
+                for image, (ids, segments) in zip(images, found, strict=True)
+            ]
+        )
+    grid = overlays.grid([list(pictures) for pictures in zip(*columns, strict=True)], width=256)
+    cv2.imwrite(str(path), grid[:, :, ::-1])
+
+
+@torch.no_grad()
+def predict(cfg: Any, run: Path, records: list[dict[str, Any]]) -> list[Any]:
+    """``panoptic_seg`` of each record."""
+    model = Trainer.build_model(cfg)
+    Trainer.build_checkpointer(cfg, model).load(str(run / "model_final.pth"))
+    mapper = build_mapper(cfg, False)
+    return [model.eval()([mapper(dict(record))])[0]["panoptic_seg"] for record in records]
+
+
+if __name__ == "__main__":
+    main()
