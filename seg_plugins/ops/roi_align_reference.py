@@ -82,11 +82,11 @@ def roi_align_reference(
                 bins = [_pool_bin(feature, y, x, reduce) for y in rows for x in cols]
                 output = torch.stack(bins, dim=1).reshape(channels, height, width)
         pooled.append(output)
+    # The sum of nothing: keeps the graph, so that a map without RoIs has zero gradients.
+    nothing = sum(feature[:0].sum() for feature in features)
     if not pooled:
-        # Keep the graph, so that an empty batch of RoIs has zero gradients.
-        none = features[0].new_zeros(0, channels, height, width)
-        return none + sum(feature.sum() for feature in features) * 0
-    return torch.stack(pooled).to(dtype)
+        return features[0].new_zeros(0, channels, height, width) + nothing
+    return torch.stack(pooled).to(dtype) + nothing
 
 
 def _sampling_points(

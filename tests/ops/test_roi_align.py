@@ -5,6 +5,7 @@ from __future__ import annotations
 from seg_plugins.ops import backend_report, roi_align
 from seg_plugins.ops._extension import load_extension
 
+import cv2
 import pytest
 import torch
 import torchvision
@@ -143,27 +144,49 @@ def test_as_near_to_float64_as_torchvision_and_as_near_to_torchvision(
 # ------------------------------------------------------------------------------- numbers by hand
 
 
-@pytest.mark.parametrize("backend", [None, "reference", "torchvision"])
-@pytest.mark.parametrize(
-    ("aligned", "first", "step_x", "step_y"), [(True, 2.0, 0.5, 2.5), (False, 4.5, 0.5, 2.5)]
-)
-def test_five_by_five_ramp(backend, aligned, first, step_x, step_y):
-    """Pixel (y, x) of the map holds 5 y + x; the box is (1, 1, 3, 3), four by four bins.
+BACKENDS_OF_THE_MEAN = [None, "reference", "torchvision"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS_OF_THE_MEAN)
+@pytest.mark.parametrize(("aligned", "start"), [(True, 4.5), (False, 7.5)])
+def test_five_by_five_ramp(backend, aligned, start):
+    """Detectron2's documented example: pixel (y, x) holds 5 y + x, box (1, 1, 3, 3), 4x4 bins.
 
     Bins are half a pixel. The aligned box begins at 0.5, so that its first bin is centred at
     0.75: 5 * 0.75 + 0.75 = 4.5; without the half-pixel shift at 1.25: 7.5.
     """
-    del first
     ramp = torch.arange(25.0).reshape(1, 1, 5, 5)
     box = torch.tensor([[0.0, 1, 1, 3, 3]])
     output = roi_align(ramp, box, 4, 1.0, 0, aligned, backend=backend)[0, 0]
-    start = 4.5 if aligned else 7.5
     steps = torch.arange(4.0)
-    expected = start + steps[:, None] * step_y + steps[None] * step_x
-    torch.testing.assert_close(output, expected)
+    torch.testing.assert_close(output, start + 2.5 * steps[:, None] + 0.5 * steps[None])
 
 
-@pytest.mark.parametrize("backend", [None, "reference", "torchvision"])
+@pytest.mark.parametrize("backend", BACKENDS_OF_THE_MEAN)
+def test_half_the_image_and_half_the_box_give_the_same(backend):
+    """Detectron2's example of the half-pixel shift: OpenCV's resizing has the same convention."""
+    image = 100 * torch.rand(30, 30)
+    half = torch.from_numpy(cv2.resize(image.numpy(), (15, 15), interpolation=cv2.INTER_LINEAR))
+    box = torch.tensor([[0.0, 10, 10, 20, 20]])
+    box_of_half = torch.tensor([[0.0, 5, 5, 10, 10]])
+    output = roi_align(image[None, None], box, 5, 1.0, 0, True, backend=backend)
+    of_half = roi_align(half[None, None], box_of_half, 5, 1.0, 0, True, backend=backend)
+    torch.testing.assert_close(of_half, output, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS_OF_THE_MEAN)
+def test_empty_batch_and_empty_box(backend):
+    nothing = roi_align(torch.zeros(0, 3, 10, 10), torch.zeros(0, 5), 7, 1.0, backend=backend)
+    assert nothing.shape == (0, 3, 7, 7)
+    feature = torch.rand(1, 2, 5, 5, requires_grad=True)
+    output = roi_align(feature, torch.tensor([[0.0, 3, 4, 3, 4]]), 7, 1.0, backend=backend)
+    assert output.shape == (1, 2, 7, 7)
+    assert not output.any()
+    output.sum().backward()
+    assert not feature.grad.any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS_OF_THE_MEAN)
 def test_one_pixel_box_reads_its_pixel(backend):
     feature = torch.randn(1, 3, 6, 7)
     box = torch.tensor([[0.0, 4, 2, 5, 3]])
@@ -171,7 +194,7 @@ def test_one_pixel_box_reads_its_pixel(backend):
     torch.testing.assert_close(output[0, :, 0, 0], feature[0, :, 2, 4])
 
 
-@pytest.mark.parametrize("backend", [None, "reference", "torchvision"])
+@pytest.mark.parametrize("backend", BACKENDS_OF_THE_MEAN)
 def test_points_off_the_map_are_zero_and_near_ones_clamped(backend):
     feature = torch.ones(1, 1, 4, 4)
     # One point per bin and axis, at x = -1.5, -0.5, 0.5, 1.5 (aligned: box minus a half).
@@ -344,7 +367,7 @@ def test_no_boxes_give_zero_gradients():
 # ------------------------------------------------------------------------------------ odd inputs
 
 
-@pytest.mark.parametrize("backend", [None, "reference", "torchvision"])
+@pytest.mark.parametrize("backend", BACKENDS_OF_THE_MEAN)
 @pytest.mark.parametrize("reduce", ["avg", "max"])
 def test_boxes_that_are_no_boxes_pool_to_zero(backend, reduce):
     if backend == "torchvision" and reduce == "max":
@@ -355,7 +378,7 @@ def test_boxes_that_are_no_boxes_pool_to_zero(backend, reduce):
     assert not output.any()
 
 
-@pytest.mark.parametrize("backend", [None, "reference", "torchvision"])
+@pytest.mark.parametrize("backend", BACKENDS_OF_THE_MEAN)
 @pytest.mark.parametrize("index", [2.0, -1.0, NAN, 1e20])
 def test_batch_index_outside_the_batch_raises(backend, index):
     boxes = torch.tensor([[0, 1, 1, 5, 5], [index, 1, 1, 5, 5]])
