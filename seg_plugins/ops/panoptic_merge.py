@@ -66,7 +66,8 @@ def merge_segments(
             )
         if isinstance(masks, RunLengthMasks):
             masks = torch.from_numpy(masks.to_bitmasks()).to(labels.device, torch.bool)
-    ids, kept = _claim(masks, order, candidate, overlap_threshold)
+    windows = _boxes(masks) if masks.device.type == "cpu" else None
+    ids, kept = _claim(masks, order, candidate, overlap_threshold, windows)
     return _fill_stuff(ids, kept, labels, is_stuff, stuff_area_threshold)
 
 
@@ -93,7 +94,11 @@ def _merge_compiled(
 
 
 def _claim(
-    masks: Tensor, order: Tensor, candidate: Tensor, threshold: float
+    masks: Tensor,
+    order: Tensor,
+    candidate: Tensor,
+    threshold: float,
+    windows: list[tuple[slice, slice]] | None,
 ) -> tuple[Tensor, Tensor]:
     """Ids (H, W) of the kept instances and which are kept.
 
@@ -104,7 +109,6 @@ def _claim(
     ids = torch.zeros(masks.shape[-2:], dtype=torch.int32, device=masks.device)
     kept = torch.zeros_like(candidate)
     count = torch.zeros((), dtype=torch.int32, device=masks.device)
-    windows = _boxes(masks) if masks.device.type == "cpu" else None
     for place in range(len(order)):
         index = order[place : place + 1]
         if windows is None:

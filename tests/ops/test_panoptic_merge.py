@@ -7,6 +7,7 @@ from seg_plugins.ops.run_length import RunLengthMasks
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 FORMS = ("masks", "run_lengths", "portable")
 
@@ -107,6 +108,26 @@ def test_many_pixels_are_counted_exactly(merge):
     for overlap, kept in ((share, True), (np.nextafter(share, 0), False)):
         found = merge(masks, [0, 1], [True, True], labels, torch.tensor([False]), overlap)
         assert found[1] == [True, kept]
+
+
+class NoHostRead(TorchDispatchMode):
+    """Refuses every operator whose result the host would have to wait for."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.name()
+        assert not any(word in name for word in ("_local_scalar_dense", "nonzero", "masked_select"))
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_form_for_devices_never_waits(monkeypatch):
+    masks = torch.rand(6, 20, 30, generator=torch.Generator().manual_seed(0)) < 0.3
+    order, candidate = torch.tensor([3, 1, 0, 5, 4, 2]), torch.tensor([True] * 5 + [False])
+    labels, is_stuff = torch.arange(600).reshape(20, 30) % 3, torch.tensor([False, True, True])
+    expected = slow_merge(masks, order.tolist(), candidate.tolist(), labels, is_stuff, 0.6, 40)
+    with NoHostRead():
+        ids, kept = panoptic_merge._claim(masks, order, candidate, 0.6, windows=None)
+        found = panoptic_merge._fill_stuff(ids, kept, labels, is_stuff, 40)
+    assert tuple(part.tolist() for part in found) == tuple(expected)
 
 
 def test_label_outside_the_classes():
