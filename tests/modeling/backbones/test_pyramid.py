@@ -31,7 +31,7 @@ def test_hands_on_the_features_below_beside_detectron2s_pyramid(opts):
         top_block=backbone.top_block,
     ).eval()  # fmt: skip
     plain.load_state_dict(backbone.state_dict())
-    x = torch.rand(2, 3, 64, 96)
+    x = torch.rand(2, 3, 64, 128)
     with torch.no_grad():
         found, pyramid, below = backbone(x), plain(x), backbone.bottom_up(x)
     assert set(found) == set(pyramid) | set(below) == set(backbone.output_shape())
@@ -39,8 +39,7 @@ def test_hands_on_the_features_below_beside_detectron2s_pyramid(opts):
         assert torch.equal(found[name], feature), name
         shape = backbone.output_shape()[name]
         assert feature.shape[1] == shape.channels
-        # Pooling indices have the size of what was pooled out of them.
-        assert feature.shape[-2:] == (64 // shape.stride, 96 // shape.stride)
+        assert feature.shape[-2:] == (64 // shape.stride, 128 // shape.stride)
 
 
 def test_pooling_indices_are_bytes():
