@@ -27,9 +27,14 @@ KINDS = ("overlay", "mask", "color")
 _PREVIEW = 512
 
 
+def has_rasterio() -> bool:
+    """Whether TIFFs can be read by windows here."""
+    return importlib.util.find_spec("rasterio") is not None
+
+
 def raster_size(path: Path) -> int:
     """Pixels of a TIFF, from its header; 0 where rasterio is missing or cannot read it."""
-    if importlib.util.find_spec("rasterio") is None:
+    if not has_rasterio():
         return 0
     try:
         with open_raster(path) as raster:
@@ -110,7 +115,7 @@ def rasterio_or_error(path: Path) -> Any:
     Raises:
         DatasetError: it is not installed.
     """
-    if importlib.util.find_spec("rasterio") is None:
+    if not has_rasterio():
         raise DatasetError(
             f"{path}: TIFF are read and written by windows with rasterio: "
             "pip install seg_plugins[geo]"

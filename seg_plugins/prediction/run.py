@@ -27,7 +27,7 @@ from .outputs import (
 )
 from .prediction import Prediction
 from .predictor import Predictor
-from .rasters import predict_raster, raster_size
+from .rasters import has_rasterio, predict_raster, raster_size
 from .video import predict_video
 from .windows import WindowGrid
 
@@ -222,6 +222,8 @@ class _Run:
 
     def _fail(self, source: Source, error: Exception) -> None:
         reason = str(error).strip() or type(error).__name__
+        if source.is_tiff and not has_rasterio():
+            reason += "; with rasterio (pip install seg_plugins[geo]) large TIFFs go by windows"
         self.summary.failed.append((source.path, reason.replace("\n", " ")))
         self.bar.update()
 

@@ -160,6 +160,13 @@ def test_videos_and_large_tiffs_run_among_the_images(folder):
     assert "v.mp4,grass," in table
 
 
+def test_a_tiff_that_fails_without_rasterio_names_it(folder, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (folder / "a.tif").write_bytes(b"no picture")
+    reason = dict(predict(RedChannel(), folder).failed)[folder / "a.tif"]
+    assert "pip install seg_plugins[geo]" in reason
+
+
 def test_windows_start_on_the_networks_grid():
     model = RedChannel()
     model.alignment = 16
