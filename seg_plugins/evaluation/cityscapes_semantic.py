@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ _INSTANCE_CATEGORIES = [
     for name, members in category2labels.items()
     if name in _CATEGORIES and all(x.hasInstances for x in members if x.id >= 0)
 ]
+# Category of each train id, by place in the table above; -1 of ids that are not evaluated.
+_CATEGORY_OF = np.full(256, -1)
+for _place, _members in enumerate(_CATEGORIES.values()):
+    _CATEGORY_OF[_members] = _place
 
 
 class CityscapesSemanticEvaluator(StreamingEvaluator):
@@ -79,6 +84,8 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
     ) -> None:
         self._label_files = ground_truth_files(MetadataCatalog.get(dataset_name).gt_dir, "labelIds")
         self._instance_scores = instance_scores
+        # Decodes the instance image while the labels are decoded and counted.
+        self._reader = ThreadPoolExecutor(1)
         self._save = save_predictions
         if save_predictions and output_dir is None:
             raise ValueError("save_predictions needs an output_dir to write to.")
@@ -107,6 +114,10 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
     def score_image(self, position: int, given: Mapping, output: Mapping) -> Mapping[str, float]:
         """Add one image to the sums; its own figures are mIoU, as ``score``, and pACC."""
         name, file = list(self._label_files.items())[position]
+        instance_file = str(file).replace("_labelIds", "_instanceIds")
+        instances = (
+            self._reader.submit(read_label_image, instance_file) if self._instance_scores else None
+        )
         label_ids = read_label_image(str(file))
         if label_ids.dtype != np.uint8:
             raise EvaluationError(f"{file} holds {label_ids.dtype}, not 8-bit label ids.")
@@ -117,9 +128,8 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
         else:
             labels = prediction.cpu().numpy()
             confusion = label_confusion(labels, target, len(EVALUATED), IGNORE)
-        if self._instance_scores:
-            instances = read_label_image(str(file).replace("_labelIds", "_instanceIds"))
-            self._add_instances(instances, labels)
+        if instances:
+            self._add_instances(instances.result(), labels)
         if self._save and self.output_dir:
             folder = self.output_dir / "cityscapes_sem_seg"
             folder.mkdir(parents=True, exist_ok=True)
@@ -133,19 +143,23 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
                 f"its instanceIds image is {instances.shape}, its labelIds {labels.shape}."
             )
         pairs, counts = pair_counts(instances, labels)
-        names = list(_CATEGORIES)
         ids, starts = np.unique(pairs[:, 0], return_index=True)
-        ends = np.append(starts[1:], len(pairs))
-        for instance_id, start, end in zip(ids.tolist(), starts, ends, strict=True):
-            label = label_of(instance_id)
+        true_labels = [label_of(instance_id) for instance_id in ids.tolist()]
+        true, found = np.searchsorted(ids, pairs[:, 0]), pairs[:, 1]
+        of_pair = np.array([x.trainId for x in true_labels])[true]
+        same_class = np.where(found == of_pair, counts, 0)
+        same_category = np.where(_CATEGORY_OF[found] == _CATEGORY_OF[of_pair], counts, 0)
+        sums = (np.add.reduceat(x, starts).tolist() for x in (counts, same_class, same_category))
+        for instance_id, label, pixels, hits, near_hits in zip(
+            ids.tolist(), true_labels, *sums, strict=True
+        ):
             if instance_id <= 1000 or label.ignoreInEval:
                 continue
-            found, pixels = pairs[start:end, 1], counts[start:end]
-            weight = official.avgClassSize[label.name] / float(pixels.sum())
-            _add_weighted(self._classes[:, label.trainId], pixels, found == label.trainId, weight)
+            weight = official.avgClassSize[label.name] / float(pixels)
+            _add_weighted(self._classes[:, label.trainId], pixels, hits, weight)
             if label.category in _INSTANCE_CATEGORIES:
-                hit = np.isin(found, _CATEGORIES[label.category])
-                _add_weighted(self._categories[:, names.index(label.category)], pixels, hit, weight)
+                category = self._categories[:, _CATEGORY_OF[label.trainId]]
+                _add_weighted(category, pixels, near_hits, weight)
 
     def local_state(self) -> Any:
         """The sums of this process."""
@@ -188,9 +202,9 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
         return {"classes": [x.name for x in EVALUATED], "confusion": self.confusion}
 
 
-def _add_weighted(sums: np.ndarray, pixels: np.ndarray, hit: np.ndarray, weight: float) -> None:
-    sums[0] += to_fixed(float(pixels[hit].sum()) * weight)
-    sums[1] += to_fixed(float(pixels[~hit].sum()) * weight)
+def _add_weighted(sums: np.ndarray, pixels: int, hits: int, weight: float) -> None:
+    sums[0] += to_fixed(float(hits) * weight)
+    sums[1] += to_fixed(float(pixels - hits) * weight)
 
 
 def _weighted_iou(sums: np.ndarray, false: np.ndarray) -> np.ndarray:

@@ -128,6 +128,39 @@ def test_pair_counts_equal_a_dictionary():
         pair_counts(colours, ids[:-1])
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 31), (5, 67), (40, 333)])
+@pytest.mark.parametrize("segment", [1, 24, 90])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(np.uint16, np.uint8), (np.uint8, np.uint16), (np.uint8, np.uint8), (np.int64, np.int32)],
+)
+def test_pair_counts_of_long_and_short_runs(first, second, size, segment):
+    rng = np.random.default_rng(segment)
+
+    def ids(dtype):
+        limit = min(np.iinfo(dtype).max, 10**6)
+        length = size[0] * size[1]
+        chosen = rng.integers(0, limit, length // segment + 1, endpoint=True).astype(dtype)
+        return np.repeat(chosen, segment)[:length].reshape(size)
+
+    a, b = ids(first), ids(second)
+    pairs, counts = pair_counts(a, b)
+    both = np.stack([a.astype(np.int64), b.astype(np.int64)], axis=-1).reshape(-1, 2)
+    expected, expected_counts = np.unique(both, axis=0, return_counts=True)
+    np.testing.assert_array_equal(pairs, expected)
+    np.testing.assert_array_equal(counts, expected_counts)
+
+
+def test_pair_counts_of_every_id_by_several_threads():
+    # Larger than what one thread takes, so that the parts are joined.
+    ids = np.arange(1 << 21).astype(np.uint16).reshape(1 << 10, -1)
+    labels = (ids % 3).astype(np.uint8)
+    pairs, counts = pair_counts(ids, labels)
+    np.testing.assert_array_equal(pairs[:, 0], np.arange(65536))
+    np.testing.assert_array_equal(pairs[:, 1], np.arange(65536) % 3)
+    assert set(counts.tolist()) == {32}
+
+
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32])
 def test_mask_overlaps_equal_boolean_counts(dtype):
     rng = np.random.default_rng(4)
@@ -374,6 +407,7 @@ def test_operators_do_what_their_schemas_say(form):
         (ops.encode_masks, (masks,)),
         (ops.mask_iou, (offsets, data, offsets, data, groups, groups, crowd, 6, 7)),
         (ops.mask_boundaries, (offsets, data, 6, 7, 1)),
+        (ops.png_unfilter, (torch.zeros(8, dtype=torch.uint8), 2, 3, 1)),
         (ops.homotopic_warp, (labels, labels, labels, torch.from_numpy(simple_points()))),
     ]
     for operator, arguments in calls:

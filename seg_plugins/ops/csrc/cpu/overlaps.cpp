@@ -7,31 +7,40 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <mutex>
 #include <tuple>
-#include <type_traits>
 #include <vector>
 
 namespace {
 
+// Pixels per step; most blocks of a segmentation lie within one segment.
+constexpr int64_t kBlock = 32;
+
+// Whether a block repeats its first pixel of `kPixel` values.
+template <int kPixel, typename T>
+bool repeats(const T* block) {
+  T differs = 0;
+  for (int64_t j = kPixel; j < kBlock * kPixel; ++j) differs |= block[j] ^ block[j - kPixel];
+  return differs == 0;
+}
+
 // A (H, W) map of integers, or (H, W, 3) bytes that hold R + 256 G + 65536 B as COCO panoptic PNGs.
 struct ColourIds {
-  using Id = int32_t;
   const uint8_t* data;
-  Id operator()(int64_t i) const {
+  int32_t operator()(int64_t i) const {
     const uint8_t* pixel = data + 3 * i;
     return pixel[0] | (pixel[1] << 8) | (pixel[2] << 16);
   }
+  bool uniform(int64_t i) const { return repeats<3>(data + 3 * i); }
 };
 
 template <typename T>
 struct PlainIds {
-  using Id = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
   const T* data;
-  Id operator()(int64_t i) const { return static_cast<Id>(data[i]); }
+  T operator()(int64_t i) const { return data[i]; }
+  bool uniform(int64_t i) const { return repeats<1>(data + i); }
 };
 
 int64_t map_size(const at::Tensor& ids, const char* what) {
@@ -61,6 +70,8 @@ void visit_ids(const at::Tensor& ids, const char* what, const Function& function
 
 // Fewer pixels than this are counted faster than a second thread comes.
 constexpr int64_t kSerialPixels = int64_t{1} << 21;
+// Pairs take longer.
+constexpr int64_t kParallelPixels = int64_t{1} << 19;
 
 struct Cell {
   int64_t first = 0, second = 0, count = 0;
@@ -112,23 +123,76 @@ class PairTable {
   size_t used_ = 0;
 };
 
-// End of the run that starts at i: where first or second changes.
+// Segments are wide: looks up once per run of the same pair.
 template <typename A, typename B>
-int64_t pair_run_end(const A* first, const B* second, int64_t i, int64_t n) {
-  const A a = first[i];
-  const B b = second[i];
-  ++i;
-  if constexpr (std::endian::native == std::endian::little) {
-    for (; i + 8 <= n; i += 8) {
-      uint8_t differs[8];
-      for (int64_t j = 0; j < 8; ++j) differs[j] = (first[i + j] != a) | (second[i + j] != b);
-      uint64_t word;
-      std::memcpy(&word, differs, sizeof(word));
-      if (word != 0) return i + std::countr_zero(word) / 8;
+void count_pairs(const A& a, const B& b, int64_t begin, int64_t end, PairTable& table) {
+  int64_t run_a = 0, run_b = 0, run = 0;
+  const auto extend = [&](int64_t id_a, int64_t id_b, int64_t pixels) {
+    if (id_a != run_a || id_b != run_b) {
+      if (run != 0) table.add(run_a, run_b, run);
+      run_a = id_a, run_b = id_b, run = 0;
     }
+    run += pixels;
+  };
+  for (int64_t i = begin; i < end;) {
+    const int64_t stop = std::min(end, i + kBlock);
+    if (stop - i == kBlock && a.uniform(i) && b.uniform(i)) {
+      extend(a(i), b(i), kBlock);
+      i = stop;
+    }
+    for (; i < stop; ++i) extend(a(i), b(i), 1);
   }
-  while (i < n && first[i] == a && second[i] == b) ++i;
-  return i;
+  if (run != 0) table.add(run_a, run_b, run);
+}
+
+// Instance ids against labels: regions of labels are small, but there are few enough to count every
+// pixel in a row of cells per id. Four copies in turn: see PairHistogram in confusion.cpp.
+void count_pairs(const PlainIds<uint16_t>& a, const PlainIds<uint8_t>& b, int64_t begin,
+                 int64_t end, PairTable& table) {
+  constexpr int64_t kCopies = 4, kLabels = 256, kRow = kCopies * kLabels;
+  constexpr size_t kMostIds = 2048;  // an image has fewer; this bounds the memory for noise
+  std::vector<int32_t> row_of_id(65536, -1);  // where the id's cells begin
+  std::vector<uint16_t> ids;
+  std::vector<uint32_t> cells;
+  const auto learn = [&](uint16_t id) {
+    if (row_of_id[id] >= 0) return;
+    row_of_id[id] = static_cast<int32_t>(cells.size());
+    ids.push_back(id);
+    cells.resize(cells.size() + kRow, 0);
+  };
+  const auto flush = [&] {
+    for (const uint16_t id : ids) {
+      for (int64_t label = 0; label < kLabels; ++label) {
+        int64_t count = 0;
+        for (int64_t copy = 0; copy < kCopies; ++copy)
+          count += cells[row_of_id[id] + copy * kLabels + label];
+        if (count != 0) table.add(id, label, count);
+      }
+      row_of_id[id] = -1;
+    }
+    ids.clear();
+    cells.clear();
+  };
+  const int32_t* rows = row_of_id.data();
+  int64_t i = begin;
+  for (; i + kCopies <= end; i += kCopies) {
+    const uint16_t* id = a.data + i;
+    const uint8_t* label = b.data + i;
+    if ((rows[id[0]] | rows[id[1]] | rows[id[2]] | rows[id[3]]) < 0) {
+      if (ids.size() > kMostIds) flush();
+      for (int64_t j = 0; j < kCopies; ++j) learn(id[j]);
+    }
+    uint32_t* const cell = cells.data();
+    ++cell[rows[id[0]] + label[0]];
+    ++cell[rows[id[1]] + label[1] + kLabels];
+    ++cell[rows[id[2]] + label[2] + 2 * kLabels];
+    ++cell[rows[id[3]] + label[3] + 3 * kLabels];
+  }
+  for (; i < end; ++i) {
+    learn(a(i));
+    ++cells[rows[a(i)] + b(i)];
+  }
+  flush();
 }
 
 // pairs (M, 2) int64 in ascending order and their pixel counts (M,).
@@ -139,27 +203,14 @@ std::tuple<at::Tensor, at::Tensor> pair_counts(const at::Tensor& first_in,
   TORCH_CHECK_VALUE(first_in.size(0) == second_in.size(0) && first_in.size(1) == second_in.size(1),
                     "the two maps differ in size: ", first_in.sizes(), " and ", second_in.sizes());
   const at::Tensor first = first_in.contiguous(), second = second_in.contiguous();
-  const int64_t height = first.size(0), width = first.size(1);
   PairTable total;
   std::mutex mutex;
   visit_ids(first, "first", [&](auto a) {
     visit_ids(second, "second", [&](auto b) {
       at::parallel_for(
-          0, height, std::max<int64_t>(1, kSerialPixels / std::max<int64_t>(1, width)),
-          [&](int64_t begin, int64_t end) {
+          0, first.size(0) * first.size(1), kParallelPixels, [&](int64_t begin, int64_t end) {
             PairTable own;
-            std::vector<typename decltype(a)::Id> row_a(width);
-            std::vector<typename decltype(b)::Id> row_b(width);
-            for (int64_t y = begin; y < end; ++y) {
-              for (int64_t x = 0; x < width; ++x) row_a[x] = a(y * width + x);
-              for (int64_t x = 0; x < width; ++x) row_b[x] = b(y * width + x);
-              // Segments are wide: look up once per run of the same pair.
-              for (int64_t x = 0; x < width;) {
-                const int64_t stop = pair_run_end(row_a.data(), row_b.data(), x, width);
-                own.add(row_a[x], row_b[x], stop - x);
-                x = stop;
-              }
-            }
+            count_pairs(a, b, begin, end, own);
             const std::lock_guard<std::mutex> lock(mutex);
             own.for_each([&](const Cell& cell) { total.add(cell.first, cell.second, cell.count); });
           });
@@ -181,7 +232,6 @@ std::tuple<at::Tensor, at::Tensor> pair_counts(const at::Tensor& first_in,
 }
 
 constexpr int64_t kIds = 65536;
-constexpr int64_t kBlock = 32;
 
 // ids (L,) ascending, areas (L,), overlaps (N, L): pixels of each mask in each segment.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> mask_overlaps(const at::Tensor& masks_in,
@@ -223,10 +273,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> mask_overlaps(const at::Tensor& m
   });
   at::parallel_for(0, blocks, kSerialPixels / kBlock, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
-      const uint16_t* own = segment.data() + block * kBlock;
-      uint16_t differs = 0;
-      for (int64_t j = 1; j < kBlock; ++j) differs |= own[j] ^ own[0];
-      uniform[block] = differs == 0;
+      uniform[block] = repeats<1>(segment.data() + block * kBlock);
     }
   });
 
