@@ -27,14 +27,17 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--dataset", help="a registered name, drawn as it is on disk")
+    source.add_argument("--dataset", help="a registered name or folder:IMAGES,MASKS, as on disk")
     source.add_argument("--custom", help="a YAML file: see datasets/custom.example.yaml")
     source.add_argument("--config-file", help="draw its training set after augmentation")
     parser.add_argument("--output", required=True, help="a picture, or a folder for single ones")
-    parser.add_argument("--count", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=12, help="of samples, spread evenly")
+    parser.add_argument("--seed", type=int, default=0, help="of the augmentation")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs for the config")
     args = parser.parse_args()
+    output = Path(args.output)
+    if output.suffix not in ("", ".png", ".jpg") or args.count < 1 or args.seed < 0:
+        parser.error("--output should be a .png, a .jpg or a folder, --count and --seed positive")
     try:
         cfg = _config(args)
         name = cfg.DATASETS.TRAIN[0]
@@ -48,8 +51,8 @@ def main() -> int:
     except (DatasetError, ValueError) as error:
         print(f"ERROR {error}", file=sys.stderr)
         return 1
-    output = Path(args.output)
     if output.suffix:
+        output.parent.mkdir(parents=True, exist_ok=True)
         pairs = [
             [p for pair in pictures[i : i + 3] for p in pair] for i in range(0, len(pictures), 3)
         ]
@@ -79,8 +82,7 @@ def _config(args: argparse.Namespace) -> CfgNode:
 def draw(sample: dict, name: str, cfg: CfgNode) -> list[np.ndarray]:
     """Image and label of one sample, (H, W, 3) uint8 each, RGB."""
     image = sample["image"].numpy().transpose(1, 2, 0)
-    image = image[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else image
-    image = np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)), dtype=np.uint8)
+    image = overlays.displayable(image[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else image)
     metadata = MetadataCatalog.get(name)
     drawn = image
     if "sem_seg" in sample:
