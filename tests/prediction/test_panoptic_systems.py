@@ -28,7 +28,15 @@ OPTS = ["MODEL.DEVICE", "cpu", "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_
     ("config", "more"),
     [
         ("panoptic_fcn", []),
-        ("panoptic_bottom_up", []),
+        (
+            "panoptic_bottom_up",
+            [
+                "MODEL.PANOPTIC_DEEPLAB.CENTER_THRESHOLD",
+                "-1.0",
+                "MODEL.PANOPTIC_DEEPLAB.STUFF_AREA",
+                "1",
+            ],
+        ),
         (
             "panoptic_fcn",  # Detectron2's own
             ["MODEL.META_ARCHITECTURE", "PanopticFPN", "MODEL.SEM_SEG_HEAD.NAME", "SemSegFPNHead"],
