@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Distances held at a time: centres times pixels.
-_DISTANCES = 1 << 24
+# Pixels grouped at a time on a CPU: as many as its cache holds.
+_PIXELS = 1 << 15
 
 
 class CenterTargets(NamedTuple):
@@ -100,16 +100,26 @@ def group_pixels(centers: Tensor, offsets: Tensor, inside: Tensor) -> Tensor:
         (H, W) int64: 1 + index of the centre; 0 outside, or where there is no centre.
     """
     found = torch.zeros(inside.shape, dtype=torch.int64, device=inside.device)
-    if len(centers) == 0:
-        return found
     pixels = inside.nonzero()
     targets = pixels + offsets[:, pixels[:, 0], pixels[:, 1]].T
-    nearest = [
-        torch.norm(centers[:, None] - part, dim=-1).argmin(dim=0)
-        for part in targets.split(max(_DISTANCES // len(centers), 1))
-    ]
-    found[inside] = torch.cat(nearest) + 1
+    size = _PIXELS if inside.device.type == "cpu" else max(len(targets), 1)
+    found[inside] = torch.cat([_nearest(part, centers.float()) for part in targets.split(size)])
     return found
+
+
+def _nearest(points: Tensor, centers: Tensor) -> Tensor:
+    """1 + index of the centre (K, 2) nearest to each point (P, 2); 0 without centres.
+
+    One centre after the other, so that no (K, P) distances are held.
+    """
+    ys, xs = points.T.contiguous()
+    nearest = torch.zeros(len(points), dtype=torch.int64, device=points.device)
+    least = torch.full_like(ys, torch.inf)
+    for k, (y, x) in enumerate(zip(*centers.T, strict=True), start=1):
+        distance = (ys - y).square_() + (xs - x).square_()
+        nearest.masked_fill_(distance < least, k)
+        torch.minimum(least, distance, out=least)
+    return nearest
 
 
 class BottomUpSegments(NamedTuple):

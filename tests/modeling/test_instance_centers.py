@@ -86,7 +86,7 @@ def test_grouping_equals_the_projects(seed, monkeypatch):
     owner = (masks * torch.arange(1, 8)[:, None, None]).sum(0)
     labels = torch.where(owner > 0, owner % 3, 3 + (torch.arange(95) > 40))
     labels[::9] = 2  # a wrong class here and there
-    monkeypatch.setattr(instance_centers, "_DISTANCES", 1000)
+    monkeypatch.setattr(instance_centers, "_PIXELS", 1000)
     found = segments_from_centers(
         labels, heatmap, offsets, 5, [0, 1, 2],
         stuff_area=300, threshold=0.1, nms_kernel=7, top_k=20,
