@@ -84,7 +84,7 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
     ) -> None:
         self._label_files = ground_truth_files(MetadataCatalog.get(dataset_name).gt_dir, "labelIds")
         self._instance_scores = instance_scores
-        # Decodes the instance image while the labels are decoded and counted.
+        # Decodes and counts the instance image while the labels are decoded and counted.
         self._reader = ThreadPoolExecutor(1)
         self._save = save_predictions
         if save_predictions and output_dir is None:
@@ -115,9 +115,8 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
         """Add one image to the sums; its own figures are mIoU, as ``score``, and pACC."""
         name, file = list(self._label_files.items())[position]
         instance_file = str(file).replace("_labelIds", "_instanceIds")
-        instances = (
-            self._reader.submit(read_label_image, instance_file) if self._instance_scores else None
-        )
+        if self._instance_scores:
+            instances = self._reader.submit(read_label_image, instance_file)
         label_ids = read_label_image(str(file))
         if label_ids.dtype != np.uint8:
             raise EvaluationError(f"{file} holds {label_ids.dtype}, not 8-bit label ids.")
@@ -127,9 +126,12 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
             labels, confusion = argmax_confusion(prediction, target, IGNORE)
         else:
             labels = prediction.cpu().numpy()
+        if self._instance_scores:
+            pairs = self._reader.submit(lambda: _pairs(instances.result(), labels))
+        if prediction.ndim == 2:
             confusion = label_confusion(labels, target, len(EVALUATED), IGNORE)
-        if instances:
-            self._add_instances(instances.result(), labels)
+        if self._instance_scores:
+            self._add_instances(*pairs.result())
         if self._save and self.output_dir:
             folder = self.output_dir / "cityscapes_sem_seg"
             folder.mkdir(parents=True, exist_ok=True)
@@ -137,12 +139,7 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
         self.confusion += confusion
         return image_scores(confusion)
 
-    def _add_instances(self, instances: np.ndarray, labels: np.ndarray) -> None:
-        if instances.shape != labels.shape:
-            raise EvaluationError(
-                f"its instanceIds image is {instances.shape}, its labelIds {labels.shape}."
-            )
-        pairs, counts = pair_counts(instances, labels)
+    def _add_instances(self, pairs: np.ndarray, counts: np.ndarray) -> None:
         ids, starts = np.unique(pairs[:, 0], return_index=True)
         true_labels = [label_of(instance_id) for instance_id in ids.tolist()]
         true, found = np.searchsorted(ids, pairs[:, 0]), pairs[:, 1]
@@ -200,6 +197,14 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
     def extra_json(self) -> dict[str, Any]:
         """The confusion matrix of train ids (truth by prediction, ignored last)."""
         return {"classes": [x.name for x in EVALUATED], "confusion": self.confusion}
+
+
+def _pairs(instances: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if instances.shape != labels.shape:
+        raise EvaluationError(
+            f"its instanceIds image is {instances.shape}, its labelIds {labels.shape}."
+        )
+    return pair_counts(instances, labels)
 
 
 def _add_weighted(sums: np.ndarray, pixels: int, hits: int, weight: float) -> None:

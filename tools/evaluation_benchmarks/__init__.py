@@ -1,0 +1,1 @@
+"""The rows of tools/benchmark_evaluation.py, one file per task."""

@@ -1,0 +1,77 @@
+"""Panoptic quality against panopticapi's way through PNG files."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from seg_plugins.evaluation import PanopticEvaluator
+from seg_plugins.evaluation.panoptic import write_panoptic_png
+
+import cv2
+import numpy as np
+import torch
+from cityscapesscripts.evaluation import evalPanopticSemanticLabeling as pq_reference
+
+from .measuring import CITYSCAPES, in_turn, once, register, report, same
+
+
+def cells(rng: np.random.Generator, count: int, shape: tuple[int, int]) -> np.ndarray:
+    """(H, W) int32 map of `count` segments: the pixels nearest to random points."""
+    seeds = np.ones(shape, np.uint8)
+    seeds[tuple(rng.integers(side, size=count) for side in shape)] = 0
+    _, nearest = cv2.distanceTransformWithLabels(
+        seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    return nearest.astype(np.int32) * 700 + 1
+
+
+def segments_of(ids: np.ndarray) -> list[dict[str, Any]]:
+    """COCO segments_info of an id map, categories 1..11 by id."""
+    values, areas = (x.tolist() for x in np.unique(ids, return_counts=True))
+    return [
+        {"id": v, "category_id": v // 700 % 11 + 1, "iscrowd": 0, "area": n}
+        for v, n in zip(values, areas, strict=True)
+    ]
+
+
+def pq(folder: Path, repeats: int) -> None:
+    if importlib.util.find_spec("panopticapi") is None:
+        print("panopticapi cannot be imported; its pq_compute as shipped in cityscapesscripts:")
+    for shape, count in (((480, 640), 20), (CITYSCAPES, 80)):
+        pq_of_size(folder, repeats, shape, count)
+
+
+def pq_of_size(folder: Path, repeats: int, shape: tuple[int, int], count: int) -> None:
+    categories = {i: {"id": i, "name": f"c{i}", "isthing": i % 2} for i in range(1, 12)}
+    truth = cells(np.random.default_rng(4), count, shape)
+    found = np.roll(truth, 5, axis=(0, 1))
+    write_panoptic_png(folder / "truth" / "0.png", truth)
+    annotation = {"image_id": 0, "file_name": "0.png", "segments_info": segments_of(truth)}
+    file = folder / "panoptic.json"
+    content = {"categories": list(categories.values()), "annotations": [annotation]}
+    file.write_text(json.dumps(content))
+    roots = [str(folder / "truth"), str(folder / "found")]
+    register("pq", [], panoptic_json=str(file), panoptic_root=roots[0])
+    ours = PanopticEvaluator("pq")
+    predicted = segments_of(found)
+    output = {"panoptic_seg": (torch.from_numpy(found), predicted)}
+    stats = []
+
+    def reference() -> None:
+        write_panoptic_png(folder / "found" / "0.png", found)
+        pairs = [(annotation, {**annotation, "segments_info": copy.deepcopy(predicted)})]
+        with contextlib.redirect_stdout(io.StringIO()):
+            stats.append(pq_reference.pq_compute_single_core(0, pairs, *roots, categories))
+
+    peer = "PNG + pq_compute_single_core"
+    runs = {peer: reference, "PanopticEvaluator": once(ours, {"image_id": 0}, output)}
+    times = in_turn(runs, repeats)
+    expected, _ = stats[-1].pq_average(categories, None)
+    same("PQ", ours.evaluate()["panoptic_seg"]["PQ"], 100 * expected["pq"])
+    report(f"PQ, {shape[1]}x{shape[0]}, {count} segments", peer, times)
