@@ -19,6 +19,9 @@ Entry = tuple[tuple[int, int, int], str]
 def beside(picture: np.ndarray, entries: Sequence[Entry]) -> np.ndarray:
     """Add a white panel with the entries at the right, in as many columns as they need.
 
+    The panel becomes no wider than the picture, unless for its first column: what does not fit is
+    counted in the last row.
+
     Args:
         picture: (H, W, 3) uint8, RGB.
         entries: (R, G, B) and text of each row, in order.
@@ -33,10 +36,17 @@ def beside(picture: np.ndarray, entries: Sequence[Entry]) -> np.ndarray:
     if not entries or rows < 1:
         return picture
     font = _font(size)
-    columns = [entries[i : i + rows] for i in range(0, len(entries), rows)]
-    widths = [
-        int(max(font.getlength(text) for _, text in column)) + size + 3 * gap for column in columns
-    ]
+    columns: list[list[Entry]] = []
+    widths: list[int] = []
+    for i in range(0, len(entries), rows):
+        column = list(entries[i : i + rows])
+        width = int(max(font.getlength(text) for _, text in column)) + size + 3 * gap
+        if columns and sum(widths) + width > picture.shape[1]:
+            left = len(entries) - i + 1
+            columns[-1][-1] = ((255, 255, 255), f"+ {left} more")
+            break
+        columns.append(column)
+        widths.append(width)
     panel = Image.new("RGB", (sum(widths), height), "white")
     draw = ImageDraw.Draw(panel)
     x = gap
