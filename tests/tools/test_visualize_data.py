@@ -33,3 +33,16 @@ def test_an_unknown_dataset_is_an_error(tmp_path, monkeypatch, capsys):
     )
     assert MAIN() == 1
     assert "shapes_val" in capsys.readouterr().err
+
+
+def test_polygons_and_wrong_arguments(tmp_path, monkeypatch, capsys):
+    base = ["visualize_data.py", "--dataset", "shapes_instance_val", "--count", "1"]
+    sheet = str(tmp_path / "new/sheet.png")
+    options = [*base, "--output", sheet, "INPUT.MASK_FORMAT", "polygon"]
+    monkeypatch.setattr(sys, "argv", options)
+    assert MAIN() == 0
+    assert cv2.imread(sheet) is not None
+    monkeypatch.setattr(sys, "argv", [*base, "--output", str(tmp_path / "sheet.xyz")])
+    with pytest.raises(SystemExit):
+        MAIN()
+    assert "--output should be a .png" in capsys.readouterr().err

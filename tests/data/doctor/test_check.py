@@ -35,13 +35,55 @@ def test_good_data_has_no_errors(kind):
 
 @pytest.mark.parametrize(
     ("dataset", "samples"),
-    [("camvid_train", 367), ("isbi2012_train", 20), ("dsb2018_val", 24)],
+    [
+        ("camvid_train", 367),
+        ("camvid_val", 101),
+        ("isbi2012_train", 20),
+        ("isbi2012_val", 4),
+        ("dsb2018_train", 96),
+        ("dsb2018_val", 24),
+    ],
 )
 def test_real_data_has_no_errors(shared_data, monkeypatch, dataset, samples):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(shared_data))
-    report = check_dataset(dataset, max_samples=60)
-    assert report.errors == 0, report.table()
-    assert report.samples == samples
+    report = check_dataset(dataset)
+    assert report.problems == [], report.table()
+    assert report.samples == report.checked == samples
+
+
+def test_real_annotation_files_have_no_errors(shared_data, tmp_path):
+    """COCO instances and panoptic files, and folders whose names end differently."""
+    coco = shared_data / "coco_tiny"
+    panoptic = shared_data / "coco_panoptic_samples"
+    folders = shared_data / "mmseg_pseudo/pseudo_dataset"
+    annotated = json.loads((coco / "annotations/instances_train2017.json").read_text())
+    segmented = json.loads((panoptic / "panoptic_examples.json").read_text())
+    parts = {"images": "{}2017", "json": "annotations/instances_{}2017.json"}
+    descriptions = [
+        {"name": "real_coco", "task": "instance", "root": str(coco),
+         "classes": [c["name"] for c in annotated["categories"]],
+         **{s: {k: v.format(s) for k, v in parts.items()} for s in ("train", "val")}},
+        {"name": "real_panoptic", "task": "panoptic", "root": str(panoptic),
+         "classes": [{"name": c["name"], "thing": bool(c["isthing"])}
+                     for c in segmented["categories"]],
+         "train": {"images": "input_images", "panoptic": "panoptic_examples",
+                   "json": "panoptic_examples.json"}},
+        {"name": "real_folders", "task": "semantic", "root": str(folders), "images": "imgs",
+         "masks": "gts", "image_suffix": "_img.jpg", "mask_suffix": "_gt.png",
+         "classes": ["a", "b", "c", "d"],
+         "train": "splits/train.txt", "val": "splits/val.txt"},
+    ]  # fmt: skip
+    found = {}
+    for description in descriptions:
+        (tmp_path / "my.yaml").write_text(json.dumps(description))  # JSON is YAML
+        for name in register_custom_dataset(tmp_path / "my.yaml").values():
+            report = check_dataset(name)
+            assert report.errors == 0, report.table()
+            found[name] = report.checked
+    assert found == {
+        "real_coco_train": 44, "real_coco_val": 28, "real_panoptic_train": 1,
+        "real_folders_train": 4, "real_folders_val": 1,
+    }  # fmt: skip
 
 
 @pytest.fixture
