@@ -22,6 +22,8 @@ def explained(
     error: Exception, loader: TrainLoader, batch: Sequence[dict[str, Any]]
 ) -> Exception | None:
     """A clearer error for one that came up in an iteration, or None where it says it all."""
+    if isinstance(error, (DataWorkerError, OutOfMemoryError)):
+        return None  # explained already
     dead = loader.dead_workers()
     if dead:
         return DataWorkerError(

@@ -23,8 +23,10 @@ from . import random_state
 from .checkpoint import AVERAGE, Checkpointer
 from .checkpoint_hooks import BestCheckpoint, PeriodicCheckpoint, on_main_process
 from .data_stream import TrainLoader, build_train_loader
+from .failures import explained
 from .hooks import Pictures
 from .model_options import apply_model_options
+from .report_hook import Report
 from .run_record import RunRecord
 from .solver import build_clip, build_optimizer, build_schedule
 from .stopping import StopOnSignal
@@ -274,11 +276,22 @@ class Trainer(DefaultTrainer):
                 self.max_iter,
             )
             return None
-        writers = on_main_process([hooks.PeriodicWriter(self.build_writers(), self.cfg.LOG_PERIOD)])
-        self.register_hooks(writers)
+        writers = hooks.PeriodicWriter(self.build_writers(), self.cfg.LOG_PERIOD)
+        self.register_hooks(on_main_process([writers, Report(self.cfg)]))
         self._trainer.start(self.start_iter, self._drawn_before)
         self._restore_random_states()
         self.iter = self.start_iter
+        try:
+            self._loop()
+        except RuntimeError as error:
+            # PyTorch tells of a dead data worker wherever the main process happens to be.
+            clear = explained(error, self.train_loader, ())
+            if clear is None:
+                raise
+            raise clear from error
+        return self._last_eval_results
+
+    def _loop(self) -> None:
         with BoundedStorage(self.start_iter) as self.storage:
             try:
                 self.before_train()
@@ -289,7 +302,6 @@ class Trainer(DefaultTrainer):
                     self.iter += 1
             finally:
                 self.after_train()
-        return self._last_eval_results
 
     def after_train(self) -> None:
         """Let hooks finish; after a stop they see the last iteration that was made."""
