@@ -54,3 +54,5 @@ if __name__ == "__main__":
         sys.exit(main(argument_parser().parse_args()))
     except (ValueError, WeightsError) as error:  # of the configuration, class names, inputs
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command continues")

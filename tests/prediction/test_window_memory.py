@@ -1,0 +1,26 @@
+"""Memory of predicting by windows does not grow with the image."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "tools" / "benchmark_predict.py"
+
+
+@pytest.mark.slow
+def test_the_peak_of_a_large_image_is_that_of_a_small_one(tmp_path):
+    pytest.importorskip("rasterio")
+    output = subprocess.run(
+        [sys.executable, SCRIPT, "--sizes", "2000", "6000", "--folder", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    peaks = [float(line.split()[4]) for line in output.splitlines()[1:]]
+    assert len(peaks) == 2
+    # Nine times the pixels; the larger image alone would need 180 MiB more, its scores a gigabyte.
+    assert peaks[1] < 1.1 * peaks[0]
