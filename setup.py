@@ -31,7 +31,7 @@ INSTALL_REQUIRES = [
     "torchvision>=0.26",  # RoIPool, NMS and the RoIAlign to fall back to
     "numpy>=1.26",  # arrays; the first with Python 3.12
     "Pillow>=9",  # reads every image format of the datasets
-    "deflate>=0.7",  # libdeflate, which unpacks PNG labels five times faster than zlib
+    "deflate>=0.9",  # libdeflate, which unpacks PNG labels five times faster than zlib
     "opencv-python-headless>=4.8",  # resizing and warping in the mappers
     "fvcore>=0.1.5",  # Detectron2's config, checkpoints and operator counts
     "iopath>=0.1.7",  # Detectron2's paths
@@ -40,6 +40,8 @@ INSTALL_REQUIRES = [
     "faster-coco-eval>=1.6",  # COCO metrics, compiled
     "cityscapesscripts>=2.2",  # Cityscapes label tables and official scores
     "safetensors>=0.4",  # reads and writes weights without pickle
+    "Jinja2>=3.0",  # the page template of report.html
+    "matplotlib>=3.7",  # its curves
     "tensorboard>=2.14",  # the training curves of Detectron2's writer
     "tqdm>=4.60",  # the progress bar of predictions
     "matplotlib>=3.5",  # the font of legends
@@ -57,9 +59,12 @@ EXTRAS_REQUIRE = {
         "onnxruntime>=1.20",
         "onnxscript>=0.3",
     ],  # ONNX files, and running them
+    "slurm": ["submitit>=1.5"],  # submits training to a cluster
+    "wandb": ["wandb>=0.17"],  # training curves there, too
     "dev": [
         "pytest>=8",
         "hypothesis>=6.100",
+        "playwright>=1.40",  # drives a browser of the system over report.html
         "ruff>=0.6",
         "mypy>=1.11",
         "clang-format>=18",
@@ -179,7 +184,13 @@ def extension_arguments() -> dict:
 def configuration_package() -> dict:
     """Install the checkout's configs/ tree inside the wheel, as seg_plugins/configs."""
     packages = find_packages(ROOT, include=["seg_plugins", "seg_plugins.*"])
-    data = {"seg_plugins": ["py.typed", "data/datasets/class_tables/*.json"]}
+    data = {
+        "seg_plugins": [
+            "py.typed",
+            "data/datasets/class_tables/*.json",
+            "visualization/report/templates/*",
+        ]
+    }
     if not (ROOT / "configs").is_dir():
         return {"packages": packages, "package_data": data}
     data["seg_plugins.configs"] = ["**/*.yaml"]

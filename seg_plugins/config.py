@@ -247,6 +247,9 @@ def _add_solver_keys(solver: CfgNode) -> None:
 def _add_test_keys(test: CfgNode) -> None:
     # Validation samples in the picture grid written at the end of training; 0 writes none.
     _defaults(test, PICTURES=8)
+    # report.html at the end of a training and of --eval-only, and in it this many of the worst and
+    # of the best images of each task, which are predicted again; 0 shows none.
+    _defaults(test, REPORT=True, REPORT_IMAGES=3)
     # Result that decides which checkpoint is kept as model_best.pth, e.g. "sem_seg/mIoU";
     # "" takes the main one of the task (PQ, mask AP, box AP, mIoU).
     _defaults(test, BEST_METRIC="")

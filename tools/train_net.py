@@ -10,6 +10,7 @@ from typing import Any
 import seg_plugins  # noqa: F401 - first: it makes Detectron2 run and registers everything
 from seg_plugins.engine import EXPECTED_ERRORS, Trainer, argument_parser, launch, setup
 from seg_plugins.engine.hooks import write_pictures
+from seg_plugins.engine.report_hook import write_report
 
 
 def evaluate(cfg: Any, resume: bool) -> dict[str, Any]:
@@ -18,6 +19,7 @@ def evaluate(cfg: Any, resume: bool) -> dict[str, Any]:
     Trainer.build_checkpointer(cfg, model).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = Trainer.test(cfg, model)
     write_pictures(cfg, model)
+    write_report(cfg, model)
     return results
 
 

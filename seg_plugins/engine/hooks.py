@@ -13,16 +13,15 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import nn
 
 from ..data import build_mapper
-from ..data.image_io import read_image, read_label
-from ..data.panoptic_mapper import read_segment_ids
-from ..visualization import overlays, segments
+from ..visualization import overlays
 from .atomic_file import write_atomically
+from .examples import draw, picture_of
 
 logger = logging.getLogger(__name__)
 
@@ -72,34 +71,13 @@ def write_pictures(cfg: CfgNode, model: nn.Module) -> Path | None:
 def _row(
     record: Mapping[str, Any], prediction: Mapping[str, Any], name: str, image_format: str
 ) -> list[np.ndarray]:
-    metadata = MetadataCatalog.get(name)
-    # Only "raw" reads every kind of file, where the model takes that.
-    stored = read_image(record["file_name"], "raw" if image_format == "raw" else "RGB")
-    image = overlays.displayable(stored)
-    row = [image]
-    if "sem_seg" in prediction and "sem_seg_file_name" in record:
-        # Label files may hold other values than the class ids, or colours.
-        truth = metadata.get("sem_seg_loading_fn", read_label)(record["sem_seg_file_name"])
-        scores = prediction["sem_seg"]
-        labels = (scores.argmax(0) if len(scores) > 1 else scores[0] > 0).cpu().numpy()
-        colours = np.asarray(metadata.stuff_colors, np.uint8)
-        for label in (truth, labels):
-            row.append(overlays.semantic(image, label, colours, metadata.get("ignore_label", 255)))
+    tasks = ["sem_seg"] if "sem_seg" in prediction and "sem_seg_file_name" in record else []
     if "panoptic_seg" in prediction and "pan_seg_file_name" in record:
-        colours = np.asarray(metadata.stuff_colors, np.uint8)
-        ids, found_segments = prediction["panoptic_seg"]
-        for segment_ids, info in (
-            (read_segment_ids(record["pan_seg_file_name"]), record["segments_info"]),
-            (ids.cpu().numpy(), found_segments),
-        ):
-            # Ids of the ground truth are too long to be read.
-            numbers = info is found_segments
-            row.append(segments.panoptic(image, segment_ids, info, colours, numbers=numbers))
+        tasks.append("panoptic_seg")
     elif "instances" in prediction:
-        found = prediction["instances"].to("cpu")
-        found = found[found.scores > 0.5]
-        shape = image.shape[:2]
-        row.append(overlays.instances(image, overlays.annotation_masks(record, shape)))
-        masks = np.asarray(found.pred_masks) if found.has("pred_masks") else None
-        row.append(overlays.instances(image, masks, found.pred_boxes.tensor.numpy()))
+        tasks.append("instances")
+    row = [picture_of(record, image_format)]
+    for task in tasks:
+        drawn, _ = draw(task, record, prediction, name, image_format)
+        row += [drawn["truth"], drawn["prediction"]]
     return row

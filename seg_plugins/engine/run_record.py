@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
+from torch import nn
 
 from .atomic_file import write_atomically
 
@@ -37,6 +38,34 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def write_record(cfg: CfgNode, model: nn.Module, **done: Any) -> None:
+    """Write ``OUTPUT_DIR/run.json``.
+
+    Args:
+        cfg: the run's configuration.
+        model: its model.
+        **done: what is known of a training, ``iterations`` and ``seconds``.
+    """
+    record: dict[str, Any] = {
+        "system": cfg.MODEL.META_ARCHITECTURE,
+        "backbone": cfg.MODEL.BACKBONE.NAME,
+        "datasets": {"train": list(cfg.DATASETS.TRAIN), "test": list(cfg.DATASETS.TEST)},
+        "parameters": sum(p.numel() for p in model.parameters()),
+        **done,
+        "batch": cfg.SOLVER.IMS_PER_BATCH,
+        "seed": cfg.SEED,
+        "hardware": hardware(),
+        "command": shlex.join(sys.argv),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "detectron2": detectron2.__version__,
+        },
+    }
+    content = json.dumps(record, indent=1).encode() + b"\n"
+    write_atomically(Path(cfg.OUTPUT_DIR) / "run.json", lambda file: file.write(content))
+
+
 class RunRecord(HookBase):
     """Writes ``OUTPUT_DIR/run.json`` when training ends; training time adds up over resumes."""
 
@@ -51,30 +80,8 @@ class RunRecord(HookBase):
 
     def after_train(self) -> None:
         """Write the file."""
-        model = self.trainer.model
-        record: dict[str, Any] = {
-            "system": self.cfg.MODEL.META_ARCHITECTURE,
-            "backbone": self.cfg.MODEL.BACKBONE.NAME,
-            "datasets": {
-                "train": list(self.cfg.DATASETS.TRAIN),
-                "test": list(self.cfg.DATASETS.TEST),
-            },
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "iterations": self.trainer.iter,
-            "batch": self.cfg.SOLVER.IMS_PER_BATCH,
-            "seconds": round(self._elapsed(), 1),
-            "seed": self.cfg.SEED,
-            "hardware": hardware(),
-            "command": " ".join(sys.argv),
-            "versions": {
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "detectron2": detectron2.__version__,
-            },
-        }
-        content = json.dumps(record, indent=1).encode() + b"\n"
-        path = Path(os.path.join(self.cfg.OUTPUT_DIR, "run.json"))
-        write_atomically(path, lambda file: file.write(content))
+        done = {"iterations": self.trainer.iter, "seconds": round(self._elapsed(), 1)}
+        write_record(self.cfg, self.trainer.model, **done)
 
     def _elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self._begin

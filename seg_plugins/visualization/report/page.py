@@ -1,0 +1,233 @@
+"""The page itself: what is shown, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+from . import tables
+from .plots import curves, data_uri, finite
+from .run import Run
+
+_TITLES = {"sem_seg": "Semantic", "instances": "Instance", "panoptic_seg": "Panoptic"}
+_MIMES = {".png": "image/png", ".jpg": "image/jpeg"}
+
+# Kinds of pictures in the order of an example's row.
+KINDS = {"image": "image", "truth": "ground truth", "prediction": "prediction", "error": "errors"}
+
+
+def build_page(runs: Sequence[Run], *, errors: Sequence[str] = ()) -> bytes:
+    """One HTML page about one run, or about several side by side.
+
+    Everything that comes from files is escaped. The page loads nothing: styles, scripts and
+    pictures are inside, and its content security policy forbids the rest.
+
+    Args:
+        runs: the run folders, read.
+        errors: parts that could not be made; shown at the top.
+
+    Returns:
+        UTF-8.
+    """
+    # With as many names as runs: two folders may be called alike.
+    names = [run.name for run in runs]
+    runs = [
+        run if names.count(run.name) == 1 else _renamed(run, f"{run.name} ({i})")
+        for i, run in enumerate(runs, start=1)
+    ]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("seg_plugins.visualization.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cell"] = _cell
+    template = environment.get_template("report.html")
+    text = template.render(
+        title=" | ".join(run.name for run in runs),
+        runs=runs,
+        errors=[*errors, *(problem for run in runs for problem in run.problems)],
+        facts=_facts(runs),
+        systems=[(run.name, table) for run in runs if (table := tables.system(run))],
+        charts=_charts(runs),
+        tasks=[_task(runs, key) for key in dict.fromkeys(k for run in runs for k in run.results)],
+        examples=[(run.name, groups) for run in runs if (groups := _examples(run))],
+        kinds=KINDS,
+        settings=tables.differing_settings(runs) if len(runs) > 1 else None,
+        style=_asset("report.css"),
+        script=_asset("report.js"),
+    )
+    return text.encode("utf-8", "replace")
+
+
+def _renamed(run: Run, name: str) -> Run:
+    return Run(**{**vars(run), "name": name})
+
+
+def _asset(name: str) -> str:
+    return resources.files(__package__).joinpath("templates", name).read_text("utf-8")
+
+
+def _cell(value: Any, digits: int = 2) -> str:
+    """A table cell; names pass through, to be escaped by the template."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.{digits}f}" if finite(value) else "–"
+
+
+def _facts(runs: Sequence[Run]) -> tables.Table:
+    """What each run was, from ``run.json``."""
+    labels = {
+        "system": "system",
+        "backbone": "backbone",
+        "parameters": "parameters",
+        "iterations": "iterations",
+        "batch": "images per batch",
+        "seed": "seed",
+        "seconds": "training, seconds",
+        "hardware": "hardware",
+        "commit": "commit",
+    }
+    rows = [
+        [label, *(_fact(key, run.record.get(key)) for run in runs)]
+        for key, label in labels.items()
+        if any(key in run.record for run in runs)
+    ]
+    for kind in ("train", "test"):
+        found = [", ".join((run.record.get("datasets") or {}).get(kind, [])) for run in runs]
+        if any(found):
+            rows.append([f"{kind} set", *found])
+    versions = [run.record.get("versions") or {} for run in runs]
+    for name in dict.fromkeys(name for version in versions for name in version):
+        rows.append([name, *(version.get(name) for version in versions)])
+    return tables.Table("", ["", *(run.name for run in runs)], rows)
+
+
+def _fact(key: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    return str(value) if key == "seed" else _cell(value, 0)
+
+
+def _charts(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """(caption, data URI) of the curves over the iterations."""
+    keys = dict.fromkeys(key for run in runs for row in run.metrics for key in row)
+    charts = []
+    if "total_loss" in keys:
+        charts.append(("total loss", _over_time(runs, ["total_loss"], "total loss")))
+    parts = [key for key in keys if key.startswith("loss_")]
+    if len(parts) > 1 and len(runs) == 1:
+        charts.append(("parts of the loss", _over_time(runs, parts, "loss")))
+    if "lr" in keys:
+        charts.append(("learning rate", _over_time(runs, ["lr"], "learning rate")))
+    for task in dict.fromkeys(key.split("/")[0] for key in keys if "/" in key):
+        if not any(_times(run, task) > 1 for run in runs):
+            continue  # one evaluation is no curve
+        # Scores in percent of the whole set; those of single classes stand in the tables.
+        wanted = [
+            key
+            for key in keys
+            if key.startswith(f"{task}/") and "-" not in key and key.split("/")[1] in _CURVES
+        ]
+        if wanted:
+            charts.append((f"{task} scores", _over_time(runs, wanted, "percent", task)))
+    return charts
+
+
+def _times(run: Run, task: str) -> int:
+    """At how many iterations a task was evaluated."""
+    return sum(any(key.startswith(f"{task}/") for key in row) for row in run.metrics)
+
+
+_CURVES = ("mIoU", "pACC", "PQ", "SQ", "RQ", "AP", "AP50", "AP75", "IoU")
+
+
+def _over_time(runs: Sequence[Run], keys: Sequence[str], label: str, task: str = "") -> str:
+    lines = {}
+    for run in runs:
+        for key in keys:
+            points = [(row["iteration"], row[key]) for row in run.metrics if finite(row.get(key))]
+            name = key.removeprefix(f"{task}/") if task else key
+            several = f"{run.name} {name}" if len(keys) > 1 else run.name
+            lines[several if len(runs) > 1 else name] = points
+    if len(lines) == 1:
+        lines = {label: next(iter(lines.values()))}
+    return curves(lines, "iteration", label, log="loss" in label)
+
+
+def _task(runs: Sequence[Run], key: tuple[str, str]) -> dict[str, Any]:
+    """Everything about one task on one dataset."""
+    folder, task = key
+    with_results = [(run, run.results[key]) for run in runs if key in run.results]
+    summaries, classes = tables.scores(runs, key)
+    several = len(with_results) > 1
+
+    def named(run: Run, text: str) -> str:
+        return f"{run.name}: {text}" if several else text
+
+    extra, matrices = [], []
+    for run, result in with_results:
+        more = [*tables.by_size(result), *([found] if (found := tables.counts(result)) else [])]
+        extra += [
+            tables.Table(named(run, table.title), table.columns, table.rows) for table in more
+        ]
+        if matrix := tables.confusion(result):
+            matrices.append((run.name if several else "", matrix))
+    dataset = next((str(r.get("dataset")) for _, r in with_results if r.get("dataset")), folder)
+    return {
+        "title": f"{_TITLES.get(task, task)} segmentation on {dataset}",
+        "images": [(run.name, result.get("images") or {}) for run, result in with_results],
+        "summaries": summaries,
+        "classes": classes,
+        "extra": extra,
+        "confusions": matrices,
+        "charts": _precision_recall([(named, run, result) for run, result in with_results]),
+    }
+
+
+def _precision_recall(found: Sequence[tuple[Any, Run, Mapping[str, Any]]]) -> list[tuple[str, str]]:
+    charts = []
+    for named, run, result in found:
+        for kind, curve in (result.get("pr_curves") or {}).items():
+            recall = curve.get("recall") or []
+            kinds = {name: curve[name] for name in ("AP50", "AP", "AP75") if name in curve}
+            classes = curve.get("AP50_by_class") or {}
+            for text, group in ((kind, kinds), (f"{kind} AP50 by class", classes)):
+                lines = {
+                    name: [(x, y) for x, y in zip(recall, values, strict=False) if finite(y)]
+                    for name, values in group.items()
+                    if values
+                }
+                if lines and len(lines) <= 20:
+                    picture = curves(lines, "recall", "precision", limits=(0, 1.02))
+                    charts.append((named(run, f"precision and recall, {text}"), picture))
+    return charts
+
+
+def _examples(run: Run) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(heading, examples) with pictures as data URIs, worst images first."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for entry in run.examples:
+        task = _TITLES.get(entry["task"], entry["task"])
+        pictures = {
+            kind: data_uri(path.read_bytes(), _MIMES.get(path.suffix, "image/png"))
+            for kind, path in entry["pictures"].items()
+            if kind in KINDS
+        }
+        groups.setdefault(f"{task}: {entry['rank']} images", []).append(
+            {**entry, "pictures": pictures, "legend": _legend(entry.get("legend") or [])}
+        )
+    return list(groups.items())
+
+
+def _legend(entries: Sequence[Sequence[Any]]) -> list[tuple[str, str]]:
+    """(class, colour in CSS); numbers alone come into the style."""
+    return [(name, "rgb({:d} {:d} {:d})".format(*map(int, colour))) for name, colour in entries]

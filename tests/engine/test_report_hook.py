@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from seg_plugins.engine import Trainer, report_hook, setup
+from seg_plugins.engine.examples import _extremes
+
+import pytest
+from detectron2.utils.logger import setup_logger
+
+
+@pytest.fixture
+def trained(tiny_args):
+    """Trains three iterations with these options; returns the run folder."""
+
+    def train(*opts: str) -> Path:
+        cfg = setup(tiny_args("TEST.REPORT", "True", "TEST.REPORT_IMAGES", "1", *opts))
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=False)
+        trainer.train()
+        return Path(cfg.OUTPUT_DIR)
+
+    yield train
+    setup_logger(name="seg_plugins")
+
+
+def test_a_training_ends_with_a_report(trained):
+    run = trained()
+    page = (run / "report.html").read_text()
+    for part in (
+        "total loss",
+        "learning rate",
+        "Confusion",
+        "middle",
+        "worst images",
+        "best images",
+    ):
+        assert part in page, part
+    assert "Not everything could be shown" not in page
+    worst, best = json.loads((run / "inference/examples/examples.json").read_text())
+    assert (worst["rank"], best["rank"]) == ("worst", "best")
+    assert worst["score"] <= best["score"]
+    assert set(worst["pictures"]) == {"image", "truth", "prediction", "error"}
+    assert len(page) < 2_000_000
+
+
+def test_a_failing_part_is_an_error_in_log_and_page_but_not_of_the_training(trained, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no <memory>")
+
+    monkeypatch.setattr(report_hook, "write_examples", fail)
+    run = trained()
+    assert (run / "model_final.pth").is_file()
+    assert (run / "run.json").is_file()
+    page = (run / "report.html").read_text()
+    assert "The pictures could not be made: RuntimeError: no &lt;memory&gt;" in page
+    assert "RuntimeError: no <memory>" in (run / "log.txt").read_text()
+
+
+def test_it_can_be_turned_off(trained):
+    assert not (trained("TEST.REPORT", "False") / "report.html").exists()
+
+
+def test_no_image_is_both_worst_and_best():
+    ranked = [{"score": i} for i in range(3)]
+    found = [(rank, line["score"]) for rank, line in _extremes(ranked, 5)]
+    assert found == [("worst", 0), ("worst", 1), ("best", 2)]

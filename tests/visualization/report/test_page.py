@@ -1,0 +1,139 @@
+"""The page as text and elements; what scripts do is tested in a browser in test_browser.py."""
+
+from __future__ import annotations
+
+import base64
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+from seg_plugins.visualization.report import build_page, read_run
+from seg_plugins.visualization.report.plots import curves
+from seg_plugins.visualization.report.tables import confusion, differing_settings
+
+import numpy as np
+import pytest
+from run_folders import HOSTILE, write_run
+
+VOID = {"meta", "img", "input", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Elements, attributes and text; open elements must be closed in order."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._open: list[str] = []
+        self.feed(content.decode("utf-8"))
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if self._open[-1:] not in (["script"], ["style"]):
+            self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(tmp_path / "run")
+
+
+def test_every_part_is_there(run):
+    page = Page(build_page([read_run(run)]))
+    for part in (
+        *("UNet", "20261122", "To repeat it", "for one image of 64 x 96", "multiply-adds"),
+        *("Semantic segmentation on t_val", "5 of 5 images scored", "mIoU", "25.00"),
+        *("Confusion", "Instance segmentation on t_val", "AP of segm by class and size"),
+        *("precision and recall, segm", "Panoptic segmentation", "segments by class", "total loss"),
+        *("parts of the loss", "learning rate", "sem_seg scores", "Panoptic: worst images"),
+        *("ground truth", "errors", "12.5", "1 predicted segments", "config.yaml"),
+    ):
+        assert part in page.words, part
+    assert "metrics.json, line 8" in page.words, "the half-written row is not mentioned"
+
+
+def test_it_loads_nothing_and_stays_small(run):
+    content = build_page([read_run(run)])
+    assert len(content) < 2_000_000
+    page = Page(content)
+    for tag, attributes in page.tags:
+        assert tag not in {"link", "iframe", "object", "base", "form"}
+        address = attributes.get("src") or attributes.get("href") or ""
+        assert not address or address.startswith("data:"), address
+    assert not re.search(rb"https?://(?!www\.w3\.org)", content)
+    policy = next(a["content"] for t, a in page.tags if "http-equiv" in a)
+    assert policy.startswith("default-src 'none'; img-src data:")
+
+
+def test_names_cannot_become_elements_or_scripts(tmp_path):
+    kind_run = write_run(tmp_path / "kind", classes=["a", "b", "c", "d", "e"])
+    expected = [tag for tag, _ in Page(build_page([read_run(kind_run)])).tags]
+    page = Page(build_page([read_run(write_run(tmp_path / "bad", classes=HOSTILE))]))
+    assert [tag for tag, _ in page.tags] == expected
+    assert not [a for _, attributes in page.tags for a in attributes if a.startswith("on")]
+    assert "<script>window.hacked = 1</script>" in page.words
+    assert "{{ 7 * 7 }}" in page.words
+
+
+def test_pictures_of_hostile_names_are_whole_svg():
+    lines = {name: [(0.0, 0.1), (1.0, 0.9)] for name in HOSTILE}
+    uri = curves(lines, HOSTILE[0], HOSTILE[2])
+    svg = base64.b64decode(uri.removeprefix("data:image/svg+xml;base64,"))
+    elements = list(ET.fromstring(svg).iter())
+    assert not [e for e in elements if e.tag.endswith("script")]
+    assert any("\\frac" in (e.text or "") for e in elements)
+
+
+def test_runs_stand_side_by_side(tmp_path):
+    folders = [write_run(tmp_path / name / "run", seed=i) for i, name in enumerate("ab")]
+    runs = [read_run(folder) for folder in folders]
+    page = Page(build_page(runs))
+    assert "run (1) | run (2)" in page.words
+    assert "mIoU 25.00 26.00" in page.words
+    assert "SEED 0 1" in page.words
+    assert differing_settings(runs).rows == [["SEED", "0", "1"]]
+
+
+def test_confusion_is_by_row_and_without_ignored_pixels():
+    found = confusion({"classes": ["a", "b"], "confusion": [[6, 2, 9], [0, 0, 9], [9, 9, 9]]})
+    assert found.cells == [[(0.75, 6), (0.25, 2)], [(0.0, 0), (0.0, 0)]]
+
+
+def test_many_classes_become_a_picture():
+    names = [f"c{i}" for i in range(40)]
+    found = confusion({"classes": names, "confusion": np.eye(41).tolist()})
+    assert found.picture.startswith("data:image/png")
+    assert not found.cells
+
+
+def test_a_folder_with_one_file_is_enough(tmp_path):
+    (tmp_path / "config.yaml").write_text("A: [unclosed")
+    page = Page(build_page([read_run(tmp_path)]))
+    assert "A: [unclosed" in page.words
+
+
+def test_damaged_files_are_named_in_the_page(run):
+    (run / "run.json").write_text("{")
+    (run / "system.json").write_text("[]")
+    page = Page(build_page([read_run(run)], errors=["the pictures failed: <b>"]))
+    assert "Not everything could be shown" in page.words
+    for part in ("the pictures failed: <b>", "run.json:", "system.json holds a list"):
+        assert part in page.words
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        read_run(tmp_path)
