@@ -29,7 +29,8 @@ struct PasteAxis {
   std::vector<float> fraction;  // distance from there
   // The pixels from segment[s] to segment[s + 1] lie between mask pixels s - 1 and s.
   std::vector<int64_t> segment;
-  bool regular = true;  // the box has an area
+  float pixels_per_step = 0;  // image pixels from one mask pixel to the next
+  bool regular = true;        // the box has an area
 
   void place(float start, float end, int64_t image_size, int64_t mask_size) {
     // Detectron2 pastes no further than one pixel around the box.
@@ -39,6 +40,7 @@ struct PasteAxis {
     first = static_cast<int64_t>(std::min(from, limit));
     last = std::max(first, static_cast<int64_t>(std::max(to, 0.0f)));
     regular = end > start;
+    pixels_per_step = (end - start) / static_cast<float>(mask_size);
     const int64_t count = last - first;
     grid.resize(count);
     low.resize(count);
@@ -129,6 +131,7 @@ class Paster {
     RunJoiner runs;
     const float threshold = threshold_, doubt = doubt_;
     const float* fraction = y_.fraction.data();
+    const float far = static_cast<float>(y_.last - y_.first);
     for (int64_t i = 0; i < x_.last - x_.first; ++i) {
       const int64_t base = (x_.first + i) * height_ + y_.first;
       const auto decide = [&](int64_t row) {
@@ -155,18 +158,27 @@ class Paster {
         const int64_t first = y_.segment[begin], last = y_.segment[segment];
         if (side == kInside && first < last) runs.add(base + first, base + last);
         if (side != kMixed) continue;
-        const float a = column_[begin] - threshold, slope = column_[begin + 1] - column_[begin];
-        int64_t start = -1;
-        for (int64_t row = first; row < last; ++row) {
-          const float above = a + slope * fraction[row];
-          const bool inside = std::fabs(above) > doubt ? above > 0 : decide(row);
-          if (inside && start < 0) start = row;
-          if (!inside && start >= 0) {
-            runs.add(base + start, base + row);
-            start = -1;
-          }
+        // From row to row the value only rises, or only falls: first the rows on one side of the
+        // threshold, then undecided ones, if any, then those on the other side.
+        const float slope = column_[begin + 1] - column_[begin];
+        const float sign = slope < 0 ? -1.0f : 1.0f;
+        const float a = sign * (column_[begin] - threshold), rise = sign * slope;
+        const auto value = [&](int64_t row) { return a + rise * fraction[row]; };
+        int64_t middle = first;
+        if (first < last) {
+          // Where the crossing should be; the steps from there make it exact. NaN begins at first.
+          const float guess = (-a / rise - fraction[first]) * y_.pixels_per_step;
+          if (guess > 0)
+            middle = std::min(first + static_cast<int64_t>(std::min(guess, far)), last);
         }
-        if (start >= 0) runs.add(base + start, base + last);
+        while (middle > first && !(value(middle - 1) < -doubt)) --middle;
+        while (middle < last && value(middle) < -doubt) ++middle;
+        if (sign < 0 && first < middle) runs.add(base + first, base + middle);
+        int64_t row = middle;
+        for (; row < last && !(value(row) > doubt); ++row) {
+          if (decide(row)) runs.add(base + row, base + row + 1);
+        }
+        if (sign > 0 && row < last) runs.add(base + row, base + last);
       }
     }
     return runs.finish(height_ * width_);
