@@ -130,6 +130,24 @@ def test_the_form_for_devices_never_waits(monkeypatch):
     assert tuple(part.tolist() for part in found) == tuple(expected)
 
 
+@pytest.mark.needs_cuda
+def test_on_a_gpu():
+    generator = torch.Generator().manual_seed(1)
+    masks = torch.rand(9, 40, 50, generator=generator) < 0.4
+    order, candidate = torch.randperm(9, generator=generator), torch.arange(9) != 4
+    labels, is_stuff = torch.arange(2000).reshape(40, 50) % 4, torch.arange(4) > 0
+    tensors = (masks, order, candidate, labels, is_stuff)
+    thresholds = {"overlap_threshold": 0.6, "stuff_area_threshold": 30}
+    expected = merge_segments(*tensors, **thresholds)
+    on_device = [tensor.cuda() for tensor in tensors]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = merge_segments(*on_device, **thresholds)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
+
+
 def test_label_outside_the_classes():
     labels = torch.tensor([[0, 3]])
     none = torch.zeros(0, dtype=torch.int64)
