@@ -3,6 +3,8 @@
 # make test       set-up, then the tests          make test-slow   the longer proofs
 # make check      lint, format, types, C++ format, and the CUDA file where nvcc is installed
 # make bench      every benchmark table          make fuzz        damaged annotations and images
+# make faults     break training in every way, print the table (an hour; SCALE=0.1 for a tenth)
+# make soak       10,000 iterations: memory, open files and logs do not grow
 #
 # PYTHON=python3.12 chooses the interpreter of a new .venv, DETECTRON2=git installs Detectron2
 # from its repository with its extension instead of the pure-Python release.
@@ -15,7 +17,7 @@ SOURCES := setup.py $(shell find seg_plugins/ops/csrc -type f)
 # Without a terminal pip's progress bars are noise; a retry costs nothing.
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --retries 5
 
-.PHONY: setup demo test test-slow check fuzz bench clean
+.PHONY: setup demo test test-slow check fuzz faults soak bench clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.extension
@@ -64,6 +66,13 @@ check: setup
 
 fuzz: setup
 	$(PY) -m pytest -m slow tests/data/doctor/test_fuzz.py
+
+SCALE ?= 1.0
+faults: setup
+	$(PY) tests/faults/driver.py --scale $(SCALE)
+
+soak: setup
+	$(PY) tests/faults/soak.py
 
 bench: setup
 	@for script in tools/benchmark_*.py; do echo "== $$script"; $(PY) $$script || exit 1; done

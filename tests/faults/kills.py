@@ -72,7 +72,7 @@ def sigkill(runs: int, rng: random.Random, folder: Path) -> Row:
             _wait_for(progress, rng.randrange(1, ITERATIONS - 1))
             time.sleep(rng.random() * 0.02)
             os.kill(pid, signal.SIGKILL)
-        status = warm.wait(pid, 60)
+        status = warm.wait(pid, warm.LONG)
         in_save += progress["saving"]
         done = progress["iteration"]
         again = folder / f"run_{i}_again.log"
@@ -88,7 +88,7 @@ def sigkill(runs: int, rng: random.Random, folder: Path) -> Row:
     )  # fmt: skip
 
 
-def _wait_for(progress: Progress, iteration: int, timeout: float = 60.0) -> None:
+def _wait_for(progress: Progress, iteration: int, timeout: float = warm.LONG) -> None:
     end = time.monotonic() + timeout
     while progress["iteration"] < iteration and time.monotonic() < end:
         time.sleep(0.0005)
@@ -104,7 +104,7 @@ def overwriting(runs: int, rng: random.Random, folder: Path) -> Row:
         _wait_for(progress, 1)
         time.sleep(rng.random() * 0.1)
         os.kill(pid, signal.SIGKILL)
-        warm.wait(pid, 10)
+        warm.wait(pid, warm.LONG)
         files = [out / "model_best.pth", out / FINAL]
         whole = all(atomic_file.damage(file, ours=True) is None for file in files)
         same = all(_all_equal(load_torch(file)["model"]["weight"]) for file in files)
@@ -139,7 +139,7 @@ def sigterm(runs: int, rng: random.Random, folder: Path) -> Row:
         time.sleep(rng.random() * 0.02)
         at = progress["iteration"]
         os.kill(pid, rng.choice([signal.SIGTERM, signal.SIGUSR1]))
-        status = warm.wait(pid, 60)
+        status = warm.wait(pid, warm.LONG)
         within += status == 0 and progress["iteration"] <= at + 2
         again = warm.run(warm.arguments(out, resume=True), folder / f"run_{i}_again.log")
         # One that had just ended has nothing left to do.
@@ -162,7 +162,7 @@ def worker(runs: int, rng: random.Random, folder: Path) -> Row:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         os.kill(int(rng.choice(children)), signal.SIGKILL)
         begin = time.monotonic()
-        status = warm.wait(pid, 30)
+        status = warm.wait(pid, warm.LONG)
         slowest = max(slowest, time.monotonic() - begin)
         text = log.read_text(errors="replace")
         named += status == 1 and "error: Data worker" in text and "image_" in text
@@ -178,7 +178,7 @@ def rank(backend: str, runs: int, rng: random.Random, folder: Path) -> Row:
     _prepare_server()
     begin = time.monotonic()
     pid = _elastic(backend, folder / "reference")
-    if warm.wait(pid, 120) != 0:
+    if warm.wait(pid, warm.LONG) != 0:
         log = (folder / "reference.log").read_text(errors="replace")
         raise RuntimeError(f"the uninterrupted run failed: {log[-3000:]}")
     plain = time.monotonic() - begin

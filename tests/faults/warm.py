@@ -27,10 +27,12 @@ from seg_plugins.engine.checkpoint import Checkpointer
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import defaults
+from detectron2.structures import BoxMode
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-DATASET = "faults_train"
+DATASET, INSTANCES = "faults_train", "faults_instance_train"
 ITERATIONS, PERIOD = 18, 4
 
 # Crop, flip, colour and dropout are on: everything that draws random numbers.
@@ -44,7 +46,12 @@ OPTIONS = [
     *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", str(ITERATIONS), "SOLVER.WARMUP_ITERS", "0"),
     *("SOLVER.CHECKPOINT_PERIOD", str(PERIOD), "SOLVER.AMP.ENABLED", "False"),
     *("DATALOADER.NUM_WORKERS", "0", "SEED", "7", "LOG_PERIOD", "1000", "TEST.PICTURES", "0"),
+    *("TEST.REPORT", "False"),
 ]
+# The report of the system's parts takes longer than the training.
+defaults.collect_env_info = lambda: "not collected"
+# Longer than any run takes, on a busy machine too: who is not done by then hangs.
+LONG = 300.0
 
 
 def register_dataset(folder: Path) -> None:
@@ -62,9 +69,17 @@ def register_dataset(folder: Path) -> None:
         if not files[1].exists():
             Image.fromarray(image).save(files[0])
             Image.fromarray(label).save(files[1])
-        records.append({"file_name": str(files[0]), "sem_seg_file_name": str(files[1]),
-                        "image_id": i, "height": 40, "width": 48})  # fmt: skip
+        box = [4, 4, 30 + i % 4, 34]
+        outline = [4, 4, box[2], 4, box[2], 34, 4, 34]
+        records.append({
+            "file_name": str(files[0]), "sem_seg_file_name": str(files[1]),
+            "image_id": i, "height": 40, "width": 48,
+            "annotations": [{"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0,
+                             "segmentation": [outline], "iscrowd": 0}],
+        })  # fmt: skip
     DatasetCatalog.register(DATASET, lambda: records)
+    DatasetCatalog.register(INSTANCES, lambda: records)
+    MetadataCatalog.get(INSTANCES).set(thing_classes=["a"], evaluator_type="coco")
     MetadataCatalog.get(DATASET).set(
         stuff_classes=["dark", "middle", "bright"], stuff_colors=[[0, 0, 0]] * 3,
         ignore_label=255, evaluator_type="sem_seg",
@@ -76,12 +91,14 @@ def dataset_folder() -> Path:
     return Path(DatasetCatalog.get(DATASET)[0]["file_name"]).parent
 
 
-def arguments(out: Path, *opts: str, resume: bool = False, base: Sequence[str] | None = None) -> Any:
+def arguments(
+    out: Path, *opts: str, resume: bool = False, base: Sequence[str] | None = None
+) -> Any:
     """Arguments of train_net.py; `base` replaces the model and dataset of this module."""
     config, options = "quickstart/unet_shapes.yaml", list(OPTIONS)
-    if base is not None:
+    if base:
         config, options = base[0], list(base[1:])
-    flags = ["--config-file", config, "--num-gpus", "0", "--timeout", "0.75"]
+    flags = ["--config-file", config, "--num-gpus", "0", "--timeout", "1"]
     flags += ["--resume"] if resume else []
     return argument_parser().parse_args([*flags, *options, "OUTPUT_DIR", str(out), *opts])
 
@@ -201,7 +218,7 @@ def kill_group(pid: int) -> None:
         return
 
 
-def run(args: Any, log: Path, timeout: float = 120.0, **options: Any) -> int | None:
+def run(args: Any, log: Path, timeout: float = LONG, **options: Any) -> int | None:
     """Train in a forked process to its end."""
     return wait(fork(lambda: train(args, **options), log), timeout)
 
