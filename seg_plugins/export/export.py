@@ -104,7 +104,7 @@ def export_model(
             checks = list(_safetensors(cfg, model, draft))
         elif isinstance(model, SemanticSystem):
             checks = list(_reported(_semantic(cfg, model, kind, draft), report))
-        elif isinstance(model, GeneralizedRCNN) and hasattr(model.roi_heads, "box_predictor"):
+        elif isinstance(model, GeneralizedRCNN) and not hasattr(model, "sem_seg_head"):
             checks = list(_reported(_regions(cfg, model, kind, draft), report))
         else:
             raise ConfigError(

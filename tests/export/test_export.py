@@ -15,7 +15,7 @@ from seg_plugins.modeling.inference import SlidingWindow
 import numpy as np
 import pytest
 import torch
-from detectron2.modeling import build_model
+from detectron2.modeling import GeneralizedRCNN, build_model
 from torch import nn
 
 HEAD = ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3, "MODEL.DEVICE", "cpu")
@@ -225,3 +225,21 @@ def test_an_unknown_format_is_refused(tmp_path):
 def test_no_weights_are_an_error():
     with pytest.raises(RuntimeError, match="--weights"):
         load_for_export("quickstart/unet_shapes.yaml", "", ["MODEL.WEIGHTS", ""])
+
+
+def test_panoptic_systems_are_refused(tmp_path):
+    cfg, model = system("unet_same")
+    region = GeneralizedRCNN.__new__(GeneralizedRCNN)
+    nn.Module.__init__(region)
+    region.sem_seg_head = model.sem_seg_head
+    with pytest.raises(ConfigError, match="the semantic systems and Mask R-CNN"):
+        export_model(cfg, region, "onnx", tmp_path)
+
+
+def test_safetensors_load_as_weights(tmp_path):
+    cfg, model = system("unet_same")
+    path = export_model(cfg, model, "safetensors", tmp_path).path
+    config, own = SYSTEMS["unet_same"]
+    _, loaded = load_for_export(config, str(path), [*HEAD, *own])
+    expected = model.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in loaded.state_dict().items())
