@@ -71,13 +71,11 @@ class CityscapesInstanceEvaluator(StreamingEvaluator):
             self._labels.index(name) if name not in unknown else -1
             for name in metadata.thing_classes
         ]
-        self._save = save_predictions
-        if save_predictions and output_dir is None:
-            raise ValueError("save_predictions needs an output_dir to write to.")
         super().__init__(
             dataset_name,
             output_dir,
             image_keys=[name for name, _ in self._files],
+            save_predictions=save_predictions,
             distributed=distributed,
             allow_missing=allow_missing,
         )
@@ -111,8 +109,8 @@ class CityscapesInstanceEvaluator(StreamingEvaluator):
             )
         scores = np.asarray(instances.scores.cpu().numpy(), np.float64)
         found_labels = np.array([self._label_of_class[c] for c in classes], np.int64)
-        if self._save and self.output_dir:
-            folder = self.output_dir / "cityscapes_instances"
+        if self.saving_to:
+            folder = self.saving_to / "cityscapes_instances"
             write_official_instances(folder, name, masks, found_labels, scores)
         ids, areas, overlaps = mask_overlaps(masks, segments)
         # The reference skips empty masks and labels without instances.

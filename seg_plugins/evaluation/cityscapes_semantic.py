@@ -86,13 +86,11 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
         self._instance_scores = instance_scores
         # Decodes and counts the instance image while the labels are decoded and counted.
         self._reader = ThreadPoolExecutor(1)
-        self._save = save_predictions
-        if save_predictions and output_dir is None:
-            raise ValueError("save_predictions needs an output_dir to write to.")
         super().__init__(
             dataset_name,
             output_dir,
             image_keys=list(self._label_files),
+            save_predictions=save_predictions,
             distributed=distributed,
             allow_missing=allow_missing,
         )
@@ -132,8 +130,8 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
             confusion = label_confusion(labels, target, len(EVALUATED), IGNORE)
         if self._instance_scores:
             self._add_instances(*pairs.result())
-        if self._save and self.output_dir:
-            folder = self.output_dir / "cityscapes_sem_seg"
+        if self.saving_to:
+            folder = self.saving_to / "cityscapes_sem_seg"
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(id_of_train_id()[labels]).save(folder / f"{name}_pred.png")
         self.confusion += confusion

@@ -100,7 +100,8 @@ class InstanceEvaluator(StreamingEvaluator):
             dataset_name,
             output_dir,
             image_keys=self._truth.image_ids,
-            predictions_file="coco_instances_results.json" if save_predictions else None,
+            save_predictions=save_predictions,
+            predictions_file="coco_instances_results.json",
             distributed=distributed,
             allow_missing=allow_missing,
         )

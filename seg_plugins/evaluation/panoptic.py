@@ -68,7 +68,8 @@ class PanopticEvaluator(StreamingEvaluator):
             dataset_name,
             output_dir,
             image_keys=[annotation["image_id"] for annotation in self._annotations],
-            predictions_file="panoptic_predictions.json" if save_predictions else None,
+            save_predictions=save_predictions,
+            predictions_file="panoptic_predictions.json",
             predictions_beside={
                 "images": content.get("images", []),
                 "categories": self.categories,
@@ -96,9 +97,9 @@ class PanopticEvaluator(StreamingEvaluator):
         image = PanopticCounts(list(self.counts.index))
         image.add(truth_ids, annotation["segments_info"], found_ids, found)
         self.counts.merge(image)
-        if self.predictions and self.output_dir:
+        if self.predictions and self.saving_to:
             name = Path(annotation["file_name"]).with_suffix(".png").as_posix()
-            write_panoptic_png(self.output_dir / "panoptic_predictions" / name, found_ids)
+            write_panoptic_png(self.saving_to / "panoptic_predictions" / name, found_ids)
             record = {"image_id": annotation["image_id"], "file_name": name}
             self.predictions.write([{**record, "segments_info": found}])
         qualities = (100 * _mean(values) for values in image.quality())

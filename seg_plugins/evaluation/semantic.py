@@ -68,7 +68,8 @@ class SemanticEvaluator(StreamingEvaluator):
             dataset_name,
             output_dir,
             image_keys=[record["file_name"] for record in records],
-            predictions_file="sem_seg_predictions.json" if save_predictions else None,
+            save_predictions=save_predictions,
+            predictions_file="sem_seg_predictions.json",
             distributed=distributed,
             allow_missing=allow_missing,
         )

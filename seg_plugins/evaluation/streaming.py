@@ -30,8 +30,9 @@ class StreamingEvaluator(DatasetEvaluator):
         output_dir: folder for the result files, ``<task>_results.json`` and
             ``<task>_per_image.jsonl``; None writes nothing.
         image_keys: one hashable key per image of the dataset, in dataset order.
-        predictions_file: name, in `output_dir`, of a JSON list of predictions that the subclass
-            writes to ``self.predictions``; None writes none.
+        save_predictions: write predictions below `output_dir`.
+        predictions_file: name of the JSON list of predictions that the subclass then writes to
+            ``self.predictions``; None where it writes files of its own.
         predictions_beside: further entries of that file, see
             :class:`~seg_plugins.evaluation.predictions.RecordStream`.
         distributed: gather over all processes; False scores what this process saw.
@@ -52,6 +53,7 @@ class StreamingEvaluator(DatasetEvaluator):
         output_dir: str | Path | None = None,
         *,
         image_keys: Sequence[Hashable],
+        save_predictions: bool = False,
         predictions_file: str | None = None,
         predictions_beside: Mapping[str, Any] | None = None,
         distributed: bool = True,
@@ -68,10 +70,12 @@ class StreamingEvaluator(DatasetEvaluator):
             raise EvaluationError(f"{dataset_name} lists the image {twice!r} more than once.")
         self.predictions: RecordStream | None = None
         self._image_scores: RecordStream | None = None
-        if predictions_file:
-            if self.output_dir is None:
-                raise ValueError(f"{predictions_file} needs an output_dir to be written to.")
-            path = self.output_dir / predictions_file
+        #: The folder for predictions; None where they are not asked for.
+        self.saving_to = self.output_dir if save_predictions else None
+        if save_predictions and not self.output_dir:
+            raise ValueError("save_predictions needs an output_dir to write to.")
+        if self.saving_to and predictions_file:
+            path = self.saving_to / predictions_file
             self.predictions = RecordStream(
                 path, beside=predictions_beside, distributed=distributed
             )
