@@ -195,7 +195,7 @@ class Prediction:
         Returns:
             The files, each of them whole.
         """
-        from .outputs import OutputOptions, save_prediction
+        from .outputs import OutputOptions, save_prediction  # they write what this module makes
 
         options = OutputOptions(save=tuple(save), classes=tuple(classes))
         return save_prediction(self, Path(folder), name, options)

@@ -40,10 +40,11 @@ def beside(picture: np.ndarray, entries: Sequence[Entry]) -> np.ndarray:
     widths: list[int] = []
     for i in range(0, len(entries), rows):
         column = list(entries[i : i + rows])
-        width = int(max(font.getlength(text) for _, text in column)) + size + 3 * gap
+        width = _width(column, font, size)
         if columns and sum(widths) + width > picture.shape[1]:
             left = len(entries) - i + 1
             columns[-1][-1] = ((255, 255, 255), f"+ {left} more")
+            widths[-1] = _width(columns[-1], font, size)
             break
         columns.append(column)
         widths.append(width)
@@ -58,6 +59,10 @@ def beside(picture: np.ndarray, entries: Sequence[Entry]) -> np.ndarray:
             draw.text((x + size + gap, middle), text, fill="black", font=font, anchor="lm")
         x += width
     return np.hstack([picture, np.asarray(panel)])
+
+
+def _width(column: Sequence[Entry], font: ImageFont.FreeTypeFont, size: int) -> int:
+    return int(max(font.getlength(text) for _, text in column)) + size + 3 * (size // 2)
 
 
 @cache

@@ -36,6 +36,12 @@ def test_a_panel_is_not_wider_than_the_picture():
     assert shown < 500
 
 
+def test_the_count_of_the_rest_is_not_cut():
+    """Its row is the widest of its column: the last pixels at the right are white."""
+    drawn = beside(PICTURE, [(RED, "i")] * 500)
+    assert (drawn[:, -3:] == 255).all()
+
+
 def test_nothing_to_say_adds_nothing():
     assert beside(PICTURE, []).shape == PICTURE.shape
     assert beside(PICTURE[:5], [(RED, "a")]).shape == (5, 120, 3)
