@@ -10,6 +10,7 @@ from seg_plugins.prediction.windows import WindowGrid
 import numpy as np
 import pytest
 from stubs import PANOPTIC, RedChannel, predictor
+from test_windows import unet
 
 rasterio = pytest.importorskip("rasterio")
 from affine import Affine  # noqa: E402
@@ -68,6 +69,18 @@ def test_ids_colours_and_overlay_lie_where_the_image_does(tmp_path, layout):
     overlay, _ = read(tmp_path / "out/overlay/a.tif")
     expected = 0.45 * pixels + 0.55 * colours
     assert np.abs(overlay - expected).max() <= 1
+
+
+def test_windows_give_the_pixels_of_the_whole_image(tmp_path):
+    """A convolutional network from the file to the file, against the same file read at once."""
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 150, 217)).astype(np.uint8)
+    path = write(tmp_path / "a.tif", pixels)
+    predict = predictor(unet())
+    whole = predict(path).semantic
+    assert len(np.unique(whole)) > 1
+    grid = WindowGrid(64, 32, 12, predict.model.alignment)
+    predict_raster(predict, path, tmp_path, "a", OutputOptions(("mask",)), grid)
+    assert np.array_equal(read(tmp_path / "mask/a.tif")[0][0], whole)
 
 
 def test_the_mask_shows_in_the_classes_colours(tmp_path):
