@@ -155,7 +155,7 @@ def _instances(image: np.ndarray, record: Mapping[str, Any], output: Mapping[str
     found = output["instances"].to("cpu")
     found = found[found.scores > 0.5]
     boxes = found.pred_boxes.tensor.numpy()
-    truth = overlays.annotation_masks(record, image.shape[:2])
+    truth = _true_masks(record, image.shape[:2])
     if not found.has("pred_masks"):
         return {
             "truth": overlays.instances(image, truth),
@@ -167,6 +167,19 @@ def _instances(image: np.ndarray, record: Mapping[str, Any], output: Mapping[str
         "prediction": overlays.instances(image, masks, boxes),
         "error": errors.wrong_regions(image, truth, masks),
     }
+
+
+def _true_masks(record: Mapping[str, Any], shape: tuple[int, int]) -> np.ndarray:
+    """(N, H, W) bool: of the annotations, or in a panoptic dataset of the segments of things."""
+    if "annotations" in record or "pan_seg_file_name" not in record:
+        return overlays.annotation_masks(record, shape)
+    ids = read_segment_ids(record["pan_seg_file_name"])
+    things = [
+        info["id"]
+        for info in record["segments_info"]
+        if info.get("isthing", True) and not info.get("iscrowd", 0)
+    ]
+    return ids == np.array(things, ids.dtype).reshape(-1, 1, 1)
 
 
 def _panoptic(
