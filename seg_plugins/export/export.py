@@ -124,11 +124,12 @@ def _reported(checks: Iterator[Check], report: Callable[[str], None]) -> Iterato
 def _semantic(cfg: CfgNode, model: SemanticSystem, kind: str, path: Path) -> Iterator[Check]:
     model = semantic.prepare(model)
     window = semantic.window_of(model)
-    height, width = (32, 32) if window is None else window.window
+    # Odd and even sides; FCN with little padding takes no smaller images.
+    height, width = (64, 64) if window is None else window.window
     sizes = [
         (1, height + 1, width + 15),
-        (2, height + 64, width + 96),
-        (1, 3 * height, width + 121),
+        (2, height + 32, width + 64),
+        (1, height + 96, width + 89),
     ]
     inputs = [_images(cfg, *size) for size in sizes]
     metadata = file_metadata(cfg, "sem_seg")
