@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .data_stream import TrainLoader
+from .train_loader import TrainLoader
 
 
 class OutOfMemoryError(RuntimeError):

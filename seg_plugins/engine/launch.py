@@ -135,11 +135,18 @@ def _launch_torchrun(main: Callable[[argparse.Namespace], Any], args: argparse.N
     args.num_gpus = local_size if use_gpu else 0
     if use_gpu:
         torch.cuda.set_device(local_rank)
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    if restarts:
         args.resume = True  # torchrun has started the processes again after one died
     # PyTorch's own default of 30 minutes is a long silence when a process has died.
     timeout = timedelta(minutes=args.timeout)
-    dist.init_process_group("nccl" if use_gpu else "gloo", timeout=timeout)
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
+    store.set_timeout(timeout)
+    # With static rendezvous the store outlives the processes: the addresses of those that have
+    # died stand in it, and must not be taken for those of the new ones.
+    store = dist.PrefixStore(f"restart_{restarts}", store)
+    backend = "nccl" if use_gpu else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     _create_local_group(local_size)
     comm.synchronize()
     result = main(args)

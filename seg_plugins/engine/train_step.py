@@ -10,88 +10,24 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from ..config import ConfigError
 from ..modeling.losses import recorded_counts
-from .data_stream import TrainLoader
 from .failures import explained
 from .nonfinite import NonFiniteError
 from .optimizer_state import load_optimizer, optimizer_state
+from .step_options import StepOptions, autocast
 from .step_report import Report, Verdicts
-
-AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-Clip = Callable[[list[Tensor], Tensor], None]
-
-
-def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
-    """The autocast type of ``SOLVER.AMP``, or None for full precision.
-
-    Raises:
-        ConfigError: an unknown name, or float16 on a CPU, which has no loss scaling there.
-    """
-    amp = cfg.SOLVER.AMP
-    if not amp.ENABLED:
-        return None
-    if amp.DTYPE not in AMP_DTYPES:
-        raise ConfigError(f"SOLVER.AMP.DTYPE {amp.DTYPE} is not one of {', '.join(AMP_DTYPES)}")
-    if amp.DTYPE == "float16" and cfg.MODEL.DEVICE == "cpu":
-        raise ConfigError("SOLVER.AMP.DTYPE float16 needs a GPU: use bfloat16 on the CPU")
-    return AMP_DTYPES[amp.DTYPE]
-
-
-def accumulation(cfg: CfgNode) -> int:
-    """``SOLVER.ACCUMULATE``, checked.
-
-    Raises:
-        ConfigError: fewer than one part, or more parts than a process has images.
-    """
-    parts, images = cfg.SOLVER.ACCUMULATE, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
-    if not 1 <= parts <= max(images, 1):
-        raise ConfigError(
-            f"SOLVER.ACCUMULATE {parts} should be from 1 to {images}, the images of a process"
-        )
-    return int(parts)
-
-
-def autocast(device: str, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[None]:
-    """Autocast for ``dtype`` on the device's type, or nothing when dtype is None."""
-    if dtype is None:
-        return contextlib.nullcontext()
-    return torch.autocast(torch.device(device).type, dtype=dtype)
-
-
-@dataclass(frozen=True)
-class StepOptions:
-    """How iterations are made.
-
-    Attributes:
-        dtype: autocast type or None; float16 scales the loss.
-        accumulate: parts that a process's batch is taken in, one after the other.
-        clip: changes gradients in place, given them and their total norm.
-        max_skips: batches with a loss or gradient that is not finite to leave out before the
-            training stops.
-        read_period: iterations between two lines of the log.
-        delay: iterations after which losses are read; None: 1 on a GPU, else 0.
-    """
-
-    dtype: torch.dtype | None = None
-    accumulate: int = 1
-    clip: Clip | None = None
-    max_skips: int = 0
-    read_period: int = 20
-    delay: int | None = None
+from .train_loader import TrainLoader
 
 
 class TrainStep(SimpleTrainer):

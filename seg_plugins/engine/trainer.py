@@ -22,15 +22,16 @@ from ..evaluation import build_evaluator, format_results
 from . import random_state
 from .checkpoint import AVERAGE, Checkpointer
 from .checkpoint_hooks import BestCheckpoint, PeriodicCheckpoint, on_main_process
-from .data_stream import TrainLoader, build_train_loader
 from .failures import explained
 from .hooks import Pictures
 from .model_options import apply_model_options
 from .report_hook import Report
 from .run_record import RunRecord
 from .solver import build_clip, build_optimizer, build_schedule
+from .step_options import StepOptions, accumulation, amp_dtype
 from .stopping import StopOnSignal
-from .train_step import StepOptions, TrainStep, accumulation, amp_dtype
+from .train_loader import TrainLoader, build_train_loader
+from .train_step import TrainStep
 from .validation_loss import validation_loss
 from .weight_average import AverageWeights, WeightAverage
 from .writers import BoundedStorage, build_writers

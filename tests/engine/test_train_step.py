@@ -9,7 +9,8 @@ import seg_plugins
 from seg_plugins.config import ConfigError
 from seg_plugins.engine.nonfinite import NonFiniteError
 from seg_plugins.engine.solver import build_clip, build_optimizer
-from seg_plugins.engine.train_step import StepOptions, TrainStep, accumulation
+from seg_plugins.engine.step_options import StepOptions, accumulation
+from seg_plugins.engine.train_step import TrainStep
 from seg_plugins.modeling.losses import SemanticLoss
 
 import pytest

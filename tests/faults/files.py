@@ -89,7 +89,9 @@ def damaged(runs: int, rng: random.Random, folder: Path) -> Row:
             (out / "model_0000002.pth.sha256").unlink()
         loaded = Checkpointer(model, str(out)).resume_or_load("", resume=True)
         same = bool((model.weight == loaded["iteration"]).all())
-        found += loaded["iteration"] == 1 and same
+        # A flip in the name that stands beside the digest harms nothing.
+        harmless = target != newest and loaded["iteration"] == 2
+        found += same and (loaded["iteration"] == 1 or harmless)
     return Row("truncated or flipped checkpoint", runs, f"{found} detected, continued from the one "
                "before", found == runs)  # fmt: skip
 

@@ -78,7 +78,7 @@ def sigkill(runs: int, rng: random.Random, folder: Path) -> Row:
         again = folder / f"run_{i}_again.log"
         workers = ("DATALOADER.NUM_WORKERS", str(rng.choice([0, 0, 1, 2])))
         ended = warm.run(warm.arguments(out, *workers, resume=True), again)
-        close += status == -signal.SIGKILL and done - warm.resumed_at(again) <= PERIOD
+        close += status == -signal.SIGKILL and done - warm.resumed_at(out) <= PERIOD
         equal += ended == 0 and warm.state_hash(out / FINAL) == expected
     return Row(
         "SIGKILL, CPU", runs,
@@ -195,7 +195,7 @@ def rank(backend: str, runs: int, rng: random.Random, folder: Path) -> Row:
         status = warm.wait(pid, 60 + plain)
         slowest = max(slowest, time.monotonic() - begin)
         ended += status == 0
-        close += at - warm.resumed_at(folder / f"run_{i}.log") <= PERIOD
+        close += at - warm.resumed_at(out) <= PERIOD
         equal += status == 0 and warm.state_hash(out / FINAL) == expected
     return Row(f"killed DDP rank ({backend})", runs,
                f"{runs - ended} did not end within 60 s (slowest {slowest:.1f} s), {close} lost "

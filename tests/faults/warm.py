@@ -223,9 +223,10 @@ def run(args: Any, log: Path, timeout: float = LONG, **options: Any) -> int | No
     return wait(fork(lambda: train(args, **options), log), timeout)
 
 
-def resumed_at(log: Path) -> int:
-    """The iteration a run was resumed at, by its log; 0 where it began anew."""
-    found = re.findall(r"Resuming at iteration (\d+)", log.read_text(errors="replace"))
+def resumed_at(out: Path) -> int:
+    """The iteration a run was resumed at, by its log.txt; 0 where it began anew."""
+    log = (out / "log.txt").read_text(errors="replace")
+    found = re.findall(r"Resuming at iteration (\d+)", log)
     return int(found[-1]) if found else 0
 
 
