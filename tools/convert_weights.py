@@ -4,8 +4,9 @@
     python tools/convert_weights.py --config-file configs/voc/fcn32s_vgg16.yaml \\
         vgg16-397923af.pth vgg16_fcn.pth
 
-Then train with MODEL.WEIGHTS vgg16_fcn.pth. Input: .pth, .safetensors, or .npz with an array per
-parameter (conv1_1.weight, conv1_1.bias, ...), which is how Caffe models are best exported.
+Then train with MODEL.WEIGHTS vgg16_fcn.pth. Input: .pth, .safetensors, .pkl (arrays only) or
+.npz with an array per parameter (conv1_1.weight, conv1_1.bias, ...), which is how Caffe models
+are best exported.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import seg_plugins
 from seg_plugins.config import ConfigError
+from seg_plugins.engine.safe_load import UnsafeFileError, load_pickle, load_torch
 from seg_plugins.modeling.weight_conversion import convert
 
 import numpy as np
@@ -32,12 +34,17 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as file:
             return {name: torch.from_numpy(np.asarray(file[name])) for name in file.files}
+    if path.suffix == ".pkl":
+        content: Any = load_pickle(path)
+        content = content.get("model", content.get("blobs", content))
+        arrays = {name: v for name, v in content.items() if isinstance(v, np.ndarray)}
+        return {name: torch.from_numpy(value) for name, value in arrays.items()}
     if path.suffix in (".pth", ".pt"):
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_torch(path)
         for key in ("model", "state_dict"):
             content = content.get(key, content)
         return {name: value for name, value in content.items() if torch.is_tensor(value)}
-    raise ConfigError(f"{path}: use .pth, .safetensors or .npz")
+    raise ConfigError(f"{path}: use .pth, .safetensors, .npz or .pkl")
 
 
 def main() -> None:
@@ -71,5 +78,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (ConfigError, OSError) as error:
+    except (ConfigError, UnsafeFileError, OSError) as error:
         sys.exit(f"error: {error}")
