@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 _CHUNK = 1 << 22
 
@@ -24,28 +25,25 @@ class _Writer:
     A failing write is kept for later: torch.save cannot carry an exception through its C++ code.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: io.RawIOBase) -> None:
         self._file, self._hash = file, hashlib.sha256()
         self.size = 0
         self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        length = memoryview(data).nbytes
+        rest = memoryview(data).cast("B")
+        length = len(rest)
         self.size += length
-        self._hash.update(data)
-        if self.error is None:
+        self._hash.update(rest)
+        while self.error is None and rest:
             try:
-                self._file.write(data)
+                rest = rest[self._file.write(rest) or 0 :]
             except OSError as error:
                 self.error = error
         return length
 
     def flush(self) -> None:
-        if self.error is None:
-            try:
-                self._file.flush()
-            except OSError as error:
-                self.error = error
+        """Nothing is held back."""
 
     def digest(self) -> str:
         return self._hash.hexdigest()
@@ -69,10 +67,10 @@ def write_atomically(
     """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        # Without a buffer: closing one would try to write what had failed once more.
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
             writer = _Writer(file)
             write(writer)
-            writer.flush()
             if writer.error is None:
                 try:
                     os.fsync(file.fileno())

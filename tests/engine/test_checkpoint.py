@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import resource
 
 from seg_plugins.engine.atomic_file import WriteError, damage, write_atomically
 from seg_plugins.engine.checkpoint import Checkpointer, WeightsError
@@ -46,6 +47,21 @@ def test_a_full_disk_names_path_and_size():
     assert message.startswith("/tmp/model.pth could not be written")
     assert "No space left" in message
     assert "3.0 MB are needed" in message
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+def test_a_file_that_may_not_grow_is_an_error_with_path_and_size(tmp_path, share):
+    """Wherever the limit falls, also within what a buffer would hold."""
+    size = 50_000
+    file = tmp_path / "model.pth"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * size), before[1]))
+    try:
+        with pytest.raises(WriteError, match=r"model\.pth could not be .*0\.1 MB are needed"):
+            write_atomically(file, lambda f: [f.write(b"x" * 500) for _ in range(size // 500)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_digest_is_that_of_sha256sum_and_both_are_right_while_replacing(tmp_path):
