@@ -1,4 +1,4 @@
-"""Merging of instances and semantic labels, side by side with Detectron2's.
+"""Merging instances with semantic labels, and grouping pixels by centres, beside Detectron2's.
 
     python tools/benchmark_panoptic.py --threads 2
 
@@ -8,15 +8,20 @@ Prints medians in milliseconds. Every form is checked to give Detectron2's resul
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 from unittest import mock
 
+from seg_plugins.modeling.instance_centers import segments_from_centers
 from seg_plugins.modeling.panoptic_merging import merge_panoptic
 from seg_plugins.ops import panoptic_merge
 from seg_plugins.ops.mask_paste import paste_masks
 
+import detectron2
 import torch
 from detectron2.layers import paste_masks_in_image
 from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
@@ -79,27 +84,75 @@ def main() -> None:
         "without the extension": portable,
     }
     expected_ids, expected = forms["Detectron2"]()
-    times: dict[str, list[float]] = {name: [] for name in forms}
     for name, form in forms.items():
         ids, segments = form()
         if not torch.equal(ids, expected_ids) or segments != expected:
             raise SystemExit(f"{name}: not Detectron2's result")
-    for _ in range(args.repeats):
-        for name, form in forms.items():
-            begin = time.perf_counter()
-            form()
-            times[name].append(1e3 * (time.perf_counter() - begin))
     kept = sum(segment["isthing"] for segment in expected)
     print(
         f"{args.height}x{args.width}, {args.instances} instances of which {kept} are kept, "
         f"{len(expected) - kept} stuff segments, {args.threads} threads; medians of "
         f"{args.repeats}, the same result"
     )
-    peer = statistics.median(times["Detectron2"])
+    compare(forms, args.repeats)
+    group(args, labels)
+
+
+def compare(forms: dict[str, Callable[[], Any]], repeats: int) -> None:
+    """Run the forms in turn and print a table against the first one."""
+    times: dict[str, list[float]] = {name: [] for name in forms}
+    for _ in range(repeats):
+        for name, form in forms.items():
+            begin = time.perf_counter()
+            form()
+            times[name].append(1e3 * (time.perf_counter() - begin))
+    medians = {name: statistics.median(values) for name, values in times.items()}
     print(f"{'form':24}{'ms':>10}{'ratio':>9}")
-    for name, values in times.items():
-        median = statistics.median(values)
-        print(f"{name:24}{median:10.1f}{peer / median:8.1f}x")
+    for name, median in medians.items():
+        print(f"{name:24}{median:10.1f}{medians['Detectron2'] / median:8.1f}x")
+
+
+def group(args: argparse.Namespace, labels: Tensor) -> None:
+    """Panoptic-DeepLab's post-processing with as many centres; a third of the labels are things."""
+    folder = Path(detectron2.__file__).parent / "projects" / "panoptic_deeplab"
+    if not folder.is_dir():
+        print("Detectron2's Panoptic-DeepLab project is not installed: no comparison of grouping")
+        return
+    spec = importlib.util.spec_from_file_location("peer", folder / "post_processing.py")
+    assert spec is not None
+    assert spec.loader is not None
+    peer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(peer)
+    generator = torch.Generator().manual_seed(1)
+    heatmap = torch.rand(args.height, args.width, generator=generator) * 0.09
+    places = torch.randperm(heatmap.numel(), generator=generator)[: args.instances]
+    heatmap.view(-1)[places] = 0.5 + torch.rand(args.instances, generator=generator) / 2
+    offsets = torch.randn(2, args.height, args.width, generator=generator) * 30
+    things = list(range(args.labels // 3))
+    forms = {
+        "Detectron2": lambda: peer.get_panoptic_segmentation(
+            labels[None], heatmap[None].clone(), offsets, set(things), 1000, 2048, -1, 0.1, 7, 200
+        )[0][0],
+        "grouping": lambda: (
+            segments_from_centers(
+                labels,
+                heatmap,
+                offsets,
+                args.labels,
+                things,
+                stuff_area=2048,
+                threshold=0.1,
+                nms_kernel=7,
+                top_k=200,
+            ).ids
+        ),
+    }
+    expected, found = (form().flatten() for form in forms.values())
+    pairs = torch.stack([expected, found]).unique(dim=1)
+    if not len(pairs[0].unique()) == len(pairs[1].unique()) == pairs.shape[1]:
+        raise SystemExit("grouping: not Detectron2's partition")
+    print(f"\nGrouping by {args.instances} centres, the same segments")
+    compare(forms, args.repeats)
 
 
 if __name__ == "__main__":
