@@ -132,8 +132,12 @@ class Trainer(DefaultTrainer):
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_dir: str | None = None
     ) -> DatasetEvaluator:
-        """The evaluator that the dataset's ``evaluator_type`` names."""
-        folder = output_dir or os.path.join(cfg.OUTPUT_DIR, "inference")
+        """The evaluator that the dataset's ``evaluator_type`` names.
+
+        It writes below ``OUTPUT_DIR/inference``; of several test datasets, each has a folder.
+        """
+        own = dataset_name if len(cfg.DATASETS.TEST) > 1 else ""
+        folder = output_dir or os.path.join(cfg.OUTPUT_DIR, "inference", own)
         return build_evaluator(cfg, dataset_name, folder)
 
     @classmethod

@@ -83,6 +83,13 @@ def stop_at(trainer, iteration):
     return after_step
 
 
+def test_several_test_datasets_do_not_overwrite_each_others_results(tiny_args, tmp_path):
+    both = "('tiny_semantic_train', 'tiny_semantic_test')"
+    Trainer(setup(tiny_args("SOLVER.MAX_ITER", "1", "DATASETS.TEST", both))).train()
+    found = {p.parent.name for p in tmp_path.rglob("sem_seg_results.json")}
+    assert found == {"tiny_semantic_train", "tiny_semantic_test"}
+
+
 def test_a_finished_run_says_so_on_resume(tiny_args, caplog):
     train(tiny_args("TEST.PICTURES", "0"))
     assert train(tiny_args(resume=True)).start_iter == 3
