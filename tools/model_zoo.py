@@ -78,7 +78,7 @@ def verify(run: Path) -> bool:
         if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
             sys.exit(f"error: evaluating {run} failed; the reason stands above")
         again: dict[str, float] = {}
-        for file in Path(folder, "inference").glob("*_results.json"):
+        for file in Path(folder, "inference").rglob("*_results.json"):
             for task, results in json.loads(file.read_text())["results"].items():
                 again.update({f"{task}/{metric}": value for metric, value in results.items()})
     same = True
