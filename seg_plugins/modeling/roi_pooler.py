@@ -137,10 +137,11 @@ class FusedROIPooler(nn.Module):
         output = x[0].new_zeros(len(boxes), x[0].shape[1], *self.output_size)
         for level, (feature, scale) in enumerate(zip(x, self.scales, strict=True)):
             index = (levels == level).nonzero().squeeze(1)
+            # In float32: torchvision has no bfloat16 form, and box corners need the precision.
             pooled = torchvision.ops.roi_pool(
-                feature, boxes[index].to(feature.dtype), self.output_size, scale
+                feature.float(), boxes[index].float(), self.output_size, scale
             )
-            output = output.index_put((index,), pooled)
+            output = output.index_put((index,), pooled.to(output.dtype))
         return output
 
 

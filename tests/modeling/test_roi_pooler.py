@@ -35,6 +35,17 @@ def test_equals_detectron2s_pooler(pooler_type, sampling_ratio, levels):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_roi_pool_of_half_precision_maps_selects_the_same_values(dtype):
+    """A maximum of rounded values is one of them: nothing is rounded again."""
+    boxes = [random_boxes(30), random_boxes(17)]
+    maps = pyramid(dtype=dtype)
+    pooler = FusedROIPooler(7, SCALES, 0, "ROIPool")
+    pooled = pooler(maps, boxes)
+    assert pooled.dtype == dtype
+    assert torch.equal(pooled.float(), pooler([m.float() for m in maps], boxes))
+
+
 def test_gradients_equal_detectron2s():
     boxes = [random_boxes(30), random_boxes(17)]
     maps = [f.requires_grad_() for f in pyramid()]
