@@ -80,7 +80,6 @@ class Graph(nn.Module):
         tops = ys[:, None].expand(-1, xs.shape[0]).flatten()
         lefts = xs[None].expand(ys.shape[0], -1).flatten()
         count = torch.ones((), dtype=torch.int64) * tops.shape[0]
-        y_inside, x_inside = torch.arange(rows), torch.arange(columns)
         weight: Tensor = self.weight
 
         def more(i: Tensor, total: Tensor, weights: Tensor) -> Tensor:
@@ -88,8 +87,9 @@ class Graph(nn.Module):
 
         def add(i: Tensor, total: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             place = i.reshape(1)
-            y = tops.index_select(0, place) + y_inside
-            x = lefts.index_select(0, place) + x_inside
+            # Made in here, so that the exporter knows the window's size.
+            y = tops.index_select(0, place) + torch.arange(rows)
+            x = lefts.index_select(0, place) + torch.arange(columns)
             logits = self._whole(images.index_select(2, y).index_select(3, x)).flatten(2)
             index = (y[:, None] * width + x[None]).flatten()
             total = total.index_add(2, index, logits * weight)
