@@ -9,9 +9,8 @@ candidates take turns in one process; figures are medians and the peer's time ov
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
+from timing import medians
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "coco"
 
@@ -57,15 +57,13 @@ def batch(size: int) -> list[dict[str, Any]]:
     return samples
 
 
-def step(model: torch.nn.Module, samples: list[dict[str, Any]]) -> float:
-    """Milliseconds of one forward and backward pass."""
+def step(model: torch.nn.Module, samples: list[dict[str, Any]]) -> None:
+    """One forward and backward pass."""
     model.zero_grad()
     torch.manual_seed(1)
-    start = time.perf_counter()
     with EventStorage():
         losses = model(samples)
     sum(losses.values()).backward()
-    return 1e3 * (time.perf_counter() - start)
 
 
 def main() -> None:
@@ -85,18 +83,13 @@ def main() -> None:
     }
     torch.manual_seed(2)
     samples = batch(args.size)
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for repeat in range(args.repeats + 1):
-        for name, model in models.items():
-            elapsed = step(model, samples)
-            if repeat:  # the first round warms up
-                times[name].append(elapsed)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    peer = min(medians["Detectron2"], medians["Detectron2, channels last"])
+    steps = {name: partial(step, model, samples) for name, model in models.items()}
+    times = medians(steps, args.repeats)
+    peer = min(times["Detectron2"], times["Detectron2, channels last"])
     print(
         f"{args.threads} threads, 2 x {args.size}x{args.size}, ratios to Detectron2's faster form"
     )
-    for name, value in medians.items():
+    for name, value in times.items():
         print(f"| {name} | {value:.0f} ms | {peer / value:.2f}x |")
 
 

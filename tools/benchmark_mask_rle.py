@@ -9,9 +9,9 @@ process; figures are medians. The strings are compared byte for byte.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -24,6 +24,7 @@ import pycocotools.mask as coco_mask
 import torch
 from benchmark_roi_align import random_boxes
 from detectron2.layers import paste_masks_in_image
+from timing import medians
 from torch import Tensor
 
 
@@ -55,15 +56,13 @@ def main() -> None:
     for height, width in ((800, 1333), (1024, 2048)):
         torch.manual_seed(0)
         masks, boxes = soft_masks(100), random_boxes(100, height, width)
-        times: tuple[list[float], list[float]] = ([], [])
-        for _ in range(args.repeats):
-            start = time.perf_counter()
-            expected = paint_and_encode(masks, boxes, height, width)
-            between = time.perf_counter()
-            found = paste_masks(masks, boxes, height, width)
-            times[0].append(1e3 * (between - start))
-            times[1].append(1e3 * (time.perf_counter() - between))
-        peer, ours = map(statistics.median, times)
+        work = (masks, boxes, height, width)
+        forms: dict[str, Callable[[], object]] = {
+            "peer": partial(paint_and_encode, *work),
+            "ours": partial(paste_masks, *work),
+        }
+        peer, ours = medians(forms, args.repeats).values()
+        expected, found = paint_and_encode(*work), paste_masks(*work)
         same = [found.string(i) for i in range(100)] == expected
         print(
             f"| {height}x{width} | {peer:.0f} | {ours:.2f} | {peer / ours:.0f}x | {same} "

@@ -11,9 +11,8 @@ indices of torch.max_pool2d and max_unpool2d in the same network.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
-from statistics import median
+from functools import partial
 
 import seg_plugins
 from seg_plugins.ops import max_unpool
@@ -21,6 +20,7 @@ from seg_plugins.ops import max_unpool
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import build_model
+from timing import medians
 from torch import Tensor
 
 MAPS = [(64, 360, 480), (128, 180, 240), (256, 90, 120), (512, 45, 60), (512, 23, 30)]
@@ -36,10 +36,8 @@ def torchs(x: Tensor) -> Tensor:
     return F.max_unpool2d(values, index, 2, output_size=x.shape[2:])
 
 
-def seconds(function: Callable[[Tensor], Tensor], x: Tensor) -> float:
-    start = time.perf_counter()
+def step(function: Callable[[Tensor], Tensor], x: Tensor) -> None:
     function(x).sum().backward()
-    return time.perf_counter() - start
 
 
 class Kept:
@@ -94,8 +92,8 @@ def main() -> None:
     print(f"{'map':<16}{'own ms':>9}{'torch ms':>10}{'ratio':>7}")
     for shape in MAPS:
         x = torch.randn(1, *shape, requires_grad=True)
-        times = [(seconds(own, x), seconds(torchs, x)) for _ in range(repeats + 2)][2:]
-        mine, theirs = (1e3 * median(column) for column in zip(*times, strict=True))
+        forms = {"own": partial(step, own, x), "torch": partial(step, torchs, x)}
+        mine, theirs = medians(forms, repeats).values()
         size = "x".join(map(str, shape))
         print(f"{size:<16}{mine:>9.2f}{theirs:>10.2f}{theirs / mine:>7.2f}")
     codes, int64 = training_step_memory(False), training_step_memory(True)

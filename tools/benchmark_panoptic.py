@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ import torch
 from detectron2.layers import paste_masks_in_image
 from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
 from detectron2.structures import Instances
+from timing import medians
 from torch import Tensor
 
 THRESHOLDS = {"overlap_threshold": 0.5, "stuff_area_threshold": 4096, "score_threshold": 0.5}
@@ -100,16 +99,10 @@ def main() -> None:
 
 def compare(forms: dict[str, Callable[[], Any]], repeats: int) -> None:
     """Run the forms in turn and print a table against the first one."""
-    times: dict[str, list[float]] = {name: [] for name in forms}
-    for _ in range(repeats):
-        for name, form in forms.items():
-            begin = time.perf_counter()
-            form()
-            times[name].append(1e3 * (time.perf_counter() - begin))
-    medians = {name: statistics.median(values) for name, values in times.items()}
+    times = medians(forms, repeats)
     print(f"{'form':24}{'ms':>10}{'ratio':>9}")
-    for name, median in medians.items():
-        print(f"{name:24}{median:10.1f}{medians['Detectron2'] / median:8.1f}x")
+    for name, median in times.items():
+        print(f"{name:24}{median:10.1f}{times['Detectron2'] / median:8.1f}x")
 
 
 def group(args: argparse.Namespace, labels: Tensor) -> None:

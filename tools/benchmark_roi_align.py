@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import argparse
 import math
-import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -31,6 +30,7 @@ from seg_plugins.ops.roi_align_reference import assign_levels
 import torch
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
+from timing import medians
 
 STRIDES = (4, 8, 16, 32)
 SCALES = [1 / s for s in STRIDES]
@@ -46,29 +46,11 @@ def random_boxes(count: int, height: int, width: int) -> torch.Tensor:
     return torch.cat([corner, corner + size], 1)
 
 
-def medians(
-    candidates: Sequence[Callable[[], object]], repeats: int, device: torch.device
-) -> list[float]:
-    """Median milliseconds of each candidate, called in turns."""
-    times: list[list[float]] = [[] for _ in candidates]
-    for repeat in range(repeats + 1):
-        for slot, candidate in zip(times, candidates, strict=True):
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            candidate()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if repeat:  # the first round warms up
-                slot.append(1e3 * (time.perf_counter() - start))
-    return [statistics.median(slot) for slot in times]
-
-
 def copy_bandwidth(device: torch.device) -> float:
     """Bytes per millisecond that a copy reads and writes."""
     source = torch.zeros(2**26 if device.type == "cpu" else 2**28, device=device)
     target = torch.empty_like(source)
-    (best,) = medians([lambda: target.copy_(source)], 7, device)
+    best = medians({"copy": lambda: target.copy_(source)}, 7, device.type)["copy"]
     return 2 * source.nbytes / best
 
 
@@ -126,45 +108,51 @@ def row(
     expected = peer(peer_maps, boxes)
     with torch.no_grad():
         error = max((ours(m, boxes).float() - expected).abs().max().item() for m in (last, maps))
-        forward = medians(
-            [run_peer, lambda: ours(last, boxes), lambda: ours(maps, boxes)], repeats, device
-        )
+        own = {"last": lambda: ours(last, boxes), "planes": lambda: ours(maps, boxes)}
+        if device.type == "cpu":
+            own |= {f"{k}, 1 thread": partial(on_one_thread, work) for k, work in own.items()}
+        forward = medians({"peer": run_peer, **own}, repeats, device.type)
     grad = torch.randn_like(expected)
     ours_grad = grad.to(dtype)
     last_grad = ours_grad.contiguous(memory_format=torch.channels_last)
     both = medians(
-        [
-            lambda: forward_backward(peer, peer_maps, boxes, grad),
-            lambda: forward_backward(ours, last, boxes, last_grad),
-            lambda: forward_backward(ours, maps, boxes, ours_grad),
-        ],
+        {
+            "peer": lambda: forward_backward(peer, peer_maps, boxes, grad),
+            "last": lambda: forward_backward(ours, last, boxes, last_grad),
+            "planes": lambda: forward_backward(ours, maps, boxes, ours_grad),
+        },
         max(3, repeats // 2),
-        device,
+        device.type,
     )
     output_bytes = images * rois * CHANNELS * bins * bins * dtype.itemsize
     floor = (touched_bytes(raw_boxes, *size, dtype.itemsize) + output_bytes) / bandwidth
     backward_floor = (output_bytes + sum(m.nbytes for m in maps)) / bandwidth
     name = f"{images * rois} x {bins}x{bins}, sr {sampling_ratio}, {str(dtype)[6:]}"
     print(
-        f"| {name} | {forward[0]:.2f} | {forward[1]:.2f} ({forward[0] / forward[1]:.1f}x) "
-        f"| {forward[2]:.2f} ({forward[0] / forward[2]:.1f}x) | {floor:.2f} "
-        f"| {both[0]:.1f} | {both[1]:.1f} ({both[0] / both[1]:.1f}x) "
-        f"| {both[2]:.1f} ({both[0] / both[2]:.1f}x) | {floor + backward_floor:.1f} "
+        f"| {name} | {forward['peer']:.2f} | {_against_peer(forward, 'last', 2)} "
+        f"| {_against_peer(forward, 'planes', 2)} | {floor:.2f} "
+        f"| {both['peer']:.1f} | {_against_peer(both, 'last', 1)} "
+        f"| {_against_peer(both, 'planes', 1)} | {floor + backward_floor:.1f} "
         f"| {error:.0e} |",
         flush=True,
     )
     if device.type == "cpu":
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        with torch.no_grad():
-            single = medians(
-                [lambda: ours(last, boxes), lambda: ours(maps, boxes)], repeats, device
-            )
-        torch.set_num_threads(threads)
         print(
-            f"|   1 -> {threads} threads | | {single[0] / forward[1]:.2f}x "
-            f"| {single[1] / forward[2]:.2f}x | | | | | | |"
+            f"|   1 -> {torch.get_num_threads()} threads "
+            f"| | {forward['last, 1 thread'] / forward['last']:.2f}x "
+            f"| {forward['planes, 1 thread'] / forward['planes']:.2f}x | | | | | | |"
         )
+
+
+def on_one_thread(work: Callable[[], object]) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    work()
+    torch.set_num_threads(threads)
+
+
+def _against_peer(times: dict[str, float], name: str, digits: int) -> str:
+    return f"{times[name]:.{digits}f} ({times['peer'] / times[name]:.1f}x)"
 
 
 def table(device: torch.device, repeats: int) -> None:

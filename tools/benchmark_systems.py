@@ -243,8 +243,6 @@ def run(contestant: Contestant, training: bool, setting: str, device: str) -> No
     else:
         with torch.inference_mode(), half:
             contestant.infer(contestant.model)
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def multiply_adds(contestant: Contestant) -> float:
@@ -275,6 +273,7 @@ def compare(name: str, args: argparse.Namespace) -> None:
                 {who: partial(run, c, training, setting, args.device)
                  for who, c in contestants.items()},
                 args.repeats,
+                args.device,
             )  # fmt: skip
     for kind in work:
         cells = [

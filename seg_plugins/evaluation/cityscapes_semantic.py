@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from seg_plugins.ops.segmentation_metrics import argmax_confusion, label_confusion, pair_counts
+from seg_plugins.ops.segmentation_metrics import argmax_confusion, label_confusion, triple_counts
 
 import cv2
 import numpy as np
@@ -84,7 +84,7 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
     ) -> None:
         self._label_files = ground_truth_files(MetadataCatalog.get(dataset_name).gt_dir, "labelIds")
         self._instance_scores = instance_scores
-        # Decodes and counts the instance image while the labels are decoded and counted.
+        # Decodes the instance image while the labels are decoded.
         self._reader = ThreadPoolExecutor(1)
         super().__init__(
             dataset_name,
@@ -112,24 +112,23 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
     def score_image(self, position: int, given: Mapping, output: Mapping) -> Mapping[str, float]:
         """Add one image to the sums; its own figures are mIoU, as ``score``, and pACC."""
         name, file = list(self._label_files.items())[position]
-        instance_file = str(file).replace("_labelIds", "_instanceIds")
         if self._instance_scores:
-            instances = self._reader.submit(read_label_image, instance_file)
+            instance_file = str(file).replace("_labelIds", "_instanceIds")
+            reading = self._reader.submit(read_label_image, instance_file)
         label_ids = read_label_image(str(file))
         if label_ids.dtype != np.uint8:
             raise EvaluationError(f"{file} holds {label_ids.dtype}, not 8-bit label ids.")
-        target = cv2.LUT(label_ids, train_id_of_id())
-        prediction = checked_prediction(output["sem_seg"], target, len(EVALUATED))
+        prediction = checked_prediction(output["sem_seg"], label_ids, len(EVALUATED))
         if prediction.ndim == 3:
+            target = cv2.LUT(label_ids, train_id_of_id())
             labels, confusion = argmax_confusion(prediction, target, IGNORE)
         else:
             labels = prediction.cpu().numpy()
+            if labels.dtype != np.uint8 or not self._instance_scores:
+                confusion = _confusion(labels, label_ids)
+                labels = labels.astype(np.uint8, copy=False)
         if self._instance_scores:
-            pairs = self._reader.submit(lambda: _pairs(instances.result(), labels))
-        if prediction.ndim == 2:
-            confusion = label_confusion(labels, target, len(EVALUATED), IGNORE)
-        if self._instance_scores:
-            self._add_instances(*pairs.result())
+            confusion = self._count_instances(reading.result(), label_ids, labels)
         if self.saving_to:
             folder = self.saving_to / "cityscapes_sem_seg"
             folder.mkdir(parents=True, exist_ok=True)
@@ -137,13 +136,31 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
         self.confusion += confusion
         return image_scores(confusion)
 
-    def _add_instances(self, pairs: np.ndarray, counts: np.ndarray) -> None:
-        ids, starts = np.unique(pairs[:, 0], return_index=True)
+    def _count_instances(
+        self, instances: np.ndarray, label_ids: np.ndarray, labels: np.ndarray
+    ) -> np.ndarray:
+        """Add the weighted pixels of each instance; gives the confusion, from the same count."""
+        if instances.dtype == np.uint8:  # an image without instances may be stored so
+            instances = instances.astype(np.uint16)
+        if instances.shape != labels.shape or instances.dtype != np.uint16:
+            raise EvaluationError(
+                f"its instanceIds image is {instances.dtype} of {instances.shape}; expected 16 "
+                f"bits and {labels.shape}, the size of its labelIds."
+            )
+        triples, counts = triple_counts(instances, label_ids, labels)
+        of_pixel, stored, found = triples.T
+        if (found[found != IGNORE] >= len(EVALUATED)).any():
+            return _confusion(labels, label_ids)  # raises, with the place
+        size = len(EVALUATED) + 1
+        rows, columns = (np.minimum(x, size - 1) for x in (train_id_of_id()[stored], found))
+        confusion = np.zeros((size, size), np.int64)
+        np.add.at(confusion, (rows, columns), counts)
+
+        ids, starts = np.unique(of_pixel, return_index=True)
         true_labels = [label_of(instance_id) for instance_id in ids.tolist()]
-        true, found = np.searchsorted(ids, pairs[:, 0]), pairs[:, 1]
-        of_pair = np.array([x.trainId for x in true_labels])[true]
-        same_class = np.where(found == of_pair, counts, 0)
-        same_category = np.where(_CATEGORY_OF[found] == _CATEGORY_OF[of_pair], counts, 0)
+        of_id = np.array([x.trainId for x in true_labels])[np.searchsorted(ids, of_pixel)]
+        same_class = np.where(found == of_id, counts, 0)
+        same_category = np.where(_CATEGORY_OF[found] == _CATEGORY_OF[of_id], counts, 0)
         sums = (np.add.reduceat(x, starts).tolist() for x in (counts, same_class, same_category))
         for instance_id, label, pixels, hits, near_hits in zip(
             ids.tolist(), true_labels, *sums, strict=True
@@ -155,6 +172,7 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
             if label.category in _INSTANCE_CATEGORIES:
                 category = self._categories[:, _CATEGORY_OF[label.trainId]]
                 _add_weighted(category, pixels, near_hits, weight)
+        return confusion
 
     def local_state(self) -> Any:
         """The sums of this process."""
@@ -197,12 +215,9 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
         return {"classes": [x.name for x in EVALUATED], "confusion": self.confusion}
 
 
-def _pairs(instances: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if instances.shape != labels.shape:
-        raise EvaluationError(
-            f"its instanceIds image is {instances.shape}, its labelIds {labels.shape}."
-        )
-    return pair_counts(instances, labels)
+def _confusion(labels: np.ndarray, label_ids: np.ndarray) -> np.ndarray:
+    target = cv2.LUT(label_ids, train_id_of_id())
+    return label_confusion(labels, target, len(EVALUATED), IGNORE)
 
 
 def _add_weighted(sums: np.ndarray, pixels: int, hits: int, weight: float) -> None:

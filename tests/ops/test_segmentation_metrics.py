@@ -17,6 +17,7 @@ from seg_plugins.ops.segmentation_metrics import (
     label_confusion,
     mask_overlaps,
     pair_counts,
+    triple_counts,
 )
 
 import cv2
@@ -159,6 +160,30 @@ def test_pair_counts_of_every_id_by_several_threads():
     np.testing.assert_array_equal(pairs[:, 0], np.arange(65536))
     np.testing.assert_array_equal(pairs[:, 1], np.arange(65536) % 3)
     assert set(counts.tolist()) == {32}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (33, 131), (1100, 2048)])
+@pytest.mark.parametrize("ids", [3, 5000])
+@pytest.mark.parametrize("noise", [0.0, 0.1, 1.0])
+def test_triple_counts_equal_unique_rows(size, ids, noise):
+    rng = np.random.default_rng(ids)
+    segments = rng.integers(0, ids, size).astype(np.uint16)
+    truths = (segments % 19).astype(np.uint8)  # one true label an id, but for the noise
+    wrong = rng.random(size) < noise
+    truths[wrong] = rng.integers(0, 256, size)[wrong]
+    labels = rng.integers(0, 256, size).astype(np.uint8) if size[1] < 2048 else truths // 2
+    triples, counts = triple_counts(segments, truths, labels)
+    maps = (segments.astype(np.int64), truths, labels)
+    rows = np.stack([part.reshape(-1) for part in maps], axis=1)
+    packed, expected = np.unique(rows @ [1 << 16, 1 << 8, 1], return_counts=True)
+    np.testing.assert_array_equal(triples @ [1 << 16, 1 << 8, 1], packed)
+    np.testing.assert_array_equal(counts, expected)
+
+
+def test_triple_counts_wants_one_size():
+    part = np.zeros((2, 3), np.uint8)
+    with pytest.raises(ValueError, match="differ in size"):
+        triple_counts(part.astype(np.uint16), part, part[:1])
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32])
@@ -402,6 +427,7 @@ def test_operators_do_what_their_schemas_say(form):
         (ops.argmax_confusion, (torch.rand(3, 6, 7), labels, 255)),
         (ops.label_confusion, (labels, labels, 3, 255)),
         (ops.pair_counts, (labels, labels.int())),
+        (ops.triple_counts, (labels.to(torch.uint16), labels, labels)),
         (ops.mask_overlaps, (masks, labels.int())),
         (ops.encode_label_map, (labels,)),
         (ops.encode_masks, (masks,)),

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from detectron2.structures import Instances
 from PIL import Image
+from timing import medians
 
-from .measuring import CITYSCAPES, in_turn, once, register, report, same, smooth_scores
+from .measuring import CITYSCAPES, once, register, report, same, smooth_scores
 
 FRAME = "aachen_000000_000019"
 THINGS = [label.name for label in EVALUATED if label.hasInstances]
@@ -60,7 +61,7 @@ def cityscapes_pixels(folder: Path, repeats: int) -> None:
         def official(instances: bool = instances) -> dict[str, Any]:
             return official_semantic_scores(predictions, split, instance_scores=instances)
 
-        times = in_turn({peer: official, "CityscapesSemanticEvaluator": run}, repeats)
+        times = medians({peer: official, "CityscapesSemanticEvaluator": run}, repeats)
         expected, found = official(), ours.evaluate()["sem_seg"]
         same("IoU", found["IoU"], 100 * expected["averageScoreClasses"])
         if instances:
@@ -70,7 +71,7 @@ def cityscapes_pixels(folder: Path, repeats: int) -> None:
         opened = {str(f): np.array(Image.open(f)) for f in split.glob("*/*.png")}
         opened |= {str(f): np.array(Image.open(f)) for f in predictions.glob("*.png")}
         with _decoded(opened):
-            times = in_turn({peer: official, "CityscapesSemanticEvaluator": run}, repeats)
+            times = medians({peer: official, "CityscapesSemanticEvaluator": run}, repeats)
         report("the same, files decoded beforehand", peer, times)
 
 
@@ -146,7 +147,7 @@ def cityscapes_instances(folder: Path, repeats: int) -> None:
         "write": write,
         "CityscapesInstanceEvaluator": run,
     }
-    times = in_turn(runs, max(3, repeats // 3))
+    times = medians(runs, max(3, repeats // 3))
     expected, found = official(), ours.evaluate()["segm"]
     same("AP", found["AP"], 100 * expected["allAp"])
     writing = times.pop("write")

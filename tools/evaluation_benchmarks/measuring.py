@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,17 +12,6 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 CITYSCAPES = (1024, 2048)
-
-
-def in_turn(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median milliseconds of each function, called one after the other `repeats` times."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, function in runs.items():
-            start = time.perf_counter()
-            function()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def report(work: str, peer: str, times: dict[str, float]) -> None:

@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 import torch
 from cityscapesscripts.evaluation import evalPanopticSemanticLabeling as pq_reference
+from timing import medians
 
-from .measuring import CITYSCAPES, in_turn, once, register, report, same
+from .measuring import CITYSCAPES, once, register, report, same
 
 
 def cells(rng: np.random.Generator, count: int, shape: tuple[int, int]) -> np.ndarray:
@@ -71,7 +72,7 @@ def pq_of_size(folder: Path, repeats: int, shape: tuple[int, int], count: int) -
 
     peer = "PNG + pq_compute_single_core"
     runs = {peer: reference, "PanopticEvaluator": once(ours, {"image_id": 0}, output)}
-    times = in_turn(runs, repeats)
+    times = medians(runs, repeats)
     expected, _ = stats[-1].pq_average(categories, None)
     same("PQ", ours.evaluate()["panoptic_seg"]["PQ"], 100 * expected["pq"])
     report(f"PQ, {shape[1]}x{shape[0]}, {count} segments", peer, times)

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
+from timing import medians
 
-from .measuring import CITYSCAPES, in_turn, once, register, report, same, smooth_scores
+from .measuring import CITYSCAPES, once, register, report, same, smooth_scores
 
 
 def truth_of(rng: np.random.Generator, scores: np.ndarray) -> np.ndarray:
@@ -40,7 +41,7 @@ def semantic(folder: Path, repeats: int) -> None:
         "SemanticEvaluator": once(plain, record, output),
         "SemanticEvaluator, RLE to disk": once(saving, record, output),
     }
-    times = in_turn(runs, repeats)
+    times = medians(runs, repeats)
     theirs, ours = peer.evaluate()["sem_seg"], plain.evaluate()["sem_seg"]
     for key, value in theirs.items():
         same(key, ours[key], value)

@@ -145,54 +145,72 @@ void count_pairs(const A& a, const B& b, int64_t begin, int64_t end, PairTable& 
   if (run != 0) table.add(run_a, run_b, run);
 }
 
-// Instance ids against labels: regions of labels are small, but there are few enough to count every
-// pixel in a row of cells per id. Four copies in turn: see PairHistogram in confusion.cpp.
-void count_pairs(const PlainIds<uint16_t>& a, const PlainIds<uint8_t>& b, int64_t begin,
-                 int64_t end, PairTable& table) {
+// Instance ids, true labels and predicted labels in one sweep. Regions of predictions are small,
+// but there are few enough ids to count every pixel in a row of cells per id; all pixels of an id
+// have one true label (those that do not are looked up singly). Four copies in turn: see
+// PairHistogram in confusion.cpp.
+void count_triples(const uint16_t* ids, const uint8_t* truths, const uint8_t* labels, int64_t begin,
+                   int64_t end, PairTable& table) {
   constexpr int64_t kCopies = 4, kLabels = 256, kRow = kCopies * kLabels;
   constexpr size_t kMostIds = 2048;  // an image has fewer; this bounds the memory for noise
-  std::vector<int32_t> row_of_id(65536, -1);  // where the id's cells begin
-  std::vector<uint16_t> ids;
-  std::vector<uint32_t> cells;
-  const auto learn = [&](uint16_t id) {
-    if (row_of_id[id] >= 0) return;
-    row_of_id[id] = static_cast<int32_t>(cells.size());
-    ids.push_back(id);
-    cells.resize(cells.size() + kRow, 0);
+  struct Row {
+    int32_t cells = -1;  // where the id's cells begin
+    int32_t truth = -1;
   };
+  std::vector<Row> row_of_id(65536);
+  std::vector<uint16_t> present;
+  std::vector<uint32_t> cells;
   const auto flush = [&] {
-    for (const uint16_t id : ids) {
+    for (const uint16_t id : present) {
+      const Row row = row_of_id[id];
       for (int64_t label = 0; label < kLabels; ++label) {
         int64_t count = 0;
         for (int64_t copy = 0; copy < kCopies; ++copy)
-          count += cells[row_of_id[id] + copy * kLabels + label];
-        if (count != 0) table.add(id, label, count);
+          count += cells[row.cells + copy * kLabels + label];
+        if (count != 0) table.add(id, row.truth << 8 | label, count);
       }
-      row_of_id[id] = -1;
+      row_of_id[id] = Row{};
     }
-    ids.clear();
+    present.clear();
     cells.clear();
   };
-  const int32_t* rows = row_of_id.data();
+  const auto add_one = [&](int64_t i) {
+    Row& row = row_of_id[ids[i]];
+    if (row.truth < 0) {
+      if (present.size() > kMostIds) flush();
+      row = {static_cast<int32_t>(cells.size()), truths[i]};
+      present.push_back(ids[i]);
+      cells.resize(cells.size() + kRow, 0);
+    }
+    if (row.truth == truths[i])
+      ++cells[row.cells + labels[i]];
+    else
+      table.add(ids[i], truths[i] << 8 | labels[i], 1);
+  };
   int64_t i = begin;
   for (; i + kCopies <= end; i += kCopies) {
-    const uint16_t* id = a.data + i;
-    const uint8_t* label = b.data + i;
-    if ((rows[id[0]] | rows[id[1]] | rows[id[2]] | rows[id[3]]) < 0) {
-      if (ids.size() > kMostIds) flush();
-      for (int64_t j = 0; j < kCopies; ++j) learn(id[j]);
+    Row rows[kCopies];
+    int32_t other = 0;
+    for (int64_t j = 0; j < kCopies; ++j) {
+      rows[j] = row_of_id[ids[i + j]];
+      other |= rows[j].truth ^ truths[i + j];
+    }
+    if (other != 0) {
+      for (int64_t j = 0; j < kCopies; ++j) add_one(i + j);
+      continue;
     }
     uint32_t* const cell = cells.data();
-    ++cell[rows[id[0]] + label[0]];
-    ++cell[rows[id[1]] + label[1] + kLabels];
-    ++cell[rows[id[2]] + label[2] + 2 * kLabels];
-    ++cell[rows[id[3]] + label[3] + 3 * kLabels];
+    for (int64_t j = 0; j < kCopies; ++j) ++cell[rows[j].cells + j * kLabels + labels[i + j]];
   }
-  for (; i < end; ++i) {
-    learn(a(i));
-    ++cells[rows[a(i)] + b(i)];
-  }
+  for (; i < end; ++i) add_one(i);
   flush();
+}
+
+std::vector<Cell> in_order(const PairTable& table) {
+  std::vector<Cell> sorted;
+  table.for_each([&](const Cell& cell) { sorted.push_back(cell); });
+  std::sort(sorted.begin(), sorted.end());
+  return sorted;
 }
 
 // pairs (M, 2) int64 in ascending order and their pixel counts (M,).
@@ -216,9 +234,7 @@ std::tuple<at::Tensor, at::Tensor> pair_counts(const at::Tensor& first_in,
           });
     });
   });
-  std::vector<Cell> sorted;
-  total.for_each([&](const Cell& cell) { sorted.push_back(cell); });
-  std::sort(sorted.begin(), sorted.end());
+  const std::vector<Cell> sorted = in_order(total);
   const int64_t n = sorted.size();
   at::Tensor pairs = at::empty({n, 2}, at::kLong), totals = at::empty({n}, at::kLong);
   int64_t* pair_out = pairs.mutable_data_ptr<int64_t>();
@@ -229,6 +245,40 @@ std::tuple<at::Tensor, at::Tensor> pair_counts(const at::Tensor& first_in,
     total_out[i] = sorted[i].count;
   }
   return {pairs, totals};
+}
+
+// triples (M, 3) int64 in ascending order and their pixel counts (M,).
+std::tuple<at::Tensor, at::Tensor> triple_counts(const at::Tensor& ids_in,
+                                                 const at::Tensor& truths_in,
+                                                 const at::Tensor& labels_in) {
+  TORCH_CHECK_VALUE(ids_in.scalar_type() == at::kUInt16 && truths_in.scalar_type() == at::kByte &&
+                        labels_in.scalar_type() == at::kByte,
+                    "ids must be uint16, truths and labels uint8");
+  TORCH_CHECK_VALUE(ids_in.sizes() == truths_in.sizes() && ids_in.sizes() == labels_in.sizes(),
+                    "the three maps differ in size: ", ids_in.sizes(), ", ", truths_in.sizes(),
+                    " and ", labels_in.sizes());
+  const at::Tensor ids = ids_in.contiguous(), truths = truths_in.contiguous(),
+                   labels = labels_in.contiguous();
+  PairTable total;
+  std::mutex mutex;
+  at::parallel_for(0, ids.numel(), kParallelPixels, [&](int64_t begin, int64_t end) {
+    PairTable own;
+    count_triples(ids.const_data_ptr<uint16_t>(), truths.const_data_ptr<uint8_t>(),
+                  labels.const_data_ptr<uint8_t>(), begin, end, own);
+    const std::lock_guard<std::mutex> lock(mutex);
+    own.for_each([&](const Cell& cell) { total.add(cell.first, cell.second, cell.count); });
+  });
+  const std::vector<Cell> sorted = in_order(total);
+  const int64_t n = sorted.size();
+  at::Tensor triples = at::empty({n, 3}, at::kLong), totals = at::empty({n}, at::kLong);
+  int64_t* out = triples.mutable_data_ptr<int64_t>();
+  for (int64_t i = 0; i < n; ++i) {
+    out[3 * i] = sorted[i].first;
+    out[3 * i + 1] = sorted[i].second >> 8;
+    out[3 * i + 2] = sorted[i].second & 255;
+    totals.mutable_data_ptr<int64_t>()[i] = sorted[i].count;
+  }
+  return {triples, totals};
 }
 
 constexpr int64_t kIds = 65536;
@@ -315,10 +365,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> mask_overlaps(const at::Tensor& m
 
 TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
   m.def("pair_counts(Tensor first, Tensor second) -> (Tensor, Tensor)");
+  m.def("triple_counts(Tensor ids, Tensor truths, Tensor labels) -> (Tensor, Tensor)");
   m.def("mask_overlaps(Tensor masks, Tensor segments) -> (Tensor, Tensor, Tensor)");
 }
 
 TORCH_LIBRARY_IMPL(seg_plugins, CPU, m) {
   m.impl("pair_counts", &pair_counts);
+  m.impl("triple_counts", &triple_counts);
   m.impl("mask_overlaps", &mask_overlaps);
 }
