@@ -69,7 +69,7 @@ fuzz: setup
 
 SCALE ?= 1.0
 faults: setup
-	$(PY) tests/faults/driver.py --scale $(SCALE)
+	$(PY) -m tests.faults --scale $(SCALE)
 
 soak: setup
 	$(PY) tests/faults/soak.py

@@ -5,9 +5,10 @@
     python tools/submit_slurm.py --nodes 2 --gpus-per-node 8 --hours 24 --partition gpu -- \\
         --config-file configs/cityscapes/deeplabv3plus_r103.yaml OUTPUT_DIR /shared/run1
 
-Before the time is up or the job is preempted, SLURM sends a signal: the training completes its
-iteration, saves a checkpoint, and the job goes back to the queue, where it resumes. OUTPUT_DIR
-lies on a disk that all machines see.
+Before the time is up SLURM sends a signal (SIGUSR2, as submitit asks it to): the training completes
+its iteration, saves a checkpoint, and the job goes back to the queue, where it resumes. At SIGTERM
+the checkpoint is saved, too: then SLURM itself puts a preempted job back, and a cancelled one is
+over. OUTPUT_DIR lies on a disk that all machines see.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# submitit asks SLURM for this signal; its own handler would end the job at once.
-PREEMPTION = signal.SIGUSR2
+# One of these comes before the time is up; submitit's own handlers would end the job at once.
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Training:
@@ -31,26 +32,29 @@ class Training:
         self.arguments = arguments
 
     def __call__(self) -> None:
-        """Train; ask for another turn if a signal has ended it."""
+        """Train; ask for another turn if the time was up.
+
+        Raises:
+            SystemExit: the training has failed; its exit status.
+        """
         import submitit
 
         environment = submitit.helpers.TorchDistributedEnvironment().export()
-        signaled = False
+        received: set[int] = set()
 
-        def note(*_: object) -> None:
-            nonlocal signaled
-            signaled = True
-            process.send_signal(PREEMPTION)
+        def note(number: int, _: object) -> None:
+            received.add(number)
+            process.send_signal(number)
 
         command = [sys.executable, str(ROOT / "tools" / "train_net.py"), "--resume"]
         # A process of its own: its signals and its memory are nobody else's.
         process = subprocess.Popen([*command, *self.arguments], env=dict(os.environ))
-        signal.signal(PREEMPTION, note)
-        signal.signal(signal.SIGTERM, note)
+        for number in (*WARNINGS, signal.SIGTERM):
+            signal.signal(number, note)
         status = process.wait()
         if status:
             raise SystemExit(status)
-        if signaled and environment.rank == 0:
+        if received.intersection(WARNINGS) and environment.rank == 0:
             subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
 
 

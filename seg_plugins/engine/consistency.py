@@ -59,6 +59,20 @@ def check_datasets(cfg: CfgNode) -> None:
     _check_same_classes(cfg, tasks)
 
 
+def check_masks(cfg: CfgNode) -> None:
+    """Check that samples have the masks that the model is trained on.
+
+    Raises:
+        ConfigError: they are left out.
+    """
+    wanted = cfg.MODEL.MASK_ON and "instances" in tasks_of(cfg.MODEL.META_ARCHITECTURE)
+    if wanted and cfg.INPUT.MASK_FORMAT == "none":
+        raise ConfigError(
+            "MODEL.MASK_ON True trains on masks, which INPUT.MASK_FORMAT none leaves out: set "
+            "INPUT.MASK_FORMAT bitmask (or polygon), or MODEL.MASK_ON False to train on boxes"
+        )
+
+
 def _check_known(key: str, name: str) -> None:
     known = DatasetCatalog.list()
     if name not in known:

@@ -19,6 +19,8 @@ import torch.distributed as dist
 from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
 
+from .worker_signals import passed_on
+
 EXAMPLES = """
 examples:
   Train on the embedded dataset (no GPU and no download needed):
@@ -117,14 +119,15 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
         )
     if args.num_gpus * args.num_machines <= 1:
         return main(args)
-    detectron2_launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    with passed_on():
+        detectron2_launch(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
     return None
 
 

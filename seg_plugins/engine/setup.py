@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -18,7 +19,7 @@ from detectron2.utils.logger import setup_logger
 from ..config import ConfigError, find_config, load_config
 from ..data import apply_custom_dataset, class_weights
 from ..data.doctor import check_dataset
-from .consistency import check_datasets
+from .consistency import check_datasets, check_masks
 from .launch import use_available_device
 from .model_options import be_deterministic
 from .resume import former_config, log_changes
@@ -41,6 +42,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
         use_available_device(cfg, args)
         apply_custom_dataset(cfg)
         check_datasets(cfg)
+        if not args.eval_only:
+            check_masks(cfg)
         if comm.is_main_process():
             _check_output_dir(Path(cfg.OUTPUT_DIR), args)
             if not args.eval_only:
@@ -110,6 +113,7 @@ def _free_name(folder: Path) -> Path:
 def _complete(cfg: CfgNode, args: argparse.Namespace, former: Mapping[str, Any]) -> None:
     """Replace what is left open by values, so that config.yaml tells all that is needed."""
     _scale_rate(cfg)
+    _limit_workers(cfg)
     if cfg.SEED < 0 and "SEED" in former:
         cfg.SEED = former["SEED"]
     if cfg.SEED < 0:
@@ -133,6 +137,18 @@ def _complete(cfg: CfgNode, args: argparse.Namespace, former: Mapping[str, Any])
         raise ConfigError(f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS: {error}") from None
     head.CLASS_WEIGHTS = [round(float(w), 4) for w in weights]
     logger.info("Class weights (%s of %s): %s", scheme, cfg.DATASETS.TRAIN[0], head.CLASS_WEIGHTS)
+
+
+def _limit_workers(cfg: CfgNode) -> None:
+    """No more data workers than cores: more only get in each other's way, and change nothing."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    if cores < cfg.DATALOADER.NUM_WORKERS:
+        logger.info(
+            "DATALOADER.NUM_WORKERS %d becomes %d, the cores of this process",
+            cfg.DATALOADER.NUM_WORKERS, cores,
+        )  # fmt: skip
+        cfg.DATALOADER.NUM_WORKERS = cores
 
 
 def _scale_rate(cfg: CfgNode) -> None:

@@ -7,7 +7,6 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader
 from ..config import ConfigError
 from ..data import DatasetError
 from .data_stream import SampleStream, StreamBatches
+from .worker_signals import held_back, init_worker
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class TrainLoader:
             batch_sampler=batches,
             num_workers=num_workers,
             collate_fn=_as_list,
-            worker_init_fn=_one_thread,
+            worker_init_fn=init_worker,
             persistent_workers=num_workers > 0,
             # Otherwise starting the loader would draw from the model's random numbers.
             generator=torch.Generator(),
@@ -66,7 +66,8 @@ class TrainLoader:
         self.batches.skipped = batch * self.batches.batch_size if drawn is None else drawn
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        self._iterator = iter(self.loader)
+        with held_back():
+            self._iterator = iter(self.loader)
         while True:
             try:
                 batch = next(self._iterator)
@@ -112,12 +113,6 @@ class TrainLoader:
 
 def _as_list(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return samples
-
-
-def _one_thread(_: int) -> None:
-    """Workers share the cores with training: more threads in each only get in the way."""
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
 
 
 def build_train_loader(cfg: CfgNode, mapper: Callable[..., Any]) -> TrainLoader:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,11 +30,12 @@ from .report_hook import Report
 from .run_record import RunRecord
 from .solver import build_clip, build_optimizer, build_schedule
 from .step_options import StepOptions, accumulation, amp_dtype
-from .stopping import StopOnSignal
+from .stopping import EvaluationStopped, InterruptibleLoader, StopOnSignal
 from .train_loader import TrainLoader, build_train_loader
 from .train_step import TrainStep
 from .validation_loss import validation_loss
 from .weight_average import AverageWeights, WeightAverage
+from .worker_signals import init_worker
 from .writers import BoundedStorage, build_writers
 
 logger = logging.getLogger(__name__)
@@ -126,7 +128,9 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """Detectron2's loader over every image once, through the mapper ``INPUT.MAPPER``."""
-        return build_detection_test_loader(cfg, dataset_name, mapper=build_mapper(cfg, False))
+        loader = build_detection_test_loader(cfg, dataset_name, mapper=build_mapper(cfg, False))
+        loader.worker_init_fn = init_worker
+        return loader
 
     @classmethod
     def build_evaluator(
@@ -142,9 +146,19 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(
-        cls, cfg: CfgNode, model: nn.Module, evaluators: list[DatasetEvaluator] | None = None
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: list[DatasetEvaluator] | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
         """Evaluate on every dataset of ``DATASETS.TEST`` and log one table of all tasks.
+
+        Args:
+            cfg: names the datasets.
+            model: what is evaluated.
+            evaluators: one for each dataset; those of :meth:`build_evaluator` unless given.
+            check: called before each batch; what it raises ends the evaluation.
 
         Returns:
             task -> metric -> value; with several datasets, one such dict for each name. Empty in
@@ -153,7 +167,8 @@ class Trainer(DefaultTrainer):
         results = {}
         for i, name in enumerate(cfg.DATASETS.TEST):
             evaluator = evaluators[i] if evaluators else cls.build_evaluator(cfg, name)
-            found = inference_on_dataset(model, cls.build_test_loader(cfg, name), evaluator)
+            loader = InterruptibleLoader(cls.build_test_loader(cfg, name), check)
+            found = inference_on_dataset(model, loader, evaluator)
             if comm.is_main_process():
                 results[name] = found
                 logger.info("Results on %s:\n%s", name, format_results(found))
@@ -317,15 +332,26 @@ class Trainer(DefaultTrainer):
     def evaluate(self) -> dict[str, Any]:
         """Evaluate on ``DATASETS.TEST``, by the averaged weights if there are any.
 
-        The training goes on as if there had been no evaluation: random states are put back.
+        The training goes on as if there had been no evaluation: random states are put back. A
+        single process that is to stop breaks it off and gives no results; several could not agree
+        on that before it ends.
         """
         model = self._trainer.model
         averaged: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if self.average is not None:
             averaged = self.average.applied(self.checkpointer.model)
-        with averaged, random_state.untouched_random_state():
-            if self.cfg.TEST.LOSS:
-                losses = validation_loss(self.cfg, model)
-                self.storage.put_scalars(**losses, smoothing_hint=False)
-            self._last_eval_results = self.test(self.cfg, model)
+        try:
+            with averaged, random_state.untouched_random_state():
+                if self.cfg.TEST.LOSS:
+                    losses = validation_loss(self.cfg, model, self._check_stop)
+                    self.storage.put_scalars(**losses, smoothing_hint=False)
+                self._last_eval_results = self.test(self.cfg, model, check=self._check_stop)
+        except EvaluationStopped:
+            logger.info("The evaluation after iteration %d is broken off", self.iter)
+            model.train()  # Detectron2 leaves it in inference mode after an error
+            return {}
         return self._last_eval_results
+
+    def _check_stop(self) -> None:
+        if self._trainer.stop_wanted and comm.get_world_size() == 1:
+            raise EvaluationStopped

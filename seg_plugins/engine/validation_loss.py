@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -42,8 +42,15 @@ def loss_mode(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def validation_loss(cfg: CfgNode, model: nn.Module) -> dict[str, float]:
+def validation_loss(
+    cfg: CfgNode, model: nn.Module, check: Callable[[], None] = lambda: None
+) -> dict[str, float]:
     """Mean losses over the images of ``DATASETS.TEST``, one image at a time in each process.
+
+    Args:
+        cfg: names datasets and test sizes.
+        model: a system in training mode.
+        check: called before each image; what it raises ends the evaluation.
 
     Returns:
         ``validation/NAME`` of each loss and ``validation/total_loss``, the same in all processes.
@@ -65,6 +72,7 @@ def validation_loss(cfg: CfgNode, model: nn.Module) -> dict[str, float]:
     with untouched_random_state(cfg.SEED), loss_mode(model):
         # Every process makes the same number of passes: losses exchange their divisors.
         for first in range(0, len(records), world_size):
+            check()
             own = first + rank
             sample = mapper(dict(records[own % len(records)]))
             losses = getattr(model, "module", model)([sample])

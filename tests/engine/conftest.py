@@ -1,8 +1,11 @@
-"""A configuration that trains in seconds."""
+"""A configuration that trains in seconds, and a dataset that other processes can read."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+from pathlib import Path
 
 from seg_plugins.engine import argument_parser
 
@@ -24,3 +27,21 @@ def tiny_args(tiny_semantic, tmp_path):
         return args
 
     return make
+
+
+@pytest.fixture
+def custom(tiny_semantic, tmp_path):
+    """The tiny dataset as a user would describe it: other processes know nothing of ours."""
+    source = Path(os.environ["DETECTRON2_DATASETS"]) / "tiny_semantic"
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    for file in source.glob("*_[0-9].png"):
+        shutil.copy(file, tmp_path / "images")
+        shutil.copy(source / f"{file.stem}_label.png", tmp_path / "masks" / file.name)
+    description = tmp_path / "custom.yaml"
+    description.write_text(
+        "name: tiny_custom\ntask: semantic\nclasses: [dark, middle, bright]\n"
+        "images: images\nmasks: masks\nimage_suffix: .png\nmask_suffix: .png\n"
+        "split: {val_fraction: 0.25, seed: 0}\n"
+    )
+    return description

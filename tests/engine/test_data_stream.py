@@ -54,6 +54,7 @@ def test_every_epoch_is_a_new_permutation():
     assert epochs[0] != [record_index(6, i, 10) for i in range(10)]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on two cores
 @pytest.mark.parametrize("map_function", [mapper, global_mapper])
 def test_worker_count_changes_nothing(map_function):
     expected = take(loader(map_function), 5)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import shutil
 
 from seg_plugins.config import ConfigError
+from seg_plugins.engine import Trainer, setup
 from seg_plugins.engine.model_options import checkpoint_activations, compile_parts
 from seg_plugins.engine.validation_loss import loss_mode
 
@@ -65,6 +67,36 @@ def test_compiled_parts_give_the_same_and_keep_their_names():
     compile_parts(model, "eager")
     torch.testing.assert_close(model(x), expected)
     assert list(model.state_dict()) == names
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_system_trains_the_same_when_compiled_by_inductor(tiny_args, tmp_path, monkeypatch):
+    """PyTorch's own compiler, on the CPU; nothing of it may fall back to plain execution."""
+    from torch._dynamo.utils import counters
+    from torch._inductor import metrics
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    opts = ("DATASETS.TEST", "()", "TEST.PICTURES", "0", "MODEL.SEM_SEG_HEAD.ASPP_DROPOUT", "0.0")
+    plain = Trainer(setup(tiny_args(*opts, "OUTPUT_DIR", str(tmp_path / "plain"))))
+    plain.train()
+    torch._dynamo.reset()
+    metrics.reset()
+    counters.clear()
+    suppressed = torch._dynamo.config.suppress_errors
+    try:
+        compiled = Trainer(setup(tiny_args(*opts, "MODEL.COMPILE", "inductor")))
+        torch._dynamo.config.suppress_errors = False  # here an error is one
+        compiled.train()
+    finally:
+        torch._dynamo.config.suppress_errors = suppressed
+        torch._dynamo.reset()
+    assert metrics.generated_kernel_count > 10
+    assert not counters["graph_break"], dict(counters["graph_break"])
+    expected, found = plain.model.state_dict(), compiled.model.state_dict()
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_what_cannot_be_compiled_runs_as_before():

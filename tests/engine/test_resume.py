@@ -17,6 +17,7 @@ from seg_plugins.engine.solver import build_optimizer
 import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch import nn
 
 QUICK = ("TEST.PICTURES", "0", "DATASETS.TEST", "()")
@@ -138,6 +139,73 @@ def test_another_number_of_classes_starts_those_layers_anew(caplog):
     assert "1.weight (another shape), 1.bias (another shape)" in caplog.text
     assert new.state[model[0].weight]["momentum_buffer"].abs().sum() > 0
     assert new.state[model[1].weight]["momentum_buffer"].abs().sum() == 0
+
+
+@pytest.fixture
+def four_classes(tiny_semantic):
+    """The tiny training set with a class more, which no pixel has."""
+    records = DatasetCatalog.get("tiny_semantic_train")
+    DatasetCatalog.register("tiny_four_train", lambda: records)
+    MetadataCatalog.get("tiny_four_train").set(
+        stuff_classes=["dark", "middle", "bright", "none"], stuff_colors=[[0, 0, 0]] * 4,
+        ignore_label=255, evaluator_type="sem_seg",
+    )  # fmt: skip
+    yield ("DATASETS.TRAIN", "('tiny_four_train',)", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "4")
+    DatasetCatalog.remove("tiny_four_train")
+    MetadataCatalog.remove("tiny_four_train")
+
+
+def losses(folder):
+    lines = map(json.loads, (folder / "metrics.json").read_text().splitlines())
+    return {line["iteration"]: line["total_loss"] for line in lines if "total_loss" in line}
+
+
+AVERAGED = ("MODEL_EMA.ENABLED", "True")
+
+
+def test_a_run_is_resumed_with_another_number_of_classes(tiny_args, tmp_path, four_classes, caplog):
+    """All but the layers of another size goes on: weights, momenta, averages, schedule, data."""
+    first = train(tiny_args(*QUICK, *AVERAGED, "SOLVER.MAX_ITER", "2"))
+    with caplog.at_level(logging.WARNING):
+        second = start(tiny_args(*QUICK, *AVERAGED, *four_classes, "SOLVER.MAX_ITER", "4",
+                                 resume=True))  # fmt: skip
+    assert "NUM_CLASSES 4, which was 3: layers of another size start from random" in caplog.text
+    assert "Without momentum, as at the start: sem_seg_head." in caplog.text
+    assert second.start_iter == 2
+    fresh = {n for n, p in second.model.named_parameters()
+             if p.shape != first.model.state_dict()[n].shape}  # fmt: skip
+    assert fresh
+    assert all(n.startswith("sem_seg_head.") for n in fresh)
+    moments = second._trainer.optimizer.state
+    for name, parameter in second.model.named_parameters():
+        old = first.model.state_dict()[name]
+        assert name in fresh or torch.equal(parameter, old), name
+        parts = [v for k, v in moments.get(parameter, {}).items() if k != "step"]
+        assert any(bool(v.any()) for v in parts) != (name in fresh), name
+    second.train()
+    found = losses(tmp_path / "run")
+    assert sorted(found) == [0, 1, 2, 3]
+    assert np.isfinite(list(found.values())).all()
+    for values in (second.model.state_dict(), second.average.average):
+        assert all(torch.isfinite(v).all() for v in values.values())
+
+
+def test_weights_are_tuned_for_another_number_of_classes(tiny_args, tmp_path, four_classes):
+    """The averaged weights are taken, those of another size drawn anew; training starts at 0."""
+    first = train(tiny_args(*QUICK, *AVERAGED, "SOLVER.MAX_ITER", "2"))
+    weights = str(tmp_path / "run" / "model_final.pth")
+    tuned = tmp_path / "tuned"
+    second = start(tiny_args(*QUICK, *AVERAGED, *four_classes, "MODEL.WEIGHTS", weights,
+                             "OUTPUT_DIR", str(tuned)))  # fmt: skip
+    assert second.start_iter == 0
+    own, average = second.model.state_dict(), first.average.average
+    same = [name for name, value in own.items() if value.shape == average[name].shape]
+    assert 0 < len(own) - len(same) < 5
+    assert all(torch.equal(own[name], average[name]) for name in same)
+    second.train()
+    found = losses(tuned)
+    assert sorted(found) == [0, 1, 2]
+    assert np.isfinite(list(found.values())).all()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from seg_plugins import load_config
 from seg_plugins.config import ConfigError
 from seg_plugins.engine import setup
-from seg_plugins.engine.consistency import tasks_of
+from seg_plugins.engine.consistency import check_masks, tasks_of
 
 import pytest
 import yaml
@@ -39,6 +41,25 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 def test_contradictions_name_the_value_to_set(tiny_args, opts, message):
     with pytest.raises(ConfigError, match=message):
         setup(tiny_args(*opts))
+
+
+def test_masks_that_are_left_out_cannot_be_trained_on():
+    keys = r"MODEL\.MASK_ON True .* INPUT\.MASK_FORMAT none"
+    opts = ["INPUT.MASK_FORMAT", "none"]
+    with pytest.raises(ConfigError, match=keys):
+        check_masks(load_config("shapes/mask_rcnn_r18_fpn.yaml", opts))
+    check_masks(load_config("shapes/mask_rcnn_r18_fpn.yaml", [*opts, "MODEL.MASK_ON", "False"]))
+    check_masks(load_config("shapes/mask_rcnn_r18_fpn.yaml"))
+    check_masks(load_config("quickstart/unet_shapes.yaml", opts))
+
+
+def test_no_more_data_workers_than_cores(tiny_args, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5}, raising=False)
+    assert setup(tiny_args("DATALOADER.NUM_WORKERS", "4")).DATALOADER.NUM_WORKERS == 2
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.count("DATALOADER.NUM_WORKERS 4 becomes 2, the cores of this process") == 1
+    one = tiny_args("DATALOADER.NUM_WORKERS", "1", "OUTPUT_DIR", str(tmp_path / "one"))
+    assert setup(one).DATALOADER.NUM_WORKERS == 1
 
 
 def test_nothing_is_written_when_a_check_fails(tiny_args, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -69,7 +70,7 @@ def sigkill(runs: int, rng: random.Random, folder: Path) -> Row:
         args = warm.arguments(out, *workers)
         pid = warm.fork(lambda a=args, p=progress, f=prepare: warm.train(a, p, f), log)
         if fatal is None:
-            _wait_for(progress, rng.randrange(1, ITERATIONS - 1))
+            warm.wait_for(progress, rng.randrange(1, ITERATIONS - 1), pid)
             time.sleep(rng.random() * 0.02)
             os.kill(pid, signal.SIGKILL)
         status = warm.wait(pid, warm.LONG)
@@ -88,12 +89,6 @@ def sigkill(runs: int, rng: random.Random, folder: Path) -> Row:
     )  # fmt: skip
 
 
-def _wait_for(progress: Progress, iteration: int, timeout: float = warm.LONG) -> None:
-    end = time.monotonic() + timeout
-    while progress["iteration"] < iteration and time.monotonic() < end:
-        time.sleep(0.0005)
-
-
 def overwriting(runs: int, rng: random.Random, folder: Path) -> Row:
     """Killed while ``model_best`` and ``model_final`` are written over and over."""
     readable = 0
@@ -101,7 +96,7 @@ def overwriting(runs: int, rng: random.Random, folder: Path) -> Row:
         out, progress = folder / f"run_{i}", Progress()
         out.mkdir()
         pid = warm.fork(lambda o=out, p=progress: _save_forever(o, p), folder / "saves.log")
-        _wait_for(progress, 1)
+        warm.wait_for(progress, 1, pid)
         time.sleep(rng.random() * 0.1)
         os.kill(pid, signal.SIGKILL)
         warm.wait(pid, warm.LONG)
@@ -128,17 +123,21 @@ def _all_equal(weight: torch.Tensor) -> bool:
 
 
 def sigterm(runs: int, rng: random.Random, folder: Path) -> Row:
-    """SIGTERM or SIGUSR1 at a random moment: a checkpoint, status 0, exact resume."""
+    """SIGTERM or SIGUSR1 at a random moment: a checkpoint, status 0, exact resume.
+
+    Every other time to the process group, data workers included, as `timeout` and `scancel` do.
+    """
     expected, _ = reference(folder)
     good = within = 0
     for i in range(runs):
         out, log, progress = folder / f"run_{i}", folder / f"run_{i}.log", Progress()
-        args = warm.arguments(out)
+        send, workers = (os.kill, 0) if i % 2 else (os.killpg, 2)
+        args = warm.arguments(out, "DATALOADER.NUM_WORKERS", str(workers))
         pid = warm.fork(lambda a=args, p=progress: warm.train(a, p), log)
-        _wait_for(progress, rng.randrange(1, ITERATIONS - 2))
+        warm.wait_for(progress, rng.randrange(1, ITERATIONS - 2), pid)
         time.sleep(rng.random() * 0.02)
         at = progress["iteration"]
-        os.kill(pid, rng.choice([signal.SIGTERM, signal.SIGUSR1]))
+        send(pid, rng.choice([signal.SIGTERM, signal.SIGUSR1]))
         status = warm.wait(pid, warm.LONG)
         within += status == 0 and progress["iteration"] <= at + 2
         again = warm.run(warm.arguments(out, resume=True), folder / f"run_{i}_again.log")
@@ -158,9 +157,10 @@ def worker(runs: int, rng: random.Random, folder: Path) -> Row:
         out, log, progress = folder / f"run_{i}", folder / f"run_{i}.log", Progress()
         args = warm.arguments(out, "DATALOADER.NUM_WORKERS", "2")
         pid = warm.fork(lambda a=args, p=progress: warm.train(a, p), log)
-        _wait_for(progress, rng.randrange(1, ITERATIONS // 2))
+        warm.wait_for(progress, rng.randrange(1, ITERATIONS // 2), pid)
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        os.kill(int(rng.choice(children)), signal.SIGKILL)
+        if children:  # else it has ended, and the log does not name a sample
+            os.kill(int(rng.choice(children)), signal.SIGKILL)
         begin = time.monotonic()
         status = warm.wait(pid, warm.LONG)
         slowest = max(slowest, time.monotonic() - begin)
@@ -188,9 +188,11 @@ def rank(backend: str, runs: int, rng: random.Random, folder: Path) -> Row:
     for i in range(runs):
         out, progress = folder / f"run_{i}", Progress(folder / f"run_{i}.progress")
         pid = _elastic(backend, out)
-        _wait_for(progress, rng.randrange(1, ITERATIONS - 2))
+        warm.wait_for(progress, rng.randrange(1, ITERATIONS - 2), pid)
         at, victim = progress["iteration"], progress[f"pid_{rng.randrange(2)}"]
-        os.kill(victim, signal.SIGKILL)
+        if victim:  # 0 would be this process's own group
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
         begin = time.monotonic()
         status = warm.wait(pid, 60 + plain)
         slowest = max(slowest, time.monotonic() - begin)

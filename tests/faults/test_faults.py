@@ -63,12 +63,12 @@ def test_memory_files_and_logs_do_not_grow(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["static", "c10d"])
-def test_a_killed_rank(backend):
+def test_a_killed_rank(backend, tmp_path):
     """In a process of its own: it starts a server that forks ranks."""
     result = subprocess.run(
-        [sys.executable, str(warm.ROOT / "tests/faults/driver.py"), "--scale", "0.04",
-         "--only", f"rank {backend}"],
-        capture_output=True, text=True, timeout=600, check=False,
+        [sys.executable, "-m", "tests.faults", f"rank-{backend}", "--scale", "0.04",
+         "--results", str(tmp_path / "results.jsonl")],
+        capture_output=True, text=True, timeout=600, check=False, cwd=warm.ROOT,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout
 

@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import seg_plugins  # noqa: F401 - repairs Detectron2 before it is imported
 from seg_plugins.engine import EXPECTED_ERRORS, Trainer, argument_parser, launch
@@ -196,8 +196,42 @@ def write_to(log: Path) -> None:
     os.dup2(descriptor, 2)
 
 
-def wait(pid: int, timeout: float) -> int | None:
-    """Exit status, negative for a signal; None (and a SIGKILL) when it hangs."""
+class HangError(RuntimeError):
+    """A process did not end, or did not get on; it was killed."""
+
+
+def is_running(pid: int) -> bool:
+    """Whether a child has not ended; its exit status is left for :func:`wait`."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
+def wait_for(progress: Progress, iteration: int, pid: int, timeout: float = LONG) -> None:
+    """Wait until a child has completed so many iterations, or has ended.
+
+    Raises:
+        HangError: neither within the time.
+    """
+    end = time.monotonic() + timeout
+    while progress["iteration"] < iteration and is_running(pid):
+        if time.monotonic() > end:
+            hung(pid, timeout)
+        time.sleep(0.0005)
+
+
+def hung(pid: int, timeout: float) -> NoReturn:
+    """Kill a process, and say so: a row of the table ends with its first hang."""
+    kill_group(pid)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    raise HangError(f"process {pid} hung: killed after {timeout:.0f} s")
+
+
+def wait(pid: int, timeout: float) -> int:
+    """Exit status, negative for a signal.
+
+    Raises:
+        HangError: it did not end within the time.
+    """
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -205,9 +239,7 @@ def wait(pid: int, timeout: float) -> int | None:
             kill_group(pid)
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.004)
-    kill_group(pid)
-    os.waitpid(pid, 0)
-    return None
+    hung(pid, timeout)
 
 
 def kill_group(pid: int) -> None:
@@ -218,7 +250,7 @@ def kill_group(pid: int) -> None:
         return
 
 
-def run(args: Any, log: Path, timeout: float = LONG, **options: Any) -> int | None:
+def run(args: Any, log: Path, timeout: float = LONG, **options: Any) -> int:
     """Train in a forked process to its end."""
     return wait(fork(lambda: train(args, **options), log), timeout)
 

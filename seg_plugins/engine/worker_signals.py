@@ -1,0 +1,79 @@
+"""Signals are the training process's: its data workers leave them to it, its launcher passes on.
+
+``timeout``, ``scancel``, service managers and Ctrl-C signal a whole process group: a worker that
+ended then would take the training with it before its checkpoint is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import cv2
+import torch
+
+# SLURM sends SIGTERM before it takes a node, and another signal earlier where asked for one.
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+)
+# What only the training process is to act on. Not everywhere can a process ask who sent a signal.
+_LEFT = {signal.SIGINT, *SIGNALS} if hasattr(signal, "sigwaitinfo") else set()
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Hold signals back while workers are started: they begin with them blocked."""
+    if not _LEFT:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def init_worker(_: int) -> None:
+    """Set up a data worker: one thread for computing, and signals are its parent's to send.
+
+    Ignoring SIGTERM altogether would not do: by it, PyTorch and Python end workers that do not
+    end by themselves, and then wait for them. Of a parent that dies PyTorch's workers take note
+    themselves.
+    """
+    # Workers share the cores with training: more threads in each only get in the way.
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    if _LEFT:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT)
+        threading.Thread(target=_end_when_asked, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_asked(parent: int) -> None:
+    while True:
+        received = signal.sigwaitinfo(_LEFT)
+        if received.si_signo == signal.SIGTERM and received.si_pid == parent:
+            os._exit(0)
+
+
+@contextlib.contextmanager
+def passed_on() -> Iterator[None]:
+    """Send this process's signals to the processes it has spawned, and go on waiting for them.
+
+    If it ended instead, PyTorch would interrupt them before their checkpoint is written.
+    """
+
+    def pass_on(number: int, _: object) -> None:
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, number)
+
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
