@@ -19,15 +19,13 @@ Mapper = Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
 _MIN_PIXELS = 16
 
 
-class CopyPaste:
-    """Paste a random subset of another image's instances (Ghiasi et al. 2021).
-
-    Both images are augmented on their own before. Needs bitmasks.
+class _MultiImage:
+    """A mapper that puts other images' samples into some of its samples.
 
     Args:
-        mapper: an `InstanceMapper` with bitmasks.
-        records: dataset dicts to paste from.
-        probability: of pasting.
+        mapper: the mapper of single images.
+        records: dataset dicts of the other images.
+        probability: of combining.
     """
 
     def __init__(
@@ -40,12 +38,29 @@ class CopyPaste:
     def __call__(
         self, dataset_dict: dict[str, Any], rng: np.random.Generator | None = None
     ) -> dict[str, Any]:
-        """Map one dataset dict to a sample, see `InstanceMapper`."""
+        """Map one dataset dict to a sample, see the wrapped mapper."""
         rng = generator(rng)
         sample = self.mapper(dataset_dict, rng)
-        if rng.random() >= self.probability:
-            return sample
-        other = self.mapper(self.records[int(rng.integers(len(self.records)))], rng)
+        return sample if rng.random() >= self.probability else self.combine(sample, rng)
+
+    def another(self, rng: np.random.Generator) -> dict[str, Any]:
+        """The sample of a random record."""
+        return self.mapper(self.records[int(rng.integers(len(self.records)))], rng)
+
+    def combine(self, sample: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Put other samples into this one."""
+        raise NotImplementedError
+
+
+class CopyPaste(_MultiImage):
+    """Paste a random subset of another image's instances (Ghiasi et al. 2021).
+
+    Both images are augmented on their own before. Needs an `InstanceMapper` with bitmasks.
+    """
+
+    def combine(self, sample: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Paste about half of another image's instances."""
+        other = self.another(rng)
         chosen = torch.from_numpy(rng.random(len(other["instances"])) < 0.5)
         pasted = other["instances"][chosen]
         size = sample["image"].shape[1:]
@@ -62,7 +77,7 @@ class CopyPaste:
         return sample
 
 
-class Mosaic:
+class Mosaic(_MultiImage):
     """Four images around a random centre (Bochkovskiy et al. 2020), for semantic segmentation.
 
     Each quarter shows what its image has there; where that image is smaller, the pixels are 0 and
@@ -83,19 +98,11 @@ class Mosaic:
         probability: float = 0.5,
         ignore_label: int = 255,
     ) -> None:
-        self.mapper = mapper
-        self.records = records
-        self.probability = probability
+        super().__init__(mapper, records, probability=probability)
         self.ignore_label = ignore_label
 
-    def __call__(
-        self, dataset_dict: dict[str, Any], rng: np.random.Generator | None = None
-    ) -> dict[str, Any]:
-        """Map one dataset dict to a sample, see `SemanticMapper`."""
-        rng = generator(rng)
-        sample = self.mapper(dataset_dict, rng)
-        if rng.random() >= self.probability:
-            return sample
+    def combine(self, sample: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Fill three quarters from other images."""
         height, width = sample["image"].shape[1:]
         y = int(rng.integers(height // 4, height - height // 4 + 1))
         x = int(rng.integers(width // 4, width - width // 4 + 1))
@@ -107,7 +114,7 @@ class Mosaic:
         for number, (row, column) in enumerate(corners):
             if number == own:
                 continue
-            other = self.mapper(self.records[int(rng.integers(len(self.records)))], rng)
+            other = self.another(rng)
             for key, target in parts.items():
                 fitted = _fit(other[key], (height, width), fills[key])
                 target[..., row, column] = fitted[..., row, column]
