@@ -1,9 +1,12 @@
 #!/usr/bin/env python
-"""Parameters, multiply-adds and activation memory of a semantic system, part by part.
+"""Parameters, multiply-adds and activation memory of a system, part by part, for one image.
 
     python tools/analyze_model.py --config-file configs/voc/fcn8s_vgg16.yaml --size 500 500
+    python tools/analyze_model.py --config-file configs/coco/mask_rcnn_r50_fpn_1x.yaml
 
-Published figures stand beside the counts where the papers give them.
+The size is INPUT.MIN_SIZE_TEST squared unless said. RoI heads compute as many regions as an image
+can have at test: MODEL.RPN.POST_NMS_TOPK_TEST boxes, TEST.DETECTIONS_PER_IMAGE masks. Published
+figures stand beside the counts where the papers give them.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import sys
 
 import seg_plugins
 from seg_plugins.config import ConfigError
-from seg_plugins.modeling.analysis import analyze, recomputation
+from seg_plugins.modeling.analysis import analyze, recomputation, size_at_test
 
 # Configuration -> what the paper, or its layer table, says.
 PUBLISHED = {
@@ -33,21 +36,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, help="a file, or a shipped one's name")
-    parser.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("H", "W"))
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"))
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
     args = parser.parse_args()
     cfg = seg_plugins.load_config(args.config_file, args.opts)
-    print(f"{'part':<14}{'parameters':>14}{'multiply-adds':>18}{'activations':>14}")
-    for row in analyze(cfg, *args.size):
+    height, width = args.size or size_at_test(cfg)
+    print(f"one image of {height} x {width}")
+    print(f"{'part':<20}{'regions':>8}{'parameters':>14}{'multiply-adds':>18}{'activations':>14}")
+    for row in analyze(cfg, height, width):
         print(
-            f"{row.name:<14}{row.parameters:>14,}{row.multiply_adds / 1e9:>15.2f} B"
-            f"{row.activation_bytes / 2**20:>10.1f} MiB"
+            f"{row.name:<20}{row.regions or '':>8}{row.parameters:>14,}"
+            f"{row.multiply_adds / 1e9:>15.2f} B{row.activation_bytes / 2**20:>10.1f} MiB"
         )
     for name, figure in PUBLISHED.items():
         if args.config_file.endswith(name):
             print(f"published: {figure}")
     if cfg.MODEL.META_ARCHITECTURE == "PatchClassifier":
-        counts = recomputation(cfg, *args.size)
+        counts = recomputation(cfg, height, width)
         print(
             f"evaluation: naive {counts.naive / 1e9:,.1f} B, dense {counts.dense / 1e9:,.1f} B "
             f"multiply-adds: {counts.naive / counts.dense:,.0f} times fewer"

@@ -15,8 +15,8 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import nn
 
-from ..modeling.analysis import analyze
-from ..modeling.meta_arch.semantic import SemanticSystem
+from ..config import ConfigError
+from ..modeling.analysis import analyze, size_at_test
 from ..visualization.report import build_page, read_run
 from .atomic_file import write_atomically
 from .examples import write_examples
@@ -90,11 +90,12 @@ def _attempt(part: str, problems: list[str], make: Callable[[], Any]) -> Any:
 
 
 def _write_system(cfg: CfgNode, model: nn.Module, path: Path) -> None:
-    size = [cfg.INPUT.MIN_SIZE_TEST or 512] * 2
-    if isinstance(model, SemanticSystem):
+    size = size_at_test(cfg)
+    try:
         rows = [dataclasses.asdict(row) for row in analyze(cfg, *size)]
         content: dict[str, Any] = {"size": size, "rows": rows}
-    else:  # regions depend on the image: parameters alone
+    except ConfigError as error:  # a system from elsewhere: parameters alone
+        logger.info("%s", error)
         parts = [(name, _parameters(part)) for name, part in model.named_children()]
         named = [*((name, count) for name, count in parts if count), ("total", _parameters(model))]
         content = {"rows": [{"name": name, "parameters": count} for name, count in named]}

@@ -5,17 +5,19 @@ Everything runs on PyTorch's meta device: shapes only, so that the largest model
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
+from detectron2.modeling import GeneralizedRCNN, SemanticSegmentor, build_model
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import ConfigError
+from .analysis_regions import branches
 from .meta_arch.patch_classifier import PatchClassifier
 from .meta_arch.semantic import SemanticSystem
 
@@ -25,43 +27,60 @@ class PartReport:
     """One row.
 
     Attributes:
-        name: ``backbone``, ``sem_seg_head`` or ``total``.
+        name: the part's name in the model (of RoI heads, each branch), or ``total``.
         parameters: number of parameters, trainable or not.
-        multiply_adds: of convolutions and matrix products; bilinear resizing counts nothing.
+        multiply_adds: of convolutions, transposed ones too, and matrix products; resizing and
+            pooling count nothing.
         activation_bytes: tensors kept for the backward pass of one float32 image, parameters and
             input excluded.
+        regions: how many regions the part computes; None where it takes whole maps.
     """
 
     name: str
     parameters: int
     multiply_adds: int
     activation_bytes: int
+    regions: int | None = None
 
 
 def analyze(cfg: CfgNode, height: int, width: int) -> list[PartReport]:
-    """Rows for backbone and head of a semantic system and their sum, for one image.
+    """Rows for the parts of a system and their sum, for one image.
+
+    How many regions an image has depends on what it shows; here it has the most that the
+    configuration allows at test: see :func:`.analysis_regions.branches`.
 
     Args:
-        cfg: the configuration; its device and weights are not used.
-        height: image height; networks without padding get the mirrored border they need.
+        cfg: the configuration of a semantic, instance or panoptic system, of this package or
+            Detectron2's own; its device and weights are not used.
+        height: image height; networks without padding get the mirrored border they need, feature
+            pyramids an image padded to a multiple of their largest stride.
         width: image width.
 
     Raises:
-        ConfigError: the meta-architecture is not a semantic system.
+        ConfigError: the meta-architecture is none of these.
     """
     cfg = _without_data(cfg)
     with torch.device("meta"):
         model = build_model(cfg)
-        if not isinstance(model, SemanticSystem):
+        if not isinstance(model, SemanticSegmentor | GeneralizedRCNN):
             raise ConfigError(
-                f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} is not a semantic system"
+                f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} cannot be analysed: it is "
+                "neither a SemanticSegmentor nor a GeneralizedRCNN"
             )
-        image = model.extended(torch.zeros(1, len(cfg.MODEL.PIXEL_MEAN), height, width))
-        model.train()
-        features, backbone = _measure("backbone", model.backbone, image)
-        _, head = _measure("sem_seg_head", model.sem_seg_head, features, _scores)
-    total = PartReport("total", *(_sum(column, backbone, head) for column in _COLUMNS))
-    return [backbone, head, total]
+        image = torch.zeros(1, len(cfg.MODEL.PIXEL_MEAN), height, width)
+        rows = list(_rows(cfg, model.train(), _as_taken(model, image)))
+    total = PartReport(
+        name="total",
+        parameters=sum(p.numel() for p in model.parameters()),
+        multiply_adds=sum(row.multiply_adds for row in rows),
+        activation_bytes=sum(row.activation_bytes for row in rows),
+    )
+    return [*rows, total]
+
+
+def size_at_test(cfg: CfgNode) -> tuple[int, int]:
+    """A square of ``INPUT.MIN_SIZE_TEST``; of 512 pixels where images are not resized."""
+    return (cfg.INPUT.MIN_SIZE_TEST or 512,) * 2
 
 
 def _without_data(cfg: CfgNode) -> CfgNode:
@@ -72,47 +91,77 @@ def _without_data(cfg: CfgNode) -> CfgNode:
     cfg.MODEL.TIMM.PRETRAINED = False
     cfg.MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS = None
     # SyncBN has no kernel for shapes alone; the counts are the same.
-    for node in (cfg.MODEL.RESNETS, cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.TIMM):
-        node.NORM = {"SyncBN": "" if node is cfg.MODEL.TIMM else "BN"}.get(node.NORM, node.NORM)
+    for node in cfg.MODEL.values():
+        if isinstance(node, CfgNode) and node.get("NORM") == "SyncBN":
+            node.NORM = "" if node is cfg.MODEL.TIMM else "BN"
     return cfg
 
 
-_COLUMNS = ("parameters", "multiply_adds", "activation_bytes")
+def _as_taken(model: nn.Module, image: Tensor) -> Tensor:
+    if isinstance(model, SemanticSystem):
+        return model.extended(image)
+    step = max(model.backbone.size_divisibility, 1)
+    return image.new_zeros(*image.shape[:2], *(-(-size // step) * step for size in image.shape[2:]))
 
 
-def _sum(column: str, *reports: PartReport) -> int:
-    return sum(getattr(report, column) for report in reports)
+def _rows(cfg: CfgNode, model: nn.Module, image: Tensor) -> Iterator[PartReport]:
+    meter = _Meter(model)
+    features, row = meter.measure("backbone", [model.backbone], image, model.backbone)
+    yield row
+    if isinstance(model, GeneralizedRCNN):
+        rpn = model.proposal_generator
+        maps = [features[name] for name in rpn.in_features]
+        yield meter.measure("proposal_generator", [rpn], maps, rpn.rpn_head)[1]
+        for branch in branches(cfg, model.roi_heads):
+            name = f"roi_heads, {branch.name}"
+            _, row = meter.measure(name, branch.parts, features, branch.run, branch.regions)
+            yield row
+    for name in ("sem_seg_head", "center_head"):
+        if hasattr(model, name):
+            head = getattr(model, name)
+            yield meter.measure(name, [head], features, partial(_scores, head))[1]
 
 
-def _scores(head: Any, features: Any) -> Tensor:
-    return head.upsample(head.layers(features))
+def _scores(head: Any, features: dict[str, Tensor]) -> Tensor:
+    scores = head.layers(features)
+    # Detectron2's own head has none: it resizes.
+    return head.upsample(scores) if hasattr(head, "upsample") else scores
 
 
-def _call(part: nn.Module, inputs: Any) -> Any:
-    return part(inputs)
+class _Meter:
+    """Runs parts of a model and counts."""
 
+    def __init__(self, model: nn.Module) -> None:
+        self._own = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
 
-def _measure(
-    name: str, part: nn.Module, inputs: Any, run: Callable[[Any, Any], Any] = _call
-) -> tuple[Any, PartReport]:
-    given = inputs.values() if isinstance(inputs, dict) else [inputs]
-    own = {_storage(t) for t in (*part.parameters(), *part.buffers(), *given)}
-    kept: dict[int, Tensor] = {}
+    def measure(
+        self,
+        name: str,
+        parts: Sequence[nn.Module],
+        inputs: Any,
+        run: Callable[[Any], Any],
+        regions: int | None = None,
+    ) -> tuple[Any, PartReport]:
+        """What `run` gives for the inputs (a tensor, or a list or dict of them), and its row."""
+        given = inputs.values() if isinstance(inputs, dict) else inputs
+        own = self._own | {_storage(t) for t in ([given] if isinstance(given, Tensor) else given)}
+        kept: dict[int, Tensor] = {}
 
-    def pack(tensor: Tensor) -> Tensor:
-        if _storage(tensor) not in own:
-            kept[_storage(tensor)] = tensor
-        return tensor
+        def pack(tensor: Tensor) -> Tensor:
+            if _storage(tensor) not in own:
+                kept[_storage(tensor)] = tensor
+            return tensor
 
-    counter = FlopCounterMode(display=False)
-    with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        outputs = run(part, inputs)
-    return outputs, PartReport(
-        name=name,
-        parameters=sum(p.numel() for p in part.parameters()),
-        multiply_adds=counter.get_total_flops() // 2,
-        activation_bytes=sum(t.untyped_storage().nbytes() for t in kept.values()),
-    )
+        counter = FlopCounterMode(display=False)
+        with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            outputs = run(inputs)
+        return outputs, PartReport(
+            name=name,
+            parameters=sum(p.numel() for part in parts for p in part.parameters()),
+            multiply_adds=counter.get_total_flops() // 2,
+            activation_bytes=sum(t.untyped_storage().nbytes() for t in kept.values()),
+            regions=regions,
+        )
 
 
 def _storage(tensor: Tensor) -> int:

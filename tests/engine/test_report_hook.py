@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from seg_plugins import load_config
 from seg_plugins.engine import Trainer, report_hook, setup
 from seg_plugins.engine.examples import _extremes
 
 import pytest
+from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
 
@@ -60,6 +62,25 @@ def test_a_failing_part_is_an_error_in_log_and_page_but_not_of_the_training(trai
 
 def test_it_can_be_turned_off(trained):
     assert not (trained("TEST.REPORT", "False") / "report.html").exists()
+
+
+def test_the_system_table_counts_mask_rcnn_and_names_what_it_cannot_count(tmp_path):
+    cfg = load_config("shapes/mask_rcnn_r18_fpn.yaml", ["MODEL.DEVICE", "cpu"])
+    model = build_model(cfg)
+    report_hook._write_system(cfg, model, tmp_path / "system.json")
+    content = json.loads((tmp_path / "system.json").read_text())
+    assert content["size"] == [128, 128]
+    total = content["rows"][-1]
+    assert total["parameters"] == sum(p.numel() for p in model.parameters())
+    assert total["multiply_adds"] > 1e9
+    assert [row["regions"] for row in content["rows"]] == [None, None, 200, 100, None]
+
+    cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"
+    report_hook._write_system(cfg, build_model(cfg), tmp_path / "system.json")
+    (*parts, total) = json.loads((tmp_path / "system.json").read_text())["rows"]
+    assert [row["name"] for row in parts] == ["backbone", "proposal_generator"]
+    assert total["parameters"] == sum(row["parameters"] for row in parts)
+    assert "multiply_adds" not in total
 
 
 def test_no_image_is_both_worst_and_best():

@@ -134,20 +134,29 @@ def confusion(result: Mapping[str, Any]) -> Confusion | None:
 
 
 def system(run: Run) -> Table | None:
-    """Parameters, multiply-adds and activation memory by part."""
+    """Parameters, multiply-adds and activation memory by part.
+
+    Of RoI heads also for how many regions: as many as an image can have at test.
+    """
     rows = run.system.get("rows") or []
     if not rows:
         return None
+    columns: dict[str, tuple[str, float]] = {
+        "parameters (M)": ("parameters", 1e6),
+        "multiply-adds (G)": ("multiply_adds", 1e9),
+        "activations (MiB)": ("activation_bytes", 2**20),
+    }
     body = [
         [
             row["name"],
-            row["parameters"] / 1e6,
-            row["multiply_adds"] / 1e9 if finite(row.get("multiply_adds")) else None,
-            row["activation_bytes"] / 2**20 if finite(row.get("activation_bytes")) else None,
+            *(row[key] / unit if finite(row.get(key)) else None for key, unit in columns.values()),
         ]
         for row in rows
     ]
-    heads = ["part", "parameters (M)", "multiply-adds (G)", "activations (MiB)"]
+    heads = ["part", *columns]
+    if any(row.get("regions") for row in rows):
+        heads.append("regions, at most")
+        body = [[*cells, row.get("regions")] for cells, row in zip(body, rows, strict=True)]
     size = run.system.get("size")
     return Table(f"for one image of {size[0]} x {size[1]}" if size else "", heads, body)
 

@@ -7,9 +7,9 @@ import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
-from seg_plugins.visualization.report import build_page, read_run
+from seg_plugins.visualization.report import Run, build_page, read_run
 from seg_plugins.visualization.report.plots import curves
-from seg_plugins.visualization.report.tables import confusion, differing_settings
+from seg_plugins.visualization.report.tables import confusion, differing_settings, system
 
 import numpy as np
 import pytest
@@ -110,6 +110,18 @@ def test_runs_stand_side_by_side(tmp_path):
 def test_confusion_is_by_row_and_without_ignored_pixels():
     found = confusion({"classes": ["a", "b"], "confusion": [[6, 2, 9], [0, 0, 9], [9, 9, 9]]})
     assert found.cells == [[(0.75, 6), (0.25, 2)], [(0.0, 0), (0.0, 0)]]
+
+
+def test_the_system_table_says_for_how_many_regions(run):
+    part = {"name": "backbone", "parameters": 2 * 10**6, "multiply_adds": 10**9, "regions": None}
+    boxes = {**part, "name": "roi_heads, boxes", "activation_bytes": 2**21, "regions": 1000}
+    found = system(Run("a", run, system={"size": [64, 96], "rows": [part, boxes]}))
+    assert found.columns[-1] == "regions, at most"
+    assert found.rows == [
+        ["backbone", 2.0, 1.0, None, None],
+        ["roi_heads, boxes", 2.0, 1.0, 2.0, 1000],
+    ]
+    assert "regions" not in " ".join(system(read_run(run)).columns)
 
 
 def test_many_classes_become_a_picture():
