@@ -6,7 +6,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +22,12 @@ from ..engine.checkpoint import Checkpointer, WeightsError
 from ..engine.weights_file import read_safetensors, safetensors_bytes
 from ..modeling.meta_arch.semantic import SemanticSystem
 from ..modeling.sem_seg_heads.segnet import SemSegSegNetHead
-from . import regions, semantic
+from . import pooling, regions, semantic
 from .metadata import file_metadata
 from .onnx_file import write_onnx
 from .verify import Check, ExportError, compare, onnx_runner, torchscript_runner
 
 logger = logging.getLogger(__name__)
-
-# Of a network that remembers where maxima were; see verify.compare.
-UNSTABLE_SHARE = 0.01
 
 FORMATS = {"onnx": ".onnx", "torchscript": ".pt", "safetensors": ".safetensors"}
 
@@ -135,19 +132,28 @@ def _semantic(cfg: CfgNode, model: SemanticSystem, kind: str, path: Path) -> Ite
     metadata = file_metadata(cfg, "sem_seg")
     if kind == "onnx":
         write_onnx(semantic.Graph(model, window).eval(), inputs[1], path, metadata)
-        run = onnx_runner(path)
+        run, positions = onnx_runner(path), pooling.onnx_positions
     else:
         module = semantic.ScriptSlide(model, window) if window else semantic.ScriptWhole(model)
         torch.jit.save(torch.jit.script(module.eval()), path, _extra_files=metadata)
-        run = torchscript_runner(path, ["logits"])
+        run, positions = torchscript_runner(path, ["logits"]), pooling.torchscript_positions
 
     @torch.no_grad()
     def reference(images: Tensor) -> dict[str, Tensor]:
         outputs = model([{"image": image} for image in images])
         return {"logits": torch.stack([output["sem_seg"] for output in outputs])}
 
-    remembers = isinstance(model.sem_seg_head, SemSegSegNetHead)
-    yield from compare(run, reference, inputs, UNSTABLE_SHARE if remembers else 0.0)
+    if not isinstance(model.sem_seg_head, SemSegSegNetHead):
+        yield from compare(run, reference, inputs)
+        return
+    follower, codes = pooling.Follower(model), positions(path)
+
+    def following(images: Tensor) -> dict[str, Tensor]:
+        with follower.following(codes(images)):
+            return reference(images)
+
+    for check in compare(run, following, inputs):
+        yield replace(check, elsewhere=follower.elsewhere)
 
 
 def _regions(cfg: CfgNode, model: GeneralizedRCNN, kind: str, path: Path) -> Iterator[Check]:

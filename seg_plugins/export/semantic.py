@@ -17,6 +17,7 @@ from ..config import ConfigError
 from ..modeling.inference import OverlapTile, SlidingWindow, WholeImage, gaussian_weight
 from ..modeling.meta_arch.patch_classifier import PatchClassifier
 from ..modeling.meta_arch.semantic import SemanticSystem
+from ..modeling.sem_seg_heads.segnet import SemSegSegNetHead
 
 # Odd on every level of stride up to 32: where two maps of unlike size are joined, tracing then
 # records the cut to the smaller one, which is right for even sizes too.
@@ -153,7 +154,7 @@ class ScriptWhole(nn.Module):
             x = F.pad(x, [0, right, 0, bottom])
         if self.border > 0:
             x = x[:, :, self.mirrored(x.shape[2])][:, :, :, self.mirrored(x.shape[3])]
-        return self.network(x)[:, :, :height, :width].float()
+        return self.network(x)[0][:, :, :height, :width].float()
 
     def mirrored(self, size: int) -> Tensor:
         """Indices of an axis with its border mirrored, up to a size that the network takes."""
@@ -205,9 +206,15 @@ class ScriptSlide(nn.Module):
 
 
 class _Inner(nn.Module):
+    """Logits, and of SegNet where the maxima were: the check of the file reads that."""
+
     def __init__(self, model: SemanticSystem) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model.inner_logits(images)
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        head = self.model.sem_seg_head
+        if not isinstance(head, SemSegSegNetHead):
+            return (self.model.inner_logits(images),)
+        features = self.model.backbone(images)
+        return (head(features)[0], *(features[name] for name in head.in_features[1:]))
