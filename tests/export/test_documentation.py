@@ -1,4 +1,4 @@
-"""The snippet of docs/export.md runs as it stands, without this package and PyTorch."""
+"""The snippets of docs/export.md and README.md run as they stand, without this package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-PAGE = Path(__file__).parents[2] / "docs" / "export.md"
+ROOT = Path(__file__).parents[2]
 
 # Importing one of these fails, as if it were not installed.
 ABSENT = """
@@ -25,22 +25,36 @@ for name in ("seg_plugins", "torch", "torchvision", "detectron2", "onnx"):
 """
 
 
-def test_the_snippet_needs_onnxruntime_and_numpy_only(tmp_path):
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A folder with an ONNX file and an image, and the labels that the model gives it."""
     pytest.importorskip("onnxruntime")
+    folder = tmp_path_factory.mktemp("exported")
     cfg = load_config("quickstart/unet_shapes.yaml", ["MODEL.DEVICE", "cpu", "MODEL.UNET.WIDTH", 4])
     model = build_model(cfg).eval()
-    export_model(cfg, model, "onnx", tmp_path)
+    export_model(cfg, model, "onnx", folder)
     image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
-    np.save(tmp_path / "image.npy", image)
-    (snippet,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
-    (tmp_path / "run.py").write_text(ABSENT + snippet)
-    result = subprocess.run(
-        [sys.executable, "run.py"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("disc: ")
+    np.save(folder / "image.npy", image)
     with torch.no_grad():
         scores = model([{"image": torch.from_numpy(image).permute(2, 0, 1)}])[0]["sem_seg"]
-    labels = np.load(tmp_path / "labels.npy")
-    assert (labels == scores.argmax(0).numpy()).mean() > 0.999
-    assert np.load(tmp_path / "colored.npy").shape == (70, 90, 3)
+    return folder, scores.argmax(0).numpy()
+
+
+def run_snippet(page: str, folder: Path) -> str:
+    """Run the one snippet of a page that mentions onnxruntime; returns what it prints."""
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
+    (snippet,) = (text for text in snippets if "onnxruntime" in text)
+    (folder / "run.py").write_text(ABSENT + snippet)
+    result = subprocess.run([sys.executable, "run.py"], cwd=folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("page", ["docs/export.md", "README.md"])
+def test_the_snippet_needs_onnxruntime_and_numpy_only(page, exported):
+    folder, expected = exported
+    (folder / "labels.npy").unlink(missing_ok=True)
+    assert "disc" in run_snippet(page, folder)
+    assert (np.load(folder / "labels.npy") == expected).mean() > 0.999
+    if page.startswith("docs"):
+        assert np.load(folder / "colored.npy").shape == (70, 90, 3)
