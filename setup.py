@@ -41,10 +41,9 @@ INSTALL_REQUIRES = [
     "cityscapesscripts>=2.2",  # Cityscapes label tables and official scores
     "safetensors>=0.4",  # reads and writes weights without pickle
     "Jinja2>=3.0",  # the page template of report.html
-    "matplotlib>=3.7",  # its curves
+    "matplotlib>=3.7",  # its curves, and the font of legends
     "tensorboard>=2.14",  # the training curves of Detectron2's writer
     "tqdm>=4.60",  # the progress bar of predictions
-    "matplotlib>=3.5",  # the font of legends
 ]
 
 EXTRAS_REQUIRE = {

@@ -1,8 +1,10 @@
-"""The installed package carries what a checkout has: configurations and class tables."""
+"""The installed package carries what a checkout has: configurations, tables, templates."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,12 +41,31 @@ def installed(tmp_path_factory) -> Path:
     return target
 
 
+def files_below(folder: Path) -> set[str]:
+    """What is no product of running or building, by its path below the folder."""
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix not in (".pyc", ".so")
+    }
+
+
 @pytest.mark.slow
-def test_configurations_and_class_tables_are_in_the_wheel(installed):
-    for pattern, where in (("*.yaml", "configs"), ("*.json", "data/datasets/class_tables")):
-        there = {p.name for p in (installed / "seg_plugins" / where).rglob(pattern)}
-        root = ROOT / "configs" if where == "configs" else ROOT / "seg_plugins" / where
-        assert {p.name for p in root.rglob(pattern)} == there != set()
+def test_every_file_of_the_package_is_in_the_wheel(installed):
+    wanted = {name for name in files_below(ROOT / "seg_plugins") if "csrc/" not in name}
+    wanted |= {f"configs/{name}" for name in files_below(ROOT / "configs")}
+    assert wanted <= files_below(installed / "seg_plugins")
+    kinds = {Path(name).suffix for name in wanted}
+    assert kinds >= {".py", ".yaml", ".json", ".html", ".css", ".js", ".typed"}
+
+
+def test_no_requirement_stands_twice():
+    spec = importlib.util.spec_from_file_location("setup_of_the_package", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for listed in (module.INSTALL_REQUIRES, *module.EXTRAS_REQUIRE.values()):
+        names = [re.match(r"[\w-]+", line).group().lower() for line in listed]
+        assert len(set(names)) == len(names), names
 
 
 @pytest.mark.slow
@@ -57,6 +78,8 @@ def test_the_installed_package_loads_a_configuration_by_name(installed, tmp_path
         "cfg = seg_plugins.load_config('camvid/deeplabv3plus_r18.yaml');"
         "from detectron2.data import MetadataCatalog as M;"
         "print(cfg.MODEL.META_ARCHITECTURE, M.get('camvid_val').stuff_classes[0]);"
+        "from seg_plugins.visualization.report import build_page, Run;"
+        "assert b'</html>' in build_page([Run('a', '.')]);"
         "from seg_plugins.ops import backend_report; print(backend_report())"
     )
     result = subprocess.run(
