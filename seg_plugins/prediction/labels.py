@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -51,7 +51,7 @@ class Labels:
         stuff: by the semantic label, and the category of the other panoptic segments. It may
             hold the things too.
         ignore_label: of pixels that belong to no class.
-        things_in_stuff: the category of a panoptic segment that is a thing is its place in
+        things_in_stuff: the category of a thing, instance or panoptic segment, is its place in
             `stuff` (``MODEL.PANOPTIC_FPN.THING_IDS``), not in `things` as in Detectron2.
         label_divisor: of panoptic ids without segments; 0 where there is none.
     """
@@ -68,10 +68,15 @@ class Labels:
         names = {label.name for label in self.stuff}
         return (*self.stuff, *(label for label in self.things if label.name not in names))
 
+    def of_instance(self, category: int) -> Label:
+        """The class of an instance."""
+        return (self.stuff if self.things_in_stuff else self.things)[category]
+
     def of_segment(self, segment: Mapping[str, Any]) -> Label:
         """The class of a panoptic segment."""
-        by_instance = segment["isthing"] and self.things and not self.things_in_stuff
-        return (self.things if by_instance else self.stuff)[segment["category_id"]]
+        if segment["isthing"] and self.things:
+            return self.of_instance(segment["category_id"])
+        return self.stuff[segment["category_id"]]
 
     def find(self, names: Iterable[str]) -> list[str]:
         """Spell class names as the dataset does; upper and lower case do not count.
@@ -110,15 +115,21 @@ def labels_from_config(cfg: CfgNode) -> Labels:
     numbers = metadata.get("thing_dataset_id_to_contiguous_id", {}).values()
     # Detectron2's "standard" panoptic datasets list all classes as things, and map the true ones.
     thing_names = {thing_classes[i] for i in numbers} if numbers else set(thing_classes)
-    parts = {
-        kind: _labels(metadata, kind, count, first_id, thing_names)
-        for kind, count in counts.items()
-    }
+    stuff = _labels(metadata, "stuff", counts["stuff"], first_id, thing_names)
+    thing_ids = cfg.MODEL.PANOPTIC_FPN.get("THING_IDS") or ()
+    # Detectron2's own system knows no THING_IDS, and an instance system has no stuff.
+    if cfg.MODEL.META_ARCHITECTURE == "PanopticFPN" or not counts["stuff"]:
+        thing_ids = ()
+    if thing_ids:
+        stuff = _with_things(stuff, thing_ids, _category_ids(metadata, "thing"))
+        things = tuple(stuff[i] for i in thing_ids)
+    else:
+        things = _labels(metadata, "thing", counts["thing"], first_id, thing_names)
     return Labels(
-        parts["thing"],
-        parts["stuff"],
+        things,
+        stuff,
         metadata.get("ignore_label", cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE),
-        bool(cfg.MODEL.PANOPTIC_FPN.get("THING_IDS")),
+        bool(thing_ids),
         metadata.get("label_divisor", 0),
     )
 
@@ -149,7 +160,7 @@ def _labels(
             )
         names, metadata = [f"class_{i}" for i in range(count)], {}
     colours = metadata.get(f"{kind}_colors") or spread_colors(len(names))
-    ids = {i: c for c, i in metadata.get(f"{kind}_dataset_id_to_contiguous_id", {}).items()}
+    ids = _category_ids(metadata, kind)
     return tuple(
         Label(
             name,
@@ -159,6 +170,24 @@ def _labels(
         )
         for i, name in enumerate(names)
     )
+
+
+def _with_things(
+    labels: Sequence[Label], thing_ids: Sequence[int], category_ids: dict[int, int]
+) -> tuple[Label, ...]:
+    """Labels of which some are things, with the things' own ids if they are at hand."""
+    if category_ids.keys() != set(thing_ids):  # of a dataset that counts things from 0
+        category_ids = {}
+    return tuple(
+        replace(label, is_thing=i in thing_ids, category_id=category_ids.get(i, label.category_id))
+        for i, label in enumerate(labels)
+    )
+
+
+def _category_ids(metadata: dict[str, Any], kind: str) -> dict[int, int]:
+    """The dataset's ids of classes, by ours."""
+    known = metadata.get(f"{kind}_dataset_id_to_contiguous_id", {})
+    return {place: category for category, place in known.items()}
 
 
 def _is_things_as_one(metadata: dict[str, Any], kind: str, count: int) -> bool:

@@ -216,8 +216,8 @@ def class_records(counts: np.ndarray, labels: Labels) -> list[dict[str, Any]]:
     ]
 
 
-def require(kinds: Sequence[str], possible: Sequence[str], what: str) -> None:
+def require(kinds: Sequence[str], possible: Sequence[str], what: str, fix: str) -> None:
     """Raise ValueError where a kind of output cannot be had of some kind of input."""
     wrong = [kind for kind in kinds if kind not in possible]
     if wrong:
-        raise ValueError(f"{what} give {', '.join(possible)}, not {', '.join(wrong)}")
+        raise ValueError(f"{what} give {', '.join(possible)}, not {', '.join(wrong)}. {fix}")

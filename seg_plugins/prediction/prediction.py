@@ -30,8 +30,8 @@ class Prediction:
         semantic: (H, W) class ids, uint8 (uint16 for many classes); None for systems that only
             find instances. Of panoptic systems: the class of each segment, else the ignore label.
         instances: Detectron2's Instances on the CPU, by falling score: ``pred_boxes``, ``scores``,
-            ``pred_classes``, ``pred_masks`` (run lengths: ``.to_bitmasks()`` or :attr:`masks` give
-            arrays); None for semantic systems.
+            ``pred_classes`` (:meth:`.Labels.of_instance` names them), ``pred_masks`` (run lengths:
+            ``.to_bitmasks()`` or :attr:`masks` give arrays); None for semantic systems.
         panoptic: (H, W) int32 ids and the list of segments in Detectron2's format: ``id``,
             ``isthing``, ``category_id``; None unless the system is panoptic.
     """

@@ -68,10 +68,17 @@ def predict_raster(
         DatasetError: an unreadable file, or rasterio is missing.
         ValueError: outputs that cannot be had by windows.
     """
-    require(options.save, KINDS, "images predicted by windows")
+    fix = (
+        "Leave --window out for images of up to 50 million pixels; cut larger ones into such "
+        "(gdal_retile.py -ps 5000 5000)"
+    )
+    require(options.save, KINDS, "images predicted by windows", fix)
     labels = predictor.labels
     if labels.things or not labels.stuff:
-        raise ValueError(f"{path}: only semantic systems predict by windows; this one finds things")
+        raise ValueError(
+            f"{path}: only semantic systems predict by windows; this one finds things, which "
+            f"windows would cut in two. {fix}, or take a semantic system"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_raster(path))

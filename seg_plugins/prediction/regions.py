@@ -89,7 +89,7 @@ def instance_regions(instances: Instances, size: Sequence[int], labels: Labels) 
         masks = RunLengthMasks.from_coco(codes, *size)
     return [
         Region(
-            labels.things[class_id],
+            labels.of_instance(class_id),
             {"size": list(size), "counts": masks.string(i)},
             overlays.instance_colour(i),
             score,

@@ -71,9 +71,17 @@ def predict_video(
         DatasetError: the file is no video.
         ValueError: outputs or smoothing that cannot be had.
     """
-    require(options.save, KINDS, "videos")
+    require(
+        options.save,
+        KINDS,
+        "videos",
+        f"For these predict the frames: ffmpeg -i {path.name} frames/%06d.png, --input frames",
+    )
     if smoothing and (predictor.labels.things or not predictor.labels.stuff):
-        raise ValueError("smoothing needs a semantic system; this one finds things")
+        raise ValueError(
+            "smoothing needs a semantic system, whose class probabilities it averages; this one "
+            "finds things: leave --smooth out"
+        )
     average = Smoothing(smoothing) if smoothing else None
     counts = np.zeros(len(predictor.labels.stuff), np.int64)
     frames, shape = 0, (0, 0)

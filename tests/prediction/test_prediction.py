@@ -101,6 +101,18 @@ def test_thing_categories_may_be_places_among_all_classes():
     assert (found.semantic == 3).all()
 
 
+def test_instance_categories_may_be_places_among_all_classes():
+    """As of a panoptic system with THING_IDS, asked for instances alone."""
+    labels = Labels(
+        things=PANOPTIC.things, stuff=(*PANOPTIC.stuff[2:], *PANOPTIC.things), things_in_stuff=True
+    )
+    output = {"instances": instances()}
+    output["instances"].pred_classes = torch.tensor([2, 2, 3])
+    found = Prediction.from_output(output, IMAGE, labels, 0.2)
+    assert [region.label.name for region in found.regions] == ["person", "person", "dog"]
+    assert [region.label.category_id for region in found.regions] == [1, 1, 2]
+
+
 def test_the_colour_mask_has_the_classes_colours(semantic_prediction):
     colours = semantic_prediction.colour_mask()
     assert colours[0, 0].tolist() == [0, 0, 200]

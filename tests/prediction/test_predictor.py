@@ -137,3 +137,27 @@ def test_panoptic_classes_know_which_are_things():
     assert len(labels.things) == 6
     assert [label.category_id for label in labels.stuff] == list(range(1, 9))
     assert len(labels.all) == 8
+
+
+def test_things_may_be_numbered_among_all_classes(caplog):
+    cfg = load_config("cityscapes/panoptic_fpn_r50.yaml")
+    labels = labels_from_config(cfg)
+    assert not caplog.records
+    assert (labels.of_instance(11).name, labels.of_instance(11).category_id) == ("person", 24)
+    assert labels.of_segment({"isthing": True, "category_id": 13}).name == "car"
+    assert labels.of_segment({"isthing": False, "category_id": 0}).name == "road"
+    assert [label.name for label in labels.things][:3] == ["person", "rider", "car"]
+    assert len(labels.all) == 19
+    assert [label.name for label in labels.all if label.is_thing] == [
+        label.name for label in labels.things
+    ]
+
+
+def test_detectron2s_own_panoptic_system_numbers_things_by_themselves():
+    cfg = load_config(
+        "shapes/panoptic_fcn.yaml",
+        ["MODEL.META_ARCHITECTURE", "PanopticFPN", "MODEL.PANOPTIC_FPN.THING_IDS", "[2, 3]"],
+    )
+    labels = labels_from_config(cfg)
+    assert not labels.things_in_stuff
+    assert labels.of_instance(0).name == "disc"

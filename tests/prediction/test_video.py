@@ -84,7 +84,7 @@ def test_what_is_no_video_is_an_error(tmp_path):
     path.write_bytes(b"no video at all")
     with pytest.raises(DatasetError, match="not a readable video"):
         predict_video(predictor(RedChannel()), path, tmp_path, "a", OutputOptions())
-    with pytest.raises(ValueError, match="videos give overlay, color, blur, not mask"):
+    with pytest.raises(ValueError, match=r"videos give overlay, color, blur, not mask\. .*ffmpeg"):
         predict_video(predictor(RedChannel()), path, tmp_path, "a", OutputOptions(("mask",)))
     with pytest.raises(ValueError, match="smoothing needs a semantic system"):
         predict_video(predictor(RedChannel(), PANOPTIC), path, tmp_path, "a", OutputOptions(), 0.5)
