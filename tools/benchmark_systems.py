@@ -215,6 +215,16 @@ PAIRS: dict[str, tuple[str, Build, Build]] = {
         lambda size: own_config("coco/mask_rcnn_r50_fpn_1x.yaml", INSTANCES, size, True),
         torchvision_mask_rcnn,
     ),
+    "Panoptic FPN R50": (
+        "Detectron2, same network",
+        lambda size: own_config("coco/panoptic_fpn_r50_1x.yaml", INSTANCES, size, True),
+        lambda size: own_config(
+            "coco/panoptic_fpn_r50_1x.yaml",
+            [*INSTANCES, "MODEL.META_ARCHITECTURE", "PanopticFPN",
+             "MODEL.ROI_MASK_HEAD.OUTPUT_FORMAT", "bitmask"],
+            size, True,
+        ),
+    ),
 }  # fmt: skip
 
 
