@@ -39,7 +39,10 @@ class Training:
         """
         import submitit
 
-        environment = submitit.helpers.TorchDistributedEnvironment().export()
+        # All devices stay visible: train_net.py takes the one of its local rank.
+        environment = submitit.helpers.TorchDistributedEnvironment().export(
+            set_cuda_visible_devices=False
+        )
         received: set[int] = set()
 
         def note(number: int, _: object) -> None:

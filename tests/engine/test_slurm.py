@@ -19,7 +19,8 @@ SUBMITIT = """
 import os
 class Environment:
     rank = int(os.environ["SLURM_PROCID"])
-    def export(self):
+    def export(self, set_cuda_visible_devices):
+        assert not set_cuda_visible_devices, "train_net.py would look for another device"
         os.environ.update(
             RANK=os.environ["SLURM_PROCID"], WORLD_SIZE=os.environ["SLURM_NTASKS"],
             LOCAL_RANK=os.environ["SLURM_LOCALID"], LOCAL_WORLD_SIZE=os.environ["SLURM_NTASKS"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -54,11 +55,28 @@ def test_memory_files_and_logs_do_not_grow(tmp_path, monkeypatch):
     """In short, with a history of metrics that is soon full: 1.3 MB per 1,000 iterations, which
     an endless history takes, would show."""
     monkeypatch.setattr(writers, "HISTORY", 50)
-    measured = soak.soak(400, tmp_path / "run", every=20)
-    memory, opened, logs = soak.growth(measured)
-    assert memory <= 1.0, measured
-    assert opened <= 0
-    assert logs <= soak.MAX_LOG_MB
+    readings = soak.soak(400, tmp_path / "run", every=20)
+    found = soak.growth(readings, warm=0.5)
+    assert found.trimmed_mb <= 1.0, readings
+    assert found.files <= 0
+    assert found.log_mb <= soak.MAX_LOG_MB
+
+
+@pytest.mark.parametrize("step", [1, 3000])
+def test_growth_shows_whether_it_is_steady_or_in_steps(step):
+    """0.3 MB per 1,000 iterations on memory that goes up and down by 0.2 MB."""
+    rng = random.Random(0)
+    readings = []
+    for i in range(100, 10_001, 100):
+        memory = 800 + 0.0003 * (i // step * step) + 0.2 * rng.random()
+        readings.append(soak.Reading(i, memory, memory, 8, 0.0))
+    found = soak.growth(readings)
+    assert found.trimmed_mb == pytest.approx(0.3, abs=0.07)
+    assert found.too_much()
+    flat = [dataclasses.replace(r, memory_mb=800.0, trimmed_mb=800.0) for r in readings]
+    assert not soak.growth(flat).too_much()
+    more = dataclasses.replace(flat[-1], files=9)
+    assert soak.growth([*flat[:-1], more]).too_much()
 
 
 @pytest.mark.slow
