@@ -21,6 +21,7 @@ becomes sigmoid. Every loss is 0, with a zero gradient, where all pixels are ign
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -78,35 +79,16 @@ def global_mean(total: Tensor, count: Tensor) -> Tensor:
     return total * world_size / count.clamp(min=1)
 
 
-def pixel_cross_entropy(
-    logits: Tensor, targets: Tensor, ignore_value: int, class_weights: Tensor | None = None
-) -> Tensor:
-    """Cross-entropy of each pixel; sigmoid cross-entropy where there is one class.
+class Pixels:
+    """A batch as the losses see it: logits, targets and the factors of each pixel's loss.
 
     Args:
         logits: (N, K, H, W) float32.
         targets: (N, H, W) int64; K = 1: label 1 is the class, 0 is everything else.
         ignore_value: the label that is left out.
         class_weights: (K,) factors by class; (2,) for background and class where K = 1.
-
-    Returns:
-        (N, H, W), in nats; 0 at ignored pixels.
+        weights: (N, H, W) factors by pixel.
     """
-    if logits.shape[1] > 1:
-        return F.cross_entropy(
-            logits, targets, class_weights, ignore_index=ignore_value, reduction="none"
-        )
-    positive = targets == 1
-    loss = F.binary_cross_entropy_with_logits(
-        logits[:, 0], positive.to(logits.dtype), reduction="none"
-    )
-    if class_weights is not None:
-        loss = loss * class_weights[positive.long()]
-    return loss.masked_fill(targets == ignore_value, 0.0)
-
-
-class Pixels:
-    """A batch as the losses see it: logits, targets and the factors of each pixel's loss."""
 
     def __init__(
         self,
@@ -120,21 +102,51 @@ class Pixels:
         self.class_weights, self.weights = class_weights, weights
         self.valid = targets != ignore_value
 
+    @functools.cached_property
+    def log_probabilities(self) -> Tensor:
+        """(N, K, H, W), K > 1; the terms of a sum share it, and its softmax runs along planes."""
+        return self.logits.log_softmax(dim=1)
+
+    def plain_cross_entropy(self, class_weights: Tensor | None = None) -> Tensor:
+        """Cross-entropy (N, H, W) in nats, 0 at ignored pixels; sigmoid where there is one class.
+
+        Args:
+            class_weights: factors by class.
+        """
+        if self.logits.shape[1] > 1:
+            return F.nll_loss(
+                self.log_probabilities,
+                self.targets,
+                class_weights,
+                ignore_index=self.ignore_value,
+                reduction="none",
+            )
+        positive = self.targets == 1
+        loss = F.binary_cross_entropy_with_logits(
+            self.logits[:, 0], positive.to(self.logits.dtype), reduction="none"
+        )
+        if class_weights is not None:
+            loss = loss * class_weights[positive.long()]
+        return loss.masked_fill(~self.valid, 0.0)
+
     def cross_entropy(self) -> Tensor:
-        """Weighted cross-entropy (N, H, W), 0 at ignored pixels."""
-        loss = pixel_cross_entropy(self.logits, self.targets, self.ignore_value, self.class_weights)
+        """The same with the weights of classes and pixels."""
+        loss = self.plain_cross_entropy(self.class_weights)
         return loss if self.weights is None else loss * self.weights
 
     def probabilities(self) -> tuple[Tensor, Tensor]:
-        """Probabilities (P, C) of the valid pixels and their one-hot targets (P, C) float.
+        """Probabilities and one-hot targets (N, C, H, W), 0 and False at ignored pixels.
 
         C is the number of classes; 1 where there is one.
         """
-        logits = self.logits.movedim(1, -1)[self.valid]
-        targets = self.targets[self.valid]
-        if logits.shape[1] == 1:
-            return logits.sigmoid(), (targets == 1).to(logits.dtype)[:, None]
-        return logits.softmax(dim=1), F.one_hot(targets, logits.shape[1]).to(logits.dtype)
+        classes: Tensor | int = 1
+        if self.logits.shape[1] == 1:
+            probabilities = self.logits.sigmoid()
+        else:
+            probabilities = self.log_probabilities.exp()
+            classes = torch.arange(self.logits.shape[1], device=self.logits.device)[:, None, None]
+        valid = self.valid[:, None]
+        return torch.where(valid, probabilities, 0.0), (self.targets[:, None] == classes) & valid
 
 
 def cross_entropy(pixels: Pixels) -> Tensor:
@@ -145,7 +157,7 @@ def cross_entropy(pixels: Pixels) -> Tensor:
 def focal(pixels: Pixels) -> Tensor:
     """Mean of the cross-entropy times (1 - p)^2, p the probability of the pixel's own class."""
     with_weights = pixels.cross_entropy()
-    plain = pixel_cross_entropy(pixels.logits, pixels.targets, pixels.ignore_value)
+    plain = pixels.plain_cross_entropy()
     modulation = (-torch.expm1(-plain)).clamp(min=0) ** FOCAL_GAMMA
     return global_mean((with_weights * modulation).sum(), pixels.valid.sum())
 
@@ -160,7 +172,7 @@ def hard_pixel_mining(pixels: Pixels) -> Tensor:
 def ohem(pixels: Pixels) -> Tensor:
     """Mean over pixels that are not learned yet: p < 0.7, or the hardest sixteenth if more."""
     losses = pixels.cross_entropy()[pixels.valid]
-    plain = pixel_cross_entropy(pixels.logits, pixels.targets, pixels.ignore_value)[pixels.valid]
+    plain = pixels.plain_cross_entropy()[pixels.valid]
     wrong = int((plain.detach() > -math.log(OHEM_THRESHOLD)).sum())
     kept = plain.detach().topk(max(wrong, math.ceil(OHEM_FRACTION * plain.numel()))).indices
     return global_mean(losses[kept].sum(), torch.tensor(kept.numel(), device=losses.device))
@@ -169,15 +181,17 @@ def ohem(pixels: Pixels) -> Tensor:
 def dice(pixels: Pixels) -> Tensor:
     """1 - 2 |A B| / (|A| + |B|) with probabilities A and targets B, mean over occurring classes."""
     probability, target = pixels.probabilities()
-    area = target.sum(dim=0)
-    overlap = (probability * target).sum(dim=0)
-    coefficient = 2 * overlap / (probability.sum(dim=0) + area).clamp(min=1e-6)
+    area = target.sum(dim=(0, 2, 3))
+    overlap = torch.where(target, probability, 0.0).sum(dim=(0, 2, 3))
+    coefficient = 2 * overlap / (probability.sum(dim=(0, 2, 3)) + area).clamp(min=1e-6)
     return _mean_of_present(1 - coefficient, area > 0, pixels)
 
 
 def lovasz(pixels: Pixels) -> Tensor:
     """Lovasz extension of the Jaccard loss of each occurring class, mean (algorithm 1)."""
-    probability, target = pixels.probabilities()
+    # By pixel and class, without the ignored pixels.
+    probability, target = (part.movedim(1, -1)[pixels.valid] for part in pixels.probabilities())
+    target = target.to(probability.dtype)
     errors, order = (target - probability).abs().sort(dim=0, descending=True)
     target = target.gather(0, order)
     area = target.sum(dim=0)

@@ -187,8 +187,8 @@ def test_one_hot_targets_belong_to_the_valid_pixels() -> None:
     probability, target = Pixels(
         two_classes(0.8, 0.3), torch.tensor([[[255, 1]]]), 255
     ).probabilities()
-    torch.testing.assert_close(probability, torch.tensor([[0.7, 0.3]]))
-    assert target.tolist() == [[0.0, 1.0]]
+    torch.testing.assert_close(probability, torch.tensor([[[[0.0, 0.7]], [[0.0, 0.3]]]]))
+    assert target.tolist() == [[[[False, False]], [[False, True]]]]
 
 
 def test_global_mean_of_two_processes_is_the_mean_of_all_pixels(monkeypatch) -> None:
