@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -63,14 +64,20 @@ def _end_when_asked(parent: int) -> None:
 def passed_on() -> Iterator[None]:
     """Send this process's signals to the processes it has spawned, and go on waiting for them.
 
-    If it ended instead, PyTorch would interrupt them before their checkpoint is written.
+    If it ended instead, PyTorch would interrupt them before their checkpoint is written. In a
+    thread handlers cannot be set, and none are.
     """
 
     def pass_on(number: int, _: object) -> None:
-        for child in multiprocessing.active_children():
-            if child.pid is not None:
-                os.kill(child.pid, number)
+        children = [child.pid for child in multiprocessing.active_children() if child.pid]
+        if not children:
+            sys.exit(128 + number)  # none yet, or no longer: as without a handler
+        for child in children:
+            os.kill(child, number)
 
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
         yield

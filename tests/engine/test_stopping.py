@@ -161,3 +161,13 @@ def test_the_launcher_passes_signals_on():
         child.join(10)
     assert child.exitcode == 7
     assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_a_launcher_without_processes_ends_by_a_signal():
+    def wait_for_none():
+        with passed_on():
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as end:
+        wait_for_none()
+    assert end.value.code == 128 + signal.SIGTERM
