@@ -181,10 +181,17 @@ def _task(runs: Sequence[Run], key: tuple[str, str]) -> dict[str, Any]:
         ]
         if matrix := tables.confusion(result):
             matrices.append((run.name if several else "", matrix))
-    dataset = next((str(r.get("dataset")) for _, r in with_results if r.get("dataset")), folder)
+    datasets = [str(result.get("dataset") or folder) for _, result in with_results]
+    different = len(set(datasets)) > 1  # whether they compare is for the reader to judge
     return {
-        "title": f"{_TITLES.get(task, task)} segmentation on {dataset}",
-        "images": [(run.name, result.get("images") or {}) for run, result in with_results],
+        "title": f"{_TITLES.get(task, task)} segmentation on {', '.join(dict.fromkeys(datasets))}",
+        "images": [
+            (
+                named(run, f"{dataset}, " if different else ""),
+                result.get("images") or {},
+            )
+            for (run, result), dataset in zip(with_results, datasets, strict=True)
+        ],
         "summaries": summaries,
         "classes": classes,
         "extra": extra,
@@ -223,7 +230,14 @@ def _examples(run: Run) -> list[tuple[str, list[dict[str, Any]]]]:
             if kind in KINDS
         }
         groups.setdefault(f"{task}: {entry['rank']} images", []).append(
-            {**entry, "pictures": pictures, "legend": _legend(entry.get("legend") or [])}
+            {
+                **entry,
+                "pictures": pictures,
+                "legend": _legend(entry.get("legend") or []),
+                "segment_table": tables.Table(
+                    "", ["segment", "class", "pixels", "score"], entry.get("segments") or []
+                ),
+            }
         )
     return list(groups.items())
 

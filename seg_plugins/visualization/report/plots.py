@@ -73,7 +73,9 @@ def curves(
         if len(lines) > 1 or next(iter(lines), "") != y_label:
             # Matplotlib leaves names out that begin with an underscore.
             names = [" " + printable(name) for name in lines]
-            axes.legend(drawn, names, fontsize=8, ncols=2 if len(lines) > 8 else 1, frameon=False)
+            legend = axes.legend(drawn, names, fontsize=8, ncols=2 if len(lines) > 8 else 1)
+            # Names stay readable where a curve runs behind them.
+            legend.get_frame().set(alpha=0.75, linewidth=0)
         return _uri(figure, "svg", "image/svg+xml")
 
 

@@ -31,6 +31,10 @@ class Table:
     rows: Sequence[Sequence[Any]]
     digits: int = 2
 
+    def is_numeric(self, column: int) -> bool:
+        """Whether a column has numbers and dashes alone, so that it stands to the right."""
+        return all(row[column] is None or isinstance(row[column], int | float) for row in self.rows)
+
 
 @dataclass(frozen=True)
 class Confusion:
@@ -158,7 +162,8 @@ def system(run: Run) -> Table | None:
         heads.append("regions, at most")
         body = [[*cells, row.get("regions")] for cells, row in zip(body, rows, strict=True)]
     size = run.system.get("size")
-    return Table(f"for one image of {size[0]} x {size[1]}" if size else "", heads, body)
+    title = f"for one image of {size[0]} x {size[1]}" if size else ""
+    return Table(title, heads, body, digits=3)  # a small head beside a large backbone
 
 
 def differing_settings(runs: Sequence[Run]) -> Table:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 from seg_plugins.visualization.report import Run, build_page, read_run
 from seg_plugins.visualization.report.plots import curves
-from seg_plugins.visualization.report.tables import confusion, differing_settings, system
+from seg_plugins.visualization.report.tables import Table, confusion, differing_settings, system
 
 import numpy as np
 import pytest
-from run_folders import HOSTILE, write_run
+from run_folders import HOSTILE, dump, write_run
 
 VOID = {"meta", "img", "input", "br", "link"}
 
@@ -105,6 +106,24 @@ def test_runs_stand_side_by_side(tmp_path):
     assert "mIoU 25.00 26.00" in page.words
     assert "SEED 0 1" in page.words
     assert differing_settings(runs).rows == [["SEED", "0", "1"]]
+
+
+def test_runs_on_different_datasets_say_so(tmp_path):
+    folders = [write_run(tmp_path / name, seed=i) for i, name in enumerate("ab")]
+    file = folders[1] / "inference" / "sem_seg_results.json"
+    dump(file, {**json.loads(file.read_text()), "dataset": "other_val"})
+    page = Page(build_page([read_run(folder) for folder in folders]))
+    assert "Semantic segmentation on t_val, other_val" in page.words
+    assert "b: other_val, 5 of 5 images scored" in page.words
+    assert "Instance segmentation on t_val " in page.words
+
+
+def test_what_is_missing_stands_where_numbers_would(run):
+    text = build_page([read_run(run)]).decode()
+    assert '<td class="number">–</td>' in text
+    assert "<td>–</td>" not in text
+    assert Table("", ["a", "b", "c"], [["x", 1, "y"], ["z", None, None]]).is_numeric(1)
+    assert not Table("", ["a", "b", "c"], [["x", 1, "y"], ["z", None, None]]).is_numeric(2)
 
 
 def test_confusion_is_by_row_and_without_ignored_pixels():
