@@ -5,41 +5,14 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 from detectron2.engine import HookBase
 
-from .worker_signals import SIGNALS, held_back
+from .worker_signals import SIGNALS
 
 logger = logging.getLogger(__name__)
-
-
-class EvaluationStopped(Exception):
-    """An evaluation was broken off because the training is to stop."""
-
-
-class InterruptibleLoader:
-    """Batches for an evaluation, by workers that leave signals to this process.
-
-    Args:
-        loader: PyTorch's, with ``init_worker`` as ``worker_init_fn``.
-        check: called before each batch; what it raises ends the evaluation.
-    """
-
-    def __init__(self, loader: Any, check: Callable[[], None]) -> None:
-        self.loader, self.check = loader, check
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[Any]:
-        with held_back():
-            batches = iter(self.loader)
-        for batch in batches:
-            self.check()
-            yield batch
 
 
 class StopOnSignal(HookBase):

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, create_ddp_model, hooks
-from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from torch import nn
 
 from ..data import build_mapper
-from ..evaluation import build_evaluator, format_results
 from . import random_state
 from .checkpoint import AVERAGE, Checkpointer
 from .checkpoint_hooks import BestCheckpoint, PeriodicCheckpoint, on_main_process
+from .evaluating import Evaluates, EvaluationStopped
 from .failures import explained
 from .hooks import Pictures
 from .model_options import apply_model_options
@@ -30,18 +26,17 @@ from .report_hook import Report
 from .run_record import RunRecord
 from .solver import build_clip, build_optimizer, build_schedule
 from .step_options import StepOptions, accumulation, amp_dtype
-from .stopping import EvaluationStopped, InterruptibleLoader, StopOnSignal
+from .stopping import StopOnSignal
 from .train_loader import TrainLoader, build_train_loader
 from .train_step import TrainStep
 from .validation_loss import validation_loss
 from .weight_average import AverageWeights, WeightAverage
-from .worker_signals import init_worker
 from .writers import BoundedStorage, build_writers
 
 logger = logging.getLogger(__name__)
 
 
-class Trainer(DefaultTrainer):
+class Trainer(Evaluates, DefaultTrainer):
     """Trains what the configuration names. Every part is a ``build_*`` method to override.
 
     Args:
@@ -124,55 +119,6 @@ class Trainer(DefaultTrainer):
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
         """The sample stream, through the mapper ``INPUT.MAPPER``."""
         return build_train_loader(cfg, build_mapper(cfg, True))
-
-    @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        """Detectron2's loader over every image once, through the mapper ``INPUT.MAPPER``."""
-        loader = build_detection_test_loader(cfg, dataset_name, mapper=build_mapper(cfg, False))
-        loader.worker_init_fn = init_worker
-        return loader
-
-    @classmethod
-    def build_evaluator(
-        cls, cfg: CfgNode, dataset_name: str, output_dir: str | None = None
-    ) -> DatasetEvaluator:
-        """The evaluator that the dataset's ``evaluator_type`` names.
-
-        It writes below ``OUTPUT_DIR/inference``; of several test datasets, each has a folder.
-        """
-        own = dataset_name if len(cfg.DATASETS.TEST) > 1 else ""
-        folder = output_dir or os.path.join(cfg.OUTPUT_DIR, "inference", own)
-        return build_evaluator(cfg, dataset_name, folder)
-
-    @classmethod
-    def test(
-        cls,
-        cfg: CfgNode,
-        model: nn.Module,
-        evaluators: list[DatasetEvaluator] | None = None,
-        check: Callable[[], None] = lambda: None,
-    ) -> dict[str, Any]:
-        """Evaluate on every dataset of ``DATASETS.TEST`` and log one table of all tasks.
-
-        Args:
-            cfg: names the datasets.
-            model: what is evaluated.
-            evaluators: one for each dataset; those of :meth:`build_evaluator` unless given.
-            check: called before each batch; what it raises ends the evaluation.
-
-        Returns:
-            task -> metric -> value; with several datasets, one such dict for each name. Empty in
-            processes other than the main one.
-        """
-        results = {}
-        for i, name in enumerate(cfg.DATASETS.TEST):
-            evaluator = evaluators[i] if evaluators else cls.build_evaluator(cfg, name)
-            loader = InterruptibleLoader(cls.build_test_loader(cfg, name), check)
-            found = inference_on_dataset(model, loader, evaluator)
-            if comm.is_main_process():
-                results[name] = found
-                logger.info("Results on %s:\n%s", name, format_results(found))
-        return next(iter(results.values())) if len(results) == 1 else results
 
     @classmethod
     def build_checkpointer(cls, cfg: CfgNode, model: nn.Module, **states: Any) -> Checkpointer:

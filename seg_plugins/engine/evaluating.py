@@ -1,0 +1,99 @@
+"""How a trainer evaluates a model on its test datasets."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
+from detectron2.utils import comm
+from torch import nn
+
+from ..data import build_mapper
+from ..evaluation import build_evaluator, format_results
+from .worker_signals import held_back, init_worker
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluationStopped(Exception):
+    """An evaluation was broken off because the training is to stop."""
+
+
+class InterruptibleLoader:
+    """Batches for an evaluation, by workers that leave signals to this process.
+
+    Args:
+        loader: PyTorch's, with ``init_worker`` as ``worker_init_fn``.
+        check: called before each batch; what it raises ends the evaluation.
+    """
+
+    def __init__(self, loader: Any, check: Callable[[], None]) -> None:
+        self.loader, self.check = loader, check
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        with held_back():
+            batches = iter(self.loader)
+        for batch in batches:
+            self.check()
+            yield batch
+
+
+class Evaluates:
+    """The part of :class:`~seg_plugins.engine.trainer.Trainer` that needs no training."""
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """Detectron2's loader over every image once, through the mapper ``INPUT.MAPPER``."""
+        loader = build_detection_test_loader(cfg, dataset_name, mapper=build_mapper(cfg, False))
+        loader.worker_init_fn = init_worker
+        return loader
+
+    @classmethod
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_dir: str | None = None
+    ) -> DatasetEvaluator:
+        """The evaluator that the dataset's ``evaluator_type`` names.
+
+        It writes below ``OUTPUT_DIR/inference``; of several test datasets, each has a folder.
+        """
+        own = dataset_name if len(cfg.DATASETS.TEST) > 1 else ""
+        folder = output_dir or os.path.join(cfg.OUTPUT_DIR, "inference", own)
+        return build_evaluator(cfg, dataset_name, folder)
+
+    @classmethod
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: list[DatasetEvaluator] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:
+        """Evaluate on every dataset of ``DATASETS.TEST`` and log one table of all tasks.
+
+        Args:
+            cfg: names the datasets.
+            model: what is evaluated.
+            evaluators: one for each dataset; those of :meth:`build_evaluator` unless given.
+            check: called before each batch; what it raises ends the evaluation.
+
+        Returns:
+            task -> metric -> value; with several datasets, one such dict for each name. Empty in
+            processes other than the main one.
+        """
+        results = {}
+        for i, name in enumerate(cfg.DATASETS.TEST):
+            evaluator = evaluators[i] if evaluators else cls.build_evaluator(cfg, name)
+            loader = InterruptibleLoader(cls.build_test_loader(cfg, name), check)
+            found = inference_on_dataset(model, loader, evaluator)
+            if comm.is_main_process():
+                results[name] = found
+                logger.info("Results on %s:\n%s", name, format_results(found))
+        return next(iter(results.values())) if len(results) == 1 else results
