@@ -121,7 +121,7 @@ def onnx_session(model: Path | bytes, name: str) -> Any:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except _onnxruntime_errors() as error:
         raise ExportError(
-            f"onnxruntime {onnxruntime.__version__} does not accept {name}: {_first_line(error)}. "
+            f"onnxruntime {onnxruntime.__version__} does not accept {name}: {_lines(error)[0]}. "
             "Try a newer onnxruntime, or --format torchscript."
         ) from error
 
@@ -132,11 +132,12 @@ def run_session(session: Any, images: Tensor, name: str) -> list[Tensor]:
     Raises:
         ExportError: onnxruntime cannot run the file on it.
     """
-    source = session.get_inputs()[0].name
+    source = session.get_inputs()[0]
     try:
-        values: Sequence[np.ndarray] = session.run(None, {source: images.numpy()})
+        values: Sequence[np.ndarray] = session.run(None, {source.name: images.numpy()})
     except _onnxruntime_errors() as error:
-        raise ExportError(_cannot_run("onnxruntime", name, images, error)) from error
+        taken = f"{name} (input {' x '.join(map(str, source.shape))})"
+        raise ExportError(_cannot_run("onnxruntime", taken, images, _lines(error)[0])) from error
     return [torch.from_numpy(np.ascontiguousarray(value)) for value in values]
 
 
@@ -148,25 +149,24 @@ def _onnxruntime_errors() -> tuple[type[Exception], ...]:
     return (*(kind for kind in found if issubclass(kind, Exception)), RuntimeError, ValueError)
 
 
-def _cannot_run(runtime: str, name: str, images: Tensor, error: Exception) -> str:
+def _cannot_run(runtime: str, name: str, images: Tensor, reason: str) -> str:
     size = " x ".join(map(str, images.shape))
-    text = str(error)
-    if re.search(r"alloc|out of memory", text, re.IGNORECASE):
+    if re.search(r"alloc|out of memory", reason, re.IGNORECASE):
         fix = (
             "Memory does not suffice: free some, or export a sliding window of fewer pixels "
             "(MODEL.INFERENCE.MODE slide, MODEL.INFERENCE.WINDOW)."
         )
     else:
         fix = (
-            "Give the file an image at least as large as its window "
-            "(MODEL.INFERENCE.WINDOW) and as the network takes."
+            "Give it as many channels as the model was trained with, and no image smaller than "
+            "its window (MODEL.INFERENCE.WINDOW) or than the network takes."
         )
-    return f"{runtime} cannot run {name} on an input of {size}: {_first_line(error)}. {fix}"
+    return f"{runtime} cannot run {name} on {size}: {reason}. {fix}"
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if isinstance(error, torch.jit.Error) else lines[0]) if lines else repr(error)
+def _lines(error: Exception) -> list[str]:
+    lines = [line.strip(" .") for line in str(error).splitlines()]
+    return [line for line in lines if line] or [repr(error)]
 
 
 def torchscript_runner(path: Path, names: Sequence[str]) -> Runner:
@@ -182,7 +182,8 @@ def torchscript_runner(path: Path, names: Sequence[str]) -> Runner:
         try:
             values = module(images)
         except (RuntimeError, torch.jit.Error) as error:
-            raise ExportError(_cannot_run("TorchScript", path.name, images, error)) from error
+            reason = _lines(error)[-1]  # after the interpreter's traceback
+            raise ExportError(_cannot_run("TorchScript", path.name, images, reason)) from error
         return dict(zip(names, values if isinstance(values, tuple) else [values], strict=True))
 
     return run

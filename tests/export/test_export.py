@@ -130,6 +130,8 @@ def test_an_image_smaller_than_the_window_is_an_error_not_a_wrong_result(kind, t
     reasons = r"(invalid indice|out of data bounds|smaller than the window)"
     with pytest.raises(ExportError, match=rf"{path.name}.*1 x 3 x 40 x 200.*{reasons}.*WINDOW"):
         run(torch.zeros(1, 3, 40, 200))
+    with pytest.raises(ExportError, match=r"1 x 4 x 100 x 200.*as many channels"):
+        run(torch.zeros(1, 4, 100, 200))
 
 
 def test_a_file_that_onnxruntime_refuses_is_named(tmp_path):
@@ -144,12 +146,12 @@ def test_lack_of_memory_names_the_smaller_window():
 
     class Session:
         def get_inputs(self):
-            return [SimpleNamespace(name="images")]
+            return [SimpleNamespace(name="images", shape=["batch", 3])]
 
         def run(self, names, inputs):
             raise RuntimeError("Failed to allocate memory for requested buffer of size 9")
 
-    with pytest.raises(ExportError, match=r"a\.onnx on an input of 1 x 3.*MODE slide"):
+    with pytest.raises(ExportError, match=r"a\.onnx \(input batch x 3\) on 1 x 3.*MODE slide"):
         verify.run_session(Session(), torch.zeros(1, 3), "a.onnx")
 
 
