@@ -1,7 +1,7 @@
 """Train a tiny model for long, and see that memory, open files and logs do not grow.
 
 make soak                                          10,000 iterations, some minutes
-python tests/faults/soak.py --iterations 2000
+python tests/faults/soak.py --iterations 4000
 
 Memory is read twice at a time: as it is, and after the allocator has given back what it keeps of
 freed memory. The first goes up and down by 3 MB, as a block of the heap's top happens to be kept or
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
 
 MAX_MB, MAX_LOG_MB = 0.2, 1.0  # per 1,000 iterations
-WARM = 0.15  # share of the iterations until histories of metrics are full and all code was run
+WARM = 1200  # iterations after which histories of metrics are full, and all code was run
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,9 @@ def soak(iterations: int, folder: Path, every: int = 100) -> list[Reading]:
     return readings
 
 
-def growth(readings: list[Reading], warm: float = WARM) -> Growth:
-    """What grows after the first part of the readings, `warm` of them."""
-    late = readings[int(len(readings) * warm) :]
+def growth(readings: list[Reading], warm: int = WARM) -> Growth:
+    """What grows after so many iterations."""
+    late = [reading for reading in readings if reading.iteration > warm]
     when = [r.iteration / 1000 for r in late]
 
     def slope(values: list[float]) -> float:
@@ -151,6 +151,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--iterations", type=int, default=10_000)
     args = parser.parse_args()
+    if args.iterations < 2 * WARM:
+        parser.error(f"--iterations {args.iterations} should be {2 * WARM} or more, to be warm")
     with tempfile.TemporaryDirectory() as work:
         os.environ["DETECTRON2_DATASETS"] = work
         import torch
