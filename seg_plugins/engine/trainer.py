@@ -237,7 +237,8 @@ class Trainer(Evaluates, DefaultTrainer):
         """Train to ``SOLVER.MAX_ITER``; the results of the last evaluation, if there was one."""
         if self.start_iter >= self.max_iter:
             logger.warning(
-                "Nothing to train: iteration %d of SOLVER.MAX_ITER %d is reached; raise it.",
+                "Nothing to train: iteration %d of SOLVER.MAX_ITER %d is reached; raise it, or "
+                "make up for an evaluation that was interrupted by --eval-only.",
                 self.start_iter,
                 self.max_iter,
             )
