@@ -273,7 +273,7 @@ def get_cfg() -> CfgNode:
 
 def config_root() -> Path:
     """The folder of the shipped configurations: ``configs/`` of a checkout or of the wheel."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     for folder in (package / "configs", package.parent / "configs"):
         if (folder / "_base_").is_dir():
             return folder
