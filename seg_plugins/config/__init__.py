@@ -1,11 +1,14 @@
-"""Configuration: every key this package adds to Detectron2's, and safe loading of YAML files."""
+"""Configuration: every key this package adds to Detectron2's, and safe loading of YAML files.
 
+The keys stand, each with its default and a word on it, in ``model_keys.py`` (MODEL),
+``data_keys.py`` (INPUT, DATASETS, DATALOADER) and ``run_keys.py`` (SOLVER, TEST, the rest).
+"""
+
+from .keys import add_seg_config, get_cfg
 from .loading import (
     ConfigError,
-    add_seg_config,
     config_root,
     find_config,
-    get_cfg,
     get_config_file,
     load_config,
     merge_opts,

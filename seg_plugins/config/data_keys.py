@@ -1,0 +1,64 @@
+"""Keys of INPUT and DATASETS, and of what damaged samples do: from files to samples."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+from .defaults import set_defaults
+
+
+def add_input_keys(inputs: CfgNode) -> None:
+    """How an image and its annotations are read and augmented."""
+    # Dataset mapper by its registered name; "" takes the one of the dataset's task.
+    set_defaults(inputs, MAPPER="")
+    # --- shared with Detectron2's DeepLab and PointRend projects
+    # Draw a crop again while one class has more than this share of its valid pixels.
+    set_defaults(inputs.CROP, SINGLE_CATEGORY_MAX_AREA=1.0)
+    # Random brightness, contrast, saturation and hue.
+    set_defaults(inputs, COLOR_AUG_SSD=False)
+    # --- this package's own
+    # Probability that a crop holds a pixel of a class drawn evenly from those in the image.
+    set_defaults(inputs.CROP, RARE_CLASS_CHANCE=0.0)
+    # "shortest_edge" (MIN_SIZE_TRAIN ...), "scale_jitter" (IMAGE_SIZE times a factor between
+    # MIN_SCALE and MAX_SCALE: large-scale jitter, with a crop of IMAGE_SIZE) or "fixed".
+    set_defaults(inputs, RESIZE="shortest_edge", IMAGE_SIZE=1024, MIN_SCALE=0.1, MAX_SCALE=2.0)
+    # Turn by a random multiple of 90 degrees. RANDOM_FLIP may be "both", too.
+    set_defaults(inputs, RANDOM_TURN=False)
+    # Largest sigma of a random blur, in pixels, and of random noise, in the image's unit.
+    set_defaults(inputs, BLUR_SIGMA=0.0, NOISE_SIGMA=0.0)
+    # Probability of pasting another image's instances, and of a mosaic of four semantic samples.
+    set_defaults(inputs, COPY_PASTE=0.0, MOSAIC=0.0)
+    # Stored values [low, high] that become 0..255, e.g. a CT window; [] keeps the values.
+    set_defaults(inputs, VALUE_RANGE=[])
+    # MASK_FORMAT is Detectron2's; "none" trains on boxes alone (with MODEL.MASK_ON False).
+    # Elastic deformation (U-Net): sigma of the displacements in pixels, 0 = off, and the points
+    # of the coarse grid along each side. Instances need MASK_FORMAT "bitmask".
+    set_defaults(inputs, ELASTIC=CfgNode({"SIGMA": 0.0, "POINTS": 3}))
+    # U-Net's weight map, computed in the loader: w_c + W0 exp(-(d1 + d2)^2 / (2 SIGMA^2)).
+    # FOREGROUND: the classes whose connected components are cells; CLASS_WEIGHTS: w_c, empty = 1.
+    set_defaults(
+        inputs,
+        BORDER_WEIGHTS=CfgNode(
+            {"ENABLED": False, "W0": 10.0, "SIGMA": 5.0, "FOREGROUND": [1], "CLASS_WEIGHTS": []}
+        ),
+    )
+    # Decoded training images on disk: a folder on a fast disk, "" = off, and its bound.
+    set_defaults(inputs, DECODED_CACHE=CfgNode({"FOLDER": "", "MAX_GIB": 64.0}))
+    # Semantic label of panoptic samples: all things as class 0, stuff from 1 (Panoptic FPN).
+    set_defaults(inputs, PANOPTIC_THINGS_AS_ONE=False)
+
+
+def add_dataset_keys(datasets: CfgNode) -> None:
+    """Datasets of the user's own, and the check before training."""
+    # A YAML file that describes a dataset of the user's own: see datasets/custom.example.yaml.
+    set_defaults(datasets, CUSTOM="")
+    # Samples of each dataset that are checked before training starts (missing or damaged files,
+    # labels outside the classes, ...); 0 checks none. tools/check_dataset.py checks all.
+    set_defaults(datasets, CHECK_SAMPLES=16)
+
+
+def add_dataloader_keys(dataloader: CfgNode) -> None:
+    """What becomes of damaged samples."""
+    # Share of the training set that may be damaged: such samples are replaced by others and
+    # named in the log. 0: a damaged sample is an error.
+    set_defaults(dataloader, MAX_DAMAGED=0.0)

@@ -1,0 +1,62 @@
+"""Keys of a run: SOLVER, TEST, and those beside them at the top."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+from .defaults import set_defaults
+
+
+def add_run_keys(cfg: CfgNode) -> None:
+    """Log, determinism, averaged weights, Weights & Biases."""
+    # Iterations between two lines of the log, metrics.json and TensorBoard.
+    set_defaults(cfg, LOG_PERIOD=20)
+    # Deterministic kernels where PyTorch has them; it warns by name where it has none.
+    set_defaults(cfg, DETERMINISTIC=False)
+    # Moving average of the weights, which evaluation and model_best use.
+    set_defaults(cfg, MODEL_EMA=CfgNode({"ENABLED": False, "DECAY": 0.999}))
+    # Weights & Biases beside TensorBoard and metrics.json; "" = off. ID continues a run there.
+    set_defaults(cfg, WANDB=CfgNode({"PROJECT": "", "NAME": "", "ID": ""}))
+
+
+def add_solver_keys(solver: CfgNode) -> None:
+    """Optimizer, schedule, precision, checkpoints, when to stop."""
+    # "SGD" (Detectron2's) or "AdamW".
+    set_defaults(solver, OPTIMIZER="SGD")
+    # Learning-rate factors by part of the model, e.g. [["backbone", 0.1]]: the longest prefix of
+    # a parameter's name wins.
+    set_defaults(solver, LR_FACTORS=[])
+    # WarmupPolyLR, as in Detectron2's DeepLab project.
+    set_defaults(solver, POLY_LR_POWER=0.9, POLY_LR_CONSTANT_ENDING=0.0)
+    # Autocast type when SOLVER.AMP.ENABLED: "float16" (GPU) or "bfloat16" (GPU, CPU).
+    set_defaults(solver.AMP, DTYPE="float16")
+    # Parts in which each process takes its share of IMS_PER_BATCH, one after the other: the same
+    # step with less memory (batch statistics are those of a part).
+    set_defaults(solver, ACCUMULATE=1)
+    # Batch that BASE_LR is meant for; BASE_LR is multiplied by IMS_PER_BATCH / it. 0 = as it is.
+    set_defaults(solver, REFERENCE_BATCH=0)
+    # Numbered checkpoints to keep (0: all; with 1 there is none to fall back to), and whether
+    # they are written in the background.
+    set_defaults(solver, KEEP_CHECKPOINTS=0, BACKGROUND_CHECKPOINTS=False)
+    # Batches with a loss or gradient that is not finite to leave out before training stops.
+    set_defaults(solver, MAX_SKIPPED_BATCHES=0)
+    # Stop after so many evaluations without a gain of TEST.BEST_METRIC; 0 = never.
+    set_defaults(solver, EARLY_STOPPING=CfgNode({"PATIENCE": 0, "MIN_GAIN": 0.0}))
+
+
+def add_test_keys(test: CfgNode) -> None:
+    """What evaluation measures and writes."""
+    # Validation samples in the picture grid written at the end of training; 0 writes none.
+    set_defaults(test, PICTURES=8)
+    # report.html at the end of a training and of --eval-only, and in it this many of the worst and
+    # of the best images of each task, which are predicted again; 0 shows none.
+    set_defaults(test, REPORT=True, REPORT_IMAGES=3)
+    # Result that decides which checkpoint is kept as model_best.pth, e.g. "sem_seg/mIoU";
+    # "" takes the main one of the task (PQ, mask AP, box AP, mIoU).
+    set_defaults(test, BEST_METRIC="")
+    # Losses on DATASETS.TEST at every evaluation, as validation/total_loss, ...
+    set_defaults(test, LOSS=False)
+    # Write every prediction to inference/, in the format of the dataset's benchmark.
+    set_defaults(test, SAVE_PREDICTIONS=False)
+    # Boundary IoU, boundary F1 and trimap mIoU; Boundary AP for instances. Slower.
+    set_defaults(test, BOUNDARY_MEASURES=False)
