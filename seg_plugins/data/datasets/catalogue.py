@@ -17,7 +17,8 @@ from .coco_instances import read_instances
 from .files import read_json
 from .instance_layouts import CocoInstances, CocoPanoptic, CocoPanopticSeparated
 from .root import dataset_root
-from .rows import ROWS, Row
+from .row import Row
+from .rows import ROWS
 
 __all__ = ["load_dataset", "register_datasets", "register_row"]
 

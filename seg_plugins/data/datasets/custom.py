@@ -18,7 +18,7 @@ from .class_table import ClassTable, parse_class_table
 from .folder_pairs import apply_folder_datasets
 from .instance_layouts import CocoInstances, CocoPanoptic, CocoPanopticSeparated
 from .layouts import Folders, Layout
-from .rows import Row
+from .row import Row
 
 __all__ = ["CustomFolders", "apply_custom_dataset", "register_custom_dataset"]
 

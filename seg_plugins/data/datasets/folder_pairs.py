@@ -17,7 +17,7 @@ from ..image_io import read_label
 from .catalogue import register_row
 from .class_table import ClassTable, parse_class_table
 from .layouts import semantic_record
-from .rows import Row
+from .row import Row
 
 __all__ = ["FolderPairs", "apply_folder_datasets", "count_classes", "register_folder_dataset"]
 
