@@ -7,14 +7,10 @@ from seg_plugins.data import InstanceMapper, SemanticMapper, build_mapper
 from seg_plugins.data.augmentations import Crop
 from seg_plugins.data.multi_image import CopyPaste, Mosaic
 
-import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
-
-
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
+from mapper_draws import rng
 
 
 def test_copy_paste_masks_are_disjoint_and_show_their_pixels():
