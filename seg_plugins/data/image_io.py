@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -12,6 +10,9 @@ from .array_io import as_image, as_label, read_npy, read_text
 from .errors import DatasetError
 from .nifti import is_nifti, read_nifti
 from .tiff import read_tiff
+
+# Names are taken apart as strings: pathlib keeps the parts of each path that it has seen in the
+# interpreter's table of strings, which grows by megabytes over tens of thousands of images.
 
 __all__ = ["IMAGE_FORMATS", "MAX_PIXELS", "read_image", "read_label", "stored_rotated"]
 
@@ -41,7 +42,7 @@ def open_image(file_name: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise DatasetError(f"{file_name}: {error}") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        is_tiff = Path(file_name).suffix.lower() in (".tif", ".tiff")
+        is_tiff = file_name.lower().endswith((".tif", ".tiff"))
         kind = _NotForPillow if is_tiff else DatasetError
         raise kind(f"{file_name}: not a readable image ({error})") from None
     width, height = image.size
@@ -54,7 +55,7 @@ def open_image(file_name: str) -> Image.Image:
 
 def stored_rotated(file_name: str) -> bool:
     """Whether an EXIF tag says that the pixels are to be rotated or mirrored for display."""
-    if Path(file_name).suffix in (".npy", ".txt") or is_nifti(file_name):
+    if file_name.endswith((".npy", ".txt")) or is_nifti(file_name):
         return False
     try:
         with open_image(file_name) as image:
@@ -78,7 +79,7 @@ def read_image(file_name: str, image_format: str = "BGR") -> np.ndarray:
     Raises:
         DatasetError: the file is missing, unreadable or too large.
     """
-    if Path(file_name).suffix == ".npy":
+    if file_name.endswith(".npy"):
         pixels = as_image(file_name, read_npy(file_name), image_format)
     elif is_nifti(file_name):
         volume = read_nifti(file_name).transpose(1, 2, 0)
@@ -113,9 +114,9 @@ def read_label(file_name: str, *, colour: bool = False) -> np.ndarray:
     Raises:
         DatasetError: an unreadable file, or a colour picture where ids are expected.
     """
-    if Path(file_name).suffix == ".npy":
+    if file_name.endswith(".npy"):
         return as_label(file_name, read_npy(file_name), colour=colour)
-    if Path(file_name).suffix == ".txt":
+    if file_name.endswith(".txt"):
         return as_label(file_name, read_text(file_name), colour=colour)
     if is_nifti(file_name):
         return as_label(file_name, _only_slice(file_name), colour=colour)
@@ -149,7 +150,8 @@ def _decode_fast(file_name: str, image: Image.Image, image_format: str) -> np.nd
         return None
     if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
         return None
-    content = Path(file_name).read_bytes()
+    with open(file_name, "rb") as file:
+        content = file.read()
     if not content.endswith(_JPEG_END):
         return None
     flags = cv2.IMREAD_COLOR_BGR if image_format == "BGR" else cv2.IMREAD_COLOR_RGB
