@@ -4,9 +4,10 @@
     python tools/analyze_model.py --config-file configs/voc/fcn8s_vgg16.yaml --size 500 500
     python tools/analyze_model.py --config-file configs/coco/mask_rcnn_r50_fpn_1x.yaml
 
-The size is INPUT.MIN_SIZE_TEST squared unless said. RoI heads compute as many regions as an image
-can have at test: MODEL.RPN.POST_NMS_TOPK_TEST boxes, TEST.DETECTIONS_PER_IMAGE masks. Published
-figures stand beside the counts where the papers give them.
+The size is INPUT.MIN_SIZE_TEST squared unless said, 512 squared where that is 0. RoI heads compute
+as many regions as an image can have at test: MODEL.RPN.POST_NMS_TOPK_TEST boxes,
+TEST.DETECTIONS_PER_IMAGE masks. Published figures stand beside the counts where the papers give
+them.
 """
 
 from __future__ import annotations
@@ -41,9 +42,10 @@ def main() -> None:
     args = parser.parse_args()
     cfg = seg_plugins.load_config(args.config_file, args.opts)
     height, width = args.size or size_at_test(cfg)
+    rows = analyze(cfg, height, width)
     print(f"one image of {height} x {width}")
     print(f"{'part':<20}{'regions':>8}{'parameters':>14}{'multiply-adds':>18}{'activations':>14}")
-    for row in analyze(cfg, height, width):
+    for row in rows:
         print(
             f"{row.name:<20}{row.regions or '':>8}{row.parameters:>14,}"
             f"{row.multiply_adds / 1e9:>15.2f} B{row.activation_bytes / 2**20:>10.1f} MiB"
