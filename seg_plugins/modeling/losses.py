@@ -180,10 +180,19 @@ def ohem(pixels: Pixels) -> Tensor:
 
 def dice(pixels: Pixels) -> Tensor:
     """1 - 2 |A B| / (|A| + |B|) with probabilities A and targets B, mean over occurring classes."""
-    probability, target = pixels.probabilities()
-    area = target.sum(dim=(0, 2, 3))
-    overlap = torch.where(target, probability, 0.0).sum(dim=(0, 2, 3))
-    coefficient = 2 * overlap / (probability.sum(dim=(0, 2, 3)) + area).clamp(min=1e-6)
+    one_class = pixels.logits.shape[1] == 1
+    probability = pixels.logits.sigmoid() if one_class else pixels.log_probabilities.exp()
+    # Without further tensors of all classes: of a thousand, each is hundreds of megabytes.
+    mass = torch.einsum("nkhw,nhw->k", probability, pixels.valid.to(probability.dtype))
+    members = pixels.targets == 1 if one_class else pixels.valid
+    labels = pixels.targets.masked_fill(~members, len(mass))
+    if one_class:
+        labels = labels.masked_fill(members, 0)
+    own = torch.exp(-pixels.plain_cross_entropy())
+    parts = torch.stack([own, torch.ones_like(own)], dim=-1).flatten(0, 2).double()
+    sums = parts.new_zeros(len(mass) + 1, 2).index_add(0, labels.flatten(), parts)[:-1].float()
+    overlap, area = sums.unbind(1)
+    coefficient = 2 * overlap / (mass + area).clamp(min=1e-6)
     return _mean_of_present(1 - coefficient, area > 0, pixels)
 
 
@@ -299,6 +308,7 @@ class SemanticLoss(nn.Module):
         Returns:
             Scalar float32.
         """
-        pixels = Pixels(logits.float(), targets, self.ignore_value, self.class_weights, weights)
-        losses = [factor * LOSSES[name](pixels) for factor, name in self.terms]
-        return torch.stack(losses).sum()
+        with torch.autocast(logits.device.type, enabled=False):
+            pixels = Pixels(logits.float(), targets, self.ignore_value, self.class_weights, weights)
+            losses = [factor * LOSSES[name](pixels) for factor, name in self.terms]
+            return torch.stack(losses).sum()
