@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """How cost grows: with image size, number of classes, RoIs and images of a dataset.
 
-python tools/benchmark_scaling.py [--quick] [--plots FOLDER] [NAME ...]
+python tools/benchmark_scaling.py [--quick] [--plot FILE] [NAME ...]
 
-Prints a table for each and, with --plots, draws it. The exponent is the slope between the two
+Prints a table for each and, with --plot, draws them. The exponent is the slope between the two
 largest sizes on logarithmic axes: 1 is linear, below 1 a fixed part still counts. The evaluator's
 memory is what datasets of so many (simulated, small) images add to the process.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import resource
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,16 +94,24 @@ def roi_count(sizes: tuple[float, ...], repeats: int) -> Points:
 
 
 def dataset_size(sizes: tuple[float, ...], repeats: int) -> Points:
-    """MiB added to the process's peak by scoring so many images of 32x32 with the evaluator."""
+    """MiB that scoring so many images of 32x32 with the evaluator adds to the process, at most."""
     del repeats
     output = {"sem_seg": torch.rand(8, 32, 32)}
     for count in map(int, sizes):
         evaluator, records = semantic_evaluator(8, np.zeros((32, 32), np.uint16), count)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for record in records:
+        before = most = resident_mib()
+        for position, record in enumerate(records):
             evaluator.process([record], [output])
+            if position % 100 == 0:
+                most = max(most, resident_mib())
         evaluator.evaluate()
-        yield count, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        yield count, max(most, resident_mib()) - before
+
+
+def resident_mib() -> float:
+    """Memory of this process that is in RAM; Linux alone tells it."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def semantic_evaluator(
@@ -138,20 +146,22 @@ def exponent(points: list[tuple[float, float]]) -> float:
     return math.log(y1 / y0) / math.log(x1 / x0) if min(y0, y1) > 0 else 0.0
 
 
-def plot(name: str, study: Study, points: list[tuple[float, float]], folder: Path) -> None:
-    """Draw a study beside a line of slope 1."""
+def plot(curves: dict[str, list[tuple[float, float]]], file: Path) -> None:
+    """Draw the studies beside lines of slope 1."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4, 3), layout="constrained")
-    axes = figure.subplots()
-    xs, ys = zip(*points, strict=True)
-    axes.plot(xs, ys, "o-", label="measured")
-    if min(ys) > 0:
-        axes.set_yscale("log")
-        axes.plot(xs, [ys[-1] * x / xs[-1] for x in xs], ":", color="grey", label="linear")
-    axes.set(xscale="log", xlabel=study.varied, ylabel=study.measured, title=name)
-    axes.legend()
-    figure.savefig(folder / f"scaling_{name.lower().replace(' ', '_')}.png", dpi=100)
+    figure = Figure(figsize=(3.2 * len(curves), 2.8), layout="constrained")
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    for axes, (name, points) in zip(panels, curves.items(), strict=True):
+        xs, ys = zip(*points, strict=True)
+        axes.plot(xs, ys, "o-", label="measured")
+        if min(ys) > 0:
+            axes.set_yscale("log")
+            axes.plot(xs, [ys[-1] * x / xs[-1] for x in xs], ":", color="grey", label="linear")
+        study = STUDIES[name]
+        axes.set(xscale="log", xlabel=study.varied, ylabel=study.measured, title=name)
+        axes.legend()
+    figure.savefig(file, dpi=100)
 
 
 def main() -> None:
@@ -161,22 +171,23 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=f"of {', '.join(STUDIES)}; all without one")
     parser.add_argument("--quick", action="store_true", help="leave the largest sizes out")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--plots", type=Path, metavar="FOLDER")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw all into a picture")
     args = parser.parse_args()
     if unknown := set(args.names) - set(STUDIES):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(STUDIES)}")
     torch.manual_seed(0)
+    curves: dict[str, list[tuple[float, float]]] = {}
     for name in args.names or STUDIES:
         study = STUDIES[name]
-        points = []
+        points = curves[name] = []
         print(f"\n{study.points.__doc__}\n\n| {study.varied} | {study.measured} |\n|---|---|")
         for point in study.points(study.sizes[:-1] if args.quick else study.sizes, args.repeats):
             points.append(point)
             print(f"| {point[0]:g} | {point[1]:.1f} |", flush=True)
         print(f"\nexponent {exponent(points):.2f}")
-        if args.plots:
-            args.plots.mkdir(parents=True, exist_ok=True)
-            plot(name, study, points, args.plots)
+    if args.plot:
+        args.plot.parent.mkdir(parents=True, exist_ok=True)
+        plot(curves, args.plot)
 
 
 if __name__ == "__main__":
