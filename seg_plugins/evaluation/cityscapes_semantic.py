@@ -124,6 +124,7 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
             labels, confusion = argmax_confusion(prediction, target, IGNORE)
         else:
             labels = prediction.cpu().numpy()
+            # Other types are looked at here: a label must not become another one in 8 bits.
             if labels.dtype != np.uint8 or not self._instance_scores:
                 confusion = _confusion(labels, label_ids)
                 labels = labels.astype(np.uint8, copy=False)
