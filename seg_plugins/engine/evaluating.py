@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -15,25 +15,23 @@ from torch import nn
 
 from ..data import build_mapper
 from ..evaluation import build_evaluator, format_results
+from .stopping import check_stop
 from .worker_signals import held_back, init_worker
 
 logger = logging.getLogger(__name__)
 
 
-class EvaluationStopped(Exception):
-    """An evaluation was broken off because the training is to stop."""
-
-
 class InterruptibleLoader:
     """Batches for an evaluation, by workers that leave signals to this process.
 
+    Before each batch :func:`~seg_plugins.engine.stopping.check_stop` may end the evaluation.
+
     Args:
         loader: PyTorch's, with ``init_worker`` as ``worker_init_fn``.
-        check: called before each batch; what it raises ends the evaluation.
     """
 
-    def __init__(self, loader: Any, check: Callable[[], None]) -> None:
-        self.loader, self.check = loader, check
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -42,7 +40,7 @@ class InterruptibleLoader:
         with held_back():
             batches = iter(self.loader)
         for batch in batches:
-            self.check()
+            check_stop()
             yield batch
 
 
@@ -74,7 +72,6 @@ class Evaluates:
         cfg: CfgNode,
         model: nn.Module,
         evaluators: list[DatasetEvaluator] | None = None,
-        check: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
         """Evaluate on every dataset of ``DATASETS.TEST`` and log one table of all tasks.
 
@@ -82,7 +79,6 @@ class Evaluates:
             cfg: names the datasets.
             model: what is evaluated.
             evaluators: one for each dataset; those of :meth:`build_evaluator` unless given.
-            check: called before each batch; what it raises ends the evaluation.
 
         Returns:
             task -> metric -> value; with several datasets, one such dict for each name. Empty in
@@ -91,7 +87,7 @@ class Evaluates:
         results = {}
         for i, name in enumerate(cfg.DATASETS.TEST):
             evaluator = evaluators[i] if evaluators else cls.build_evaluator(cfg, name)
-            loader = InterruptibleLoader(cls.build_test_loader(cfg, name), check)
+            loader = InterruptibleLoader(cls.build_test_loader(cfg, name))
             found = inference_on_dataset(model, loader, evaluator)
             if comm.is_main_process():
                 results[name] = found

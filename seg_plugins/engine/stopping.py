@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
@@ -13,6 +16,31 @@ from detectron2.engine import HookBase
 from .worker_signals import SIGNALS
 
 logger = logging.getLogger(__name__)
+
+
+class EvaluationStopped(Exception):
+    """An evaluation was broken off because the training is to stop."""
+
+
+_check: ContextVar[Callable[[], None]] = ContextVar("_check", default=lambda: None)
+
+
+@contextlib.contextmanager
+def interruptible(check: Callable[[], None]) -> Iterator[None]:
+    """Let evaluations within call ``check`` before each batch; what it raises ends them.
+
+    A context and no argument: a ``test`` that a subclass overrides need not pass it on.
+    """
+    token = _check.set(check)
+    try:
+        yield
+    finally:
+        _check.reset(token)
+
+
+def check_stop() -> None:
+    """Call what :func:`interruptible` was given, if anything."""
+    _check.get()()
 
 
 class StopOnSignal(HookBase):

@@ -18,7 +18,7 @@ from ..data import build_mapper
 from . import random_state
 from .checkpoint import AVERAGE, Checkpointer
 from .checkpoint_hooks import BestCheckpoint, PeriodicCheckpoint, on_main_process
-from .evaluating import Evaluates, EvaluationStopped
+from .evaluating import Evaluates
 from .failures import explained
 from .hooks import Pictures
 from .model_options import apply_model_options
@@ -26,7 +26,7 @@ from .report_hook import Report
 from .run_record import RunRecord
 from .solver import build_clip, build_optimizer, build_schedule
 from .step_options import StepOptions, accumulation, amp_dtype
-from .stopping import StopOnSignal
+from .stopping import EvaluationStopped, StopOnSignal, interruptible
 from .train_loader import TrainLoader, build_train_loader
 from .train_step import TrainStep
 from .validation_loss import validation_loss
@@ -288,11 +288,11 @@ class Trainer(Evaluates, DefaultTrainer):
         if self.average is not None:
             averaged = self.average.applied(self.checkpointer.model)
         try:
-            with averaged, random_state.untouched_random_state():
+            with averaged, random_state.untouched_random_state(), interruptible(self._check_stop):
                 if self.cfg.TEST.LOSS:
-                    losses = validation_loss(self.cfg, model, self._check_stop)
+                    losses = validation_loss(self.cfg, model)
                     self.storage.put_scalars(**losses, smoothing_hint=False)
-                self._last_eval_results = self.test(self.cfg, model, check=self._check_stop)
+                self._last_eval_results = self.test(self.cfg, model)
         except EvaluationStopped:
             logger.info("The evaluation after iteration %d is broken off", self.iter)
             model.train()  # Detectron2 leaves it in inference mode after an error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import nn
 
 from ..data import build_mapper
 from .random_state import untouched_random_state
+from .stopping import check_stop
 
 # Training-time changes of the images, turned off.
 _PLAIN_INPUT: dict[str, Any] = {
@@ -42,15 +43,12 @@ def loss_mode(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def validation_loss(
-    cfg: CfgNode, model: nn.Module, check: Callable[[], None] = lambda: None
-) -> dict[str, float]:
+def validation_loss(cfg: CfgNode, model: nn.Module) -> dict[str, float]:
     """Mean losses over the images of ``DATASETS.TEST``, one image at a time in each process.
 
     Args:
         cfg: names datasets and test sizes.
         model: a system in training mode.
-        check: called before each image; what it raises ends the evaluation.
 
     Returns:
         ``validation/NAME`` of each loss and ``validation/total_loss``, the same in all processes.
@@ -72,7 +70,7 @@ def validation_loss(
     with untouched_random_state(cfg.SEED), loss_mode(model):
         # Every process makes the same number of passes: losses exchange their divisors.
         for first in range(0, len(records), world_size):
-            check()
+            check_stop()
             own = first + rank
             sample = mapper(dict(records[own % len(records)]))
             losses = getattr(model, "module", model)([sample])
