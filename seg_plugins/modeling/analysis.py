@@ -32,7 +32,7 @@ class PartReport:
         multiply_adds: of convolutions, transposed ones too, and matrix products; resizing and
             pooling count nothing.
         activation_bytes: tensors kept for the backward pass of one float32 image, parameters and
-            input excluded.
+            image excluded. What several parts keep counts for the first, so that the rows add up.
         regions: how many regions the part computes; None where it takes whole maps.
     """
 
@@ -105,7 +105,7 @@ def _as_taken(model: nn.Module, image: Tensor) -> Tensor:
 
 
 def _rows(cfg: CfgNode, model: nn.Module, image: Tensor) -> Iterator[PartReport]:
-    meter = _Meter(model)
+    meter = _Meter(model, image)
     features, row = meter.measure("backbone", [model.backbone], image, model.backbone)
     yield row
     if isinstance(model, GeneralizedRCNN):
@@ -129,10 +129,12 @@ def _scores(head: Any, features: dict[str, Tensor]) -> Tensor:
 
 
 class _Meter:
-    """Runs parts of a model and counts."""
+    """Runs parts of a model, one after the other, and counts."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._own = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    def __init__(self, model: nn.Module, image: Tensor) -> None:
+        given = (t.untyped_storage() for t in (*model.parameters(), *model.buffers(), image))
+        # What counts no more. Held, since a storage that is gone leaves its key to another.
+        self._seen = {storage._cdata: storage for storage in given}
 
     def measure(
         self,
@@ -142,14 +144,14 @@ class _Meter:
         run: Callable[[Any], Any],
         regions: int | None = None,
     ) -> tuple[Any, PartReport]:
-        """What `run` gives for the inputs (a tensor, or a list or dict of them), and its row."""
-        given = inputs.values() if isinstance(inputs, dict) else inputs
-        own = self._own | {_storage(t) for t in ([given] if isinstance(given, Tensor) else given)}
-        kept: dict[int, Tensor] = {}
+        """What `run` gives for the inputs, and its row."""
+        kept: list[torch.UntypedStorage] = []
 
         def pack(tensor: Tensor) -> Tensor:
-            if _storage(tensor) not in own:
-                kept[_storage(tensor)] = tensor
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self._seen:
+                self._seen[storage._cdata] = storage
+                kept.append(storage)
             return tensor
 
         counter = FlopCounterMode(display=False)
@@ -159,13 +161,9 @@ class _Meter:
             name=name,
             parameters=sum(p.numel() for part in parts for p in part.parameters()),
             multiply_adds=counter.get_total_flops() // 2,
-            activation_bytes=sum(t.untyped_storage().nbytes() for t in kept.values()),
+            activation_bytes=sum(storage.nbytes() for storage in kept),
             regions=regions,
         )
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
 
 
 @dataclass(frozen=True)

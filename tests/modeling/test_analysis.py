@@ -73,6 +73,29 @@ def test_activation_memory_by_hand() -> None:
     assert found == 4 * (2 * maps + norms + classifier)
 
 
+@pytest.mark.parametrize(
+    "name", ["mask_rcnn_r18_fpn.yaml", "panoptic_sem_seg_fpn.yaml", "panoptic_bottom_up.yaml"]
+)
+def test_activation_memory_of_all_parts_is_that_of_one_pass(name: str) -> None:
+    """A pyramid's maps are kept by nobody but the heads, and by several of them."""
+    cfg = load_config(f"shapes/{name}", ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""])
+    model, image = build_model(cfg).train(), torch.zeros(1, 3, 64, 96)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        features = model.backbone(image)
+        if rpn := getattr(model, "proposal_generator", None):
+            rpn.rpn_head([features[name] for name in rpn.in_features])
+        for head in ("sem_seg_head", "center_head"):
+            if hasattr(model, head):
+                getattr(model, head).layers(features)
+    sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
+    for tensor in (*model.parameters(), *model.buffers(), image):
+        sizes.pop(tensor.untyped_storage().data_ptr(), None)
+    parts = ("backbone", "proposal_generator", "sem_seg_head", "center_head")
+    found = rows(f"shapes/{name}", 64, 96)
+    assert sum(found[p].activation_bytes for p in parts if p in found) == sum(sizes.values())
+
+
 def test_fully_convolutional_evaluation_saves_recomputation() -> None:
     cfg = load_config("isbi2012/patch_classifier.yaml")
     counts = recomputation(cfg, 512, 512)
