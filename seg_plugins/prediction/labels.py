@@ -117,8 +117,8 @@ def labels_from_config(cfg: CfgNode) -> Labels:
     thing_names = {thing_classes[i] for i in numbers} if numbers else set(thing_classes)
     stuff = _labels(metadata, "stuff", counts["stuff"], first_id, thing_names)
     thing_ids = cfg.MODEL.PANOPTIC_FPN.get("THING_IDS") or ()
-    # Detectron2's own system knows no THING_IDS, and an instance system has no stuff.
-    if cfg.MODEL.META_ARCHITECTURE == "PanopticFPN" or not counts["stuff"]:
+    # They are of this package's panoptic systems alone.
+    if cfg.MODEL.META_ARCHITECTURE == "PanopticFPN" or not all(counts.values()):
         thing_ids = ()
     if thing_ids:
         stuff = _with_things(stuff, thing_ids, _category_ids(metadata, "thing"))

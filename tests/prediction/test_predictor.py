@@ -161,3 +161,11 @@ def test_detectron2s_own_panoptic_system_numbers_things_by_themselves():
     labels = labels_from_config(cfg)
     assert not labels.things_in_stuff
     assert labels.of_instance(0).name == "disc"
+
+
+@pytest.mark.parametrize(("system", "things", "stuff"), [("FCN", 0, 19), ("MaskRCNNFPN", 8, 0)])
+def test_systems_of_one_task_have_no_things_among_the_stuff(system, things, stuff):
+    cfg = load_config("cityscapes/panoptic_fpn_r50.yaml", ["MODEL.META_ARCHITECTURE", system])
+    labels = labels_from_config(cfg)
+    assert not labels.things_in_stuff
+    assert (len(labels.things), len(labels.stuff)) == (things, stuff)
