@@ -34,7 +34,7 @@ class Report(HookBase):
     def after_train(self) -> None:
         """Write it once, unless training was interrupted."""
         trainer = self.trainer
-        if trainer.iter + 1 < trainer.max_iter:
+        if not trainer.complete:
             return
         model = trainer.checkpointer.model
         average = trainer.average
@@ -90,15 +90,20 @@ def _attempt(part: str, problems: list[str], make: Callable[[], Any]) -> Any:
 
 
 def _write_system(cfg: CfgNode, model: nn.Module, path: Path) -> None:
+    parts = [(name, _parameters(part)) for name, part in model.named_children()]
+    named = [*((name, count) for name, count in parts if count), ("total", _parameters(model))]
+    # They remain where counting fails, whatever the reason.
+    _write_json({"rows": [{"name": name, "parameters": count} for name, count in named]}, path)
     size = size_at_test(cfg)
     try:
         rows = [dataclasses.asdict(row) for row in analyze(cfg, *size)]
-        content: dict[str, Any] = {"size": size, "rows": rows}
-    except ConfigError as error:  # a system from elsewhere: parameters alone
+    except ConfigError as error:  # a system from elsewhere
         logger.info("%s", error)
-        parts = [(name, _parameters(part)) for name, part in model.named_children()]
-        named = [*((name, count) for name, count in parts if count), ("total", _parameters(model))]
-        content = {"rows": [{"name": name, "parameters": count} for name, count in named]}
+    else:
+        _write_json({"size": size, "rows": rows}, path)
+
+
+def _write_json(content: dict[str, Any], path: Path) -> None:
     text = json.dumps(content, indent=1).encode() + b"\n"
     write_atomically(path, lambda file: file.write(text))
 

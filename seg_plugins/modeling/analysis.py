@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import GeneralizedRCNN, SemanticSegmentor, build_model
+from detectron2.modeling.proposal_generator import RPN
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import ConfigError
-from .analysis_regions import branches
+from .analysis_regions import branches, scores_of
 from .meta_arch.patch_classifier import PatchClassifier
 from .meta_arch.semantic import SemanticSystem
 
@@ -57,7 +58,8 @@ def analyze(cfg: CfgNode, height: int, width: int) -> list[PartReport]:
         width: image width.
 
     Raises:
-        ConfigError: the meta-architecture is none of these.
+        ConfigError: the meta-architecture is none of these, or a part's layers cannot be run by
+            themselves.
     """
     cfg = _without_data(cfg)
     with torch.device("meta"):
@@ -110,6 +112,11 @@ def _rows(cfg: CfgNode, model: nn.Module, image: Tensor) -> Iterator[PartReport]
     yield row
     if isinstance(model, GeneralizedRCNN):
         rpn = model.proposal_generator
+        if not isinstance(rpn, RPN):
+            raise ConfigError(
+                f"{type(model).__name__} cannot be analysed with MODEL.PROPOSAL_GENERATOR.NAME "
+                f"{cfg.MODEL.PROPOSAL_GENERATOR.NAME}: it is no RPN"
+            )
         maps = [features[name] for name in rpn.in_features]
         yield meter.measure("proposal_generator", [rpn], maps, rpn.rpn_head)[1]
         for branch in branches(cfg, model.roi_heads):
@@ -119,13 +126,13 @@ def _rows(cfg: CfgNode, model: nn.Module, image: Tensor) -> Iterator[PartReport]
     for name in ("sem_seg_head", "center_head"):
         if hasattr(model, name):
             head = getattr(model, name)
-            yield meter.measure(name, [head], features, partial(_scores, head))[1]
+            yield meter.measure(name, [head], features, partial(_upsampled, head))[1]
 
 
-def _scores(head: Any, features: dict[str, Tensor]) -> Tensor:
-    scores = head.layers(features)
+def _upsampled(head: Any, features: dict[str, Tensor]) -> Tensor:
+    found = scores_of(head, features)
     # Detectron2's own head has none: it resizes.
-    return head.upsample(scores) if hasattr(head, "upsample") else scores
+    return head.upsample(found) if hasattr(head, "upsample") else found
 
 
 class _Meter:
@@ -144,7 +151,11 @@ class _Meter:
         run: Callable[[Any], Any],
         regions: int | None = None,
     ) -> tuple[Any, PartReport]:
-        """What `run` gives for the inputs, and its row."""
+        """What `run` gives for the inputs, and its row.
+
+        Raises:
+            ConfigError: abstract layers, or an operator that computes nothing from shapes alone.
+        """
         kept: list[torch.UntypedStorage] = []
 
         def pack(tensor: Tensor) -> Tensor:
@@ -156,7 +167,11 @@ class _Meter:
 
         counter = FlopCounterMode(display=False)
         with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            outputs = run(inputs)
+            try:
+                outputs = run(inputs)
+            except NotImplementedError as error:
+                classes = ", ".join(type(part).__name__ for part in parts)
+                raise ConfigError(f"{classes} cannot be analysed: {error!r}") from error
         return outputs, PartReport(
             name=name,
             parameters=sum(p.numel() for part in parts for p in part.parameters()),

@@ -58,6 +58,20 @@ def branches(cfg: CfgNode, heads: nn.Module) -> Iterator[Branch]:
         )
 
 
+def scores_of(head: nn.Module, features: Any) -> Tensor:
+    """What a mask, key point or semantic head computes before losses and results.
+
+    Raises:
+        ConfigError: the head has no `layers`.
+    """
+    if not hasattr(head, "layers"):
+        raise ConfigError(
+            f"{type(head).__name__} cannot be analysed: it has no method `layers` from features to "
+            "scores"
+        )
+    return head.layers(features)
+
+
 def _of_one_map(heads: Res5ROIHeads, proposals: int, detections: int) -> Iterator[Branch]:
     def shared(features: Features, count: int) -> Tensor:
         return heads.res5(_pooled(heads.pooler, features, heads.in_features, count))
@@ -72,7 +86,7 @@ def _of_one_map(heads: Res5ROIHeads, proposals: int, detections: int) -> Iterato
         yield Branch(
             "masks",
             [heads.mask_head],
-            lambda features: heads.mask_head.layers(shared(features, detections)),
+            lambda features: scores_of(heads.mask_head, shared(features, detections)),
             detections,
         )
 
@@ -97,7 +111,10 @@ def _of_pyramid(heads: StandardROIHeads, proposals: int, detections: int) -> Ite
 
 def _instances(heads: StandardROIHeads, kind: str, count: int, features: Features) -> Tensor:
     pooler, names = getattr(heads, f"{kind}_pooler"), getattr(heads, f"{kind}_in_features")
-    return getattr(heads, f"{kind}_head").layers(_pooled(pooler, features, names, count))
+    head = getattr(heads, f"{kind}_head")
+    if pooler is None:
+        raise ConfigError(f"{type(head).__name__} cannot be analysed: it does not take regions")
+    return scores_of(head, _pooled(pooler, features, names, count))
 
 
 def _pooled(pooler: nn.Module, features: Features, names: Sequence[str], count: int) -> Tensor:

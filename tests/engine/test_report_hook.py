@@ -83,6 +83,31 @@ def test_the_system_table_counts_mask_rcnn_and_names_what_it_cannot_count(tmp_pa
     assert "multiply_adds" not in total
 
 
+def test_parameters_remain_in_the_system_table_where_nothing_else_can_be_counted(
+    tmp_path, monkeypatch
+):
+    cfg = load_config(
+        "shapes/mask_rcnn_r18_fpn.yaml",
+        ["MODEL.DEVICE", "cpu", "MODEL.META_ARCHITECTURE", "GeneralizedRCNN",
+         "MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"],
+    )  # fmt: skip
+    model, path = build_model(cfg), tmp_path / "system.json"
+    report_hook._write_system(cfg, model, path)
+    names = ["backbone", "roi_heads", "total"]
+    assert [row["name"] for row in json.loads(path.read_text())["rows"]] == names
+
+    def fail(*_):
+        raise RuntimeError("of the model's own code")
+
+    path.unlink()
+    monkeypatch.setattr(report_hook, "analyze", fail)
+    with pytest.raises(RuntimeError):
+        report_hook._write_system(cfg, model, path)
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["name"] for row in rows] == names
+    assert rows[-1]["parameters"] == sum(p.numel() for p in model.parameters())
+
+
 def test_no_image_is_both_worst_and_best():
     ranked = [{"score": i} for i in range(3)]
     found = [(rank, line["score"]) for rank, line in _extremes(ranked, 5)]

@@ -220,3 +220,10 @@ def test_other_models_are_refused() -> None:
     cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"
     with pytest.raises(ConfigError, match="ProposalNetwork cannot be analysed"):
         analyze(cfg, 64, 64)
+
+
+def test_regions_from_elsewhere_are_refused() -> None:
+    opts = ("MODEL.META_ARCHITECTURE", "GeneralizedRCNN")
+    opts += ("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals")
+    with pytest.raises(ConfigError, match=r"GeneralizedRCNN .* PrecomputedProposals: it is no RPN"):
+        rows("shapes/mask_rcnn_r18_fpn.yaml", 64, 64, *opts)
