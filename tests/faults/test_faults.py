@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import os
 import random
@@ -44,6 +45,45 @@ def one_thread(tmp_path_factory, dataset_root):
 def test_fault(tmp_path, campaign, runs):
     row = campaign(runs, random.Random(0), tmp_path)
     assert row.passed, row.line()
+
+
+@pytest.fixture
+def command():
+    """The module that `python -m tests.faults` runs."""
+    path = warm.ROOT / "tests" / "faults" / "__main__.py"
+    spec = importlib.util.spec_from_file_location("faults_command", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_table_with_gaps_is_not_as_required(command, tmp_path, monkeypatch, capsys):
+    results, measured = tmp_path / "results.jsonl", []
+    monkeypatch.setattr(command, "run", lambda names, _: measured.append(names) or 0)
+
+    def main(*arguments):
+        monkeypatch.setattr(sys, "argv", ["faults", "--results", str(results), *arguments])
+        return command.main()
+
+    assert main("--table") == 1, "nothing is measured"
+    rows = [{"name": name, "scale": 1.0, "fault": name, "runs": 2, "result": "", "passed": passed,
+             "seconds": 3} for name, passed in (("sigkill", True), ("worker", False))]  # fmt: skip
+    results.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main("--table", "sigkill") == 0
+    assert main("--table", "sigkill", "--scale", "0.1") == 1
+    assert main("--table", "sigkill", "nan") == main("--table", "worker") == 1
+    assert capsys.readouterr().out.count("| worker | 2 |  | NO | 3 |") == 1
+    assert main("--missing", "sigkill", "worker", "nan") == 0
+    assert measured == [["nan", "worker"]]
+
+
+def test_an_error_without_a_text_ends_its_row(command, tmp_path, monkeypatch):
+    def fail(*_):
+        raise TimeoutError
+
+    monkeypatch.setattr(kills, "worker", fail)
+    row = command.measure("worker", 1.0, 0, tmp_path)
+    assert (row.result, row.passed) == ("broken off: TimeoutError", False)
 
 
 def test_nan_in_one_system(tmp_path):
