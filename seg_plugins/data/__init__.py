@@ -1,7 +1,7 @@
 """Datasets, mappers and augmentations."""
 
 from .border_weights import border_weights
-from .build import MAPPER_REGISTRY, build_mapper
+from .build import MAPPER_REGISTRY, build_mapper, mapper_name
 from .class_weights import class_weights
 from .datasets.catalogue import register_datasets
 from .datasets.custom import apply_custom_dataset, register_custom_dataset
@@ -20,6 +20,7 @@ __all__ = [
     "border_weights",
     "build_mapper",
     "class_weights",
+    "mapper_name",
     "register_custom_dataset",
     "register_datasets",
 ]

@@ -11,7 +11,7 @@ from fvcore.common.registry import Registry
 from .augmentation_builder import ignore_label_of
 from .multi_image import CopyPaste, Mosaic
 
-__all__ = ["MAPPER_REGISTRY", "build_mapper"]
+__all__ = ["MAPPER_REGISTRY", "build_mapper", "mapper_name"]
 
 MAPPER_REGISTRY = Registry("MAPPER")
 MAPPER_REGISTRY.__doc__ = "Dataset mappers by name: called with a dict and a generator."
@@ -39,7 +39,7 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Any:
         KeyError: there is no mapper of that name.
         ValueError: a wrapper that does not fit the mapper.
     """
-    name = cfg.INPUT.MAPPER or _mapper_of_task(cfg)
+    name = mapper_name(cfg)
     mapper = MAPPER_REGISTRY.get(name)(cfg, is_train=is_train)
     inputs = cfg.INPUT
     if not is_train or not (inputs.COPY_PASTE or inputs.MOSAIC):
@@ -54,7 +54,10 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Any:
     return Mosaic(mapper, records, probability=inputs.MOSAIC, ignore_label=ignore_label_of(cfg))
 
 
-def _mapper_of_task(cfg: CfgNode) -> str:
+def mapper_name(cfg: CfgNode) -> str:
+    """The mapper that :func:`build_mapper` makes."""
+    if cfg.INPUT.MAPPER:
+        return cfg.INPUT.MAPPER
     names = cfg.DATASETS.TRAIN or cfg.DATASETS.TEST
     if not names:
         return "SemanticMapper"

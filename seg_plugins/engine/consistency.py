@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from ..config import ConfigError
+from ..data import mapper_name
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,8 @@ def check_masks(cfg: CfgNode) -> None:
         ConfigError: they are left out.
     """
     wanted = cfg.MODEL.MASK_ON and "instances" in tasks_of(cfg.MODEL.META_ARCHITECTURE)
-    if wanted and cfg.INPUT.MASK_FORMAT == "none":
+    left_out = cfg.INPUT.MASK_FORMAT == "none" and mapper_name(cfg) == "InstanceMapper"
+    if wanted and left_out:
         raise ConfigError(
             "MODEL.MASK_ON True trains on masks, which INPUT.MASK_FORMAT none leaves out: set "
             "INPUT.MASK_FORMAT bitmask (or polygon), or MODEL.MASK_ON False to train on boxes"

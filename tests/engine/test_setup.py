@@ -51,6 +51,13 @@ def test_masks_that_are_left_out_cannot_be_trained_on():
     check_masks(load_config("shapes/mask_rcnn_r18_fpn.yaml", [*opts, "MODEL.MASK_ON", "False"]))
     check_masks(load_config("shapes/mask_rcnn_r18_fpn.yaml"))
     check_masks(load_config("quickstart/unet_shapes.yaml", opts))
+    # PanopticMapper makes bitmaps of the segments, whatever the format.
+    panoptic = load_config("shapes/panoptic_sem_seg_fpn.yaml", opts)
+    assert panoptic.MODEL.MASK_ON
+    check_masks(panoptic)
+    with pytest.raises(ConfigError, match=keys):
+        check_masks(load_config("shapes/panoptic_sem_seg_fpn.yaml",
+                                [*opts, "INPUT.MAPPER", "InstanceMapper"]))  # fmt: skip
 
 
 def test_no_more_data_workers_than_cores(tiny_args, tmp_path, monkeypatch):
