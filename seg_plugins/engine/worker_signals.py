@@ -48,12 +48,13 @@ def init_worker(_: int) -> None:
     # Workers share the cores with training: more threads in each only get in the way.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    if _LEFT:
+    parent = multiprocessing.parent_process()  # os.getppid() may be that of a fork server
+    if _LEFT and parent is not None:
         signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT)
-        threading.Thread(target=_end_when_asked, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_end_when_asked, args=(parent.pid,), daemon=True).start()
 
 
-def _end_when_asked(parent: int) -> None:
+def _end_when_asked(parent: int | None) -> None:
     while True:
         received = signal.sigwaitinfo(_LEFT)
         if received.si_signo == signal.SIGTERM and received.si_pid == parent:

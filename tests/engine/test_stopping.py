@@ -14,11 +14,12 @@ from pathlib import Path
 from seg_plugins.engine import Trainer, setup
 from seg_plugins.engine.data_stream import SampleStream, StreamBatches
 from seg_plugins.engine.train_loader import TrainLoader
-from seg_plugins.engine.worker_signals import passed_on
+from seg_plugins.engine.worker_signals import init_worker, passed_on
 
 import pytest
 import torch
 from tiny_run import TINY
+from torch.utils.data import DataLoader
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,6 +94,17 @@ def test_workers_leave_signals_of_others_alone_and_obey_their_parent(loader):
     workers[0].terminate()  # as PyTorch does with one that does not end
     workers[0].join(5)
     assert workers[0].exitcode == 0
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_a_worker_obeys_its_parent_whoever_has_started_it(method):
+    batches = iter(DataLoader([0, 1], num_workers=1, worker_init_fn=init_worker,
+                              multiprocessing_context=method))  # fmt: skip
+    next(batches)
+    worker = batches._workers[0]
+    worker.terminate()
+    worker.join(5)
+    assert worker.exitcode == 0
 
 
 @pytest.mark.slow
