@@ -34,7 +34,7 @@ class Pictures(HookBase):
 
     def after_train(self) -> None:
         """Draw once, unless training was interrupted."""
-        if self.trainer.iter + 1 >= self.trainer.max_iter:
+        if self.trainer.complete:
             model = self.trainer.model
             write_pictures(self.cfg, getattr(model, "module", model))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import weakref
 from typing import Any
 
@@ -26,11 +27,12 @@ from .report_hook import Report
 from .run_record import RunRecord
 from .solver import build_clip, build_optimizer, build_schedule
 from .step_options import StepOptions, accumulation, amp_dtype
-from .stopping import EvaluationStopped, StopOnSignal, interruptible
+from .stopping import EvaluationStopped, interruptible
 from .train_loader import TrainLoader, build_train_loader
 from .train_step import TrainStep
 from .validation_loss import validation_loss
 from .weight_average import AverageWeights, WeightAverage
+from .worker_signals import handled
 from .writers import BoundedStorage, build_writers
 
 logger = logging.getLogger(__name__)
@@ -138,7 +140,7 @@ class Trainer(Evaluates, DefaultTrainer):
     def build_hooks(self) -> list[Any]:
         """In order of their work after a step; writers last, so that they see everything."""
         cfg, model = self.cfg, self.checkpointer.model
-        items: list[Any] = [hooks.IterationTimer(), hooks.LRScheduler(), StopOnSignal()]
+        items: list[Any] = [hooks.IterationTimer(), hooks.LRScheduler()]
         if self.average is not None:
             items.append(AverageWeights(self.average, model))
         items.append(PeriodicCheckpoint(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
@@ -163,14 +165,28 @@ class Trainer(Evaluates, DefaultTrainer):
         else:
             self._trainer.stop_wanted = True
 
-    def agree_to_stop(self) -> None:
+    @property
+    def complete(self) -> bool:
+        """Whether all iterations are made and no stop stands against evaluation and report."""
+        return self.iter >= self.max_iter and not self.stopping
+
+    def _note_signal(self, number: int) -> None:
+        logger.warning("%s was received", signal.Signals(number).name)
+        self.want_stop()
+
+    def after_step(self) -> None:
+        """Agree on a stop, then let hooks work: one of them saves the checkpoint."""
+        self._agree_to_stop()
+        super().after_step()
+
+    def _agree_to_stop(self) -> None:
         """Take note of what all processes know by now; they do so in the same iteration."""
         step = self._trainer
         alone = comm.get_world_size() == 1
         if step.verdicts.finish or (alone and step.finish_wanted):
             self.max_iter = min(self.max_iter, self.iter + 1)
         if step.verdicts.stop or (alone and step.stop_wanted):
-            if not self.stopping:
+            if not self.stopping and self.iter + 1 < self.max_iter:
                 logger.info("Stopping after iteration %d; --resume continues.", self.iter)
             self.stopping = True
 
@@ -234,11 +250,11 @@ class Trainer(Evaluates, DefaultTrainer):
             )  # fmt: skip
 
     def train(self) -> dict[str, Any] | None:
-        """Train to ``SOLVER.MAX_ITER``; the results of the last evaluation, if there was one."""
+        """Train to ``SOLVER.MAX_ITER``; the results of the last evaluation, None after a stop."""
         if self.start_iter >= self.max_iter:
             logger.warning(
-                "Nothing to train: iteration %d of SOLVER.MAX_ITER %d is reached; raise it, or "
-                "make up for an evaluation that was interrupted by --eval-only.",
+                "Nothing to train: iteration %d of SOLVER.MAX_ITER %d is reached; raise it. "
+                "--eval-only --resume makes up for an evaluation that was interrupted.",
                 self.start_iter,
                 self.max_iter,
             )
@@ -256,10 +272,10 @@ class Trainer(Evaluates, DefaultTrainer):
             if clear is None:
                 raise
             raise clear from error
-        return self._last_eval_results
+        return None if self.stopping else self._last_eval_results
 
     def _loop(self) -> None:
-        with BoundedStorage(self.start_iter) as self.storage:
+        with BoundedStorage(self.start_iter) as self.storage, handled(self._note_signal):
             try:
                 self.before_train()
                 while self.iter < self.max_iter and not self.stopping:
@@ -271,10 +287,15 @@ class Trainer(Evaluates, DefaultTrainer):
                 self.after_train()
 
     def after_train(self) -> None:
-        """Let hooks finish; after a stop they see the last iteration that was made."""
-        if self.stopping:
-            self.iter = min(self.iter, self.max_iter - 2)
-        super(DefaultTrainer, self).after_train()
+        """Let hooks finish: evaluation, pictures and report, unless training is to stop."""
+        if self.complete:  # a signal may have come after the last iteration, and to one process
+            self.stopping = any(comm.all_gather(self._trainer.stop_wanted))
+        super().after_train()
+        if self.stopping and self.iter >= self.max_iter:
+            logger.warning(
+                "The training is complete, but its last evaluation, pictures and report are left "
+                "out: --eval-only --resume makes them."
+            )
 
     def evaluate(self) -> dict[str, Any]:
         """Evaluate on ``DATASETS.TEST``, by the averaged weights if there are any.
@@ -283,6 +304,8 @@ class Trainer(Evaluates, DefaultTrainer):
         single process that is to stop breaks it off and gives no results; several could not agree
         on that before it ends.
         """
+        if self.stopping:
+            return {}
         model = self._trainer.model
         averaged: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if self.average is not None:
@@ -294,8 +317,10 @@ class Trainer(Evaluates, DefaultTrainer):
                     self.storage.put_scalars(**losses, smoothing_hint=False)
                 self._last_eval_results = self.test(self.cfg, model)
         except EvaluationStopped:
-            logger.info("The evaluation after iteration %d is broken off", self.iter)
+            logger.info("The evaluation is broken off")
             model.train()  # Detectron2 leaves it in inference mode after an error
+            if self.complete:  # else they agree on it in the next iteration, and save it
+                self.stopping = True
             return {}
         return self._last_eval_results
 

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import torch
@@ -62,26 +62,30 @@ def _end_when_asked(parent: int | None) -> None:
 
 
 @contextlib.contextmanager
-def passed_on() -> Iterator[None]:
+def handled(act: Callable[[int], None]) -> Iterator[None]:
+    """Call ``act`` with the number of each signal; in a thread that is not possible."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda n, _: act(n)) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def passed_on() -> contextlib.AbstractContextManager[None]:
     """Send this process's signals to the processes it has spawned, and go on waiting for them.
 
-    If it ended instead, PyTorch would interrupt them before their checkpoint is written. In a
-    thread handlers cannot be set, and none are.
+    If it ended instead, PyTorch would interrupt them before their checkpoint is written.
     """
 
-    def pass_on(number: int, _: object) -> None:
+    def pass_on(number: int) -> None:
         children = [child.pid for child in multiprocessing.active_children() if child.pid]
         if not children:
             sys.exit(128 + number)  # none yet, or no longer: as without a handler
         for child in children:
             os.kill(child, number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return handled(pass_on)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from seg_plugins.engine.worker_signals import init_worker, passed_on
 
 import pytest
 import torch
+from detectron2.utils import comm
 from tiny_run import TINY
 from torch.utils.data import DataLoader
 
@@ -161,6 +163,56 @@ def test_an_evaluation_is_broken_off(tiny_args, tmp_path, monkeypatch):
     for (name, a), b in zip(whole.model.state_dict().items(), again.model.state_dict().values(),
                             strict=True):  # fmt: skip
         assert torch.equal(a, b), name
+
+
+@pytest.fixture
+def unhandled():
+    """Signals that the training has left to the handler that was there before it."""
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    yield received
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("moment", ["last save", "last evaluation", "another process"])
+def test_a_signal_after_the_last_iteration(tiny_args, tmp_path, monkeypatch, unhandled, moment):
+    """The training is complete; nothing is made of older results, and all can be made up for."""
+    args = tiny_args("TEST.EVAL_PERIOD", "2", "TEST.REPORT", "True", "TEST.REPORT_IMAGES", "0")
+    trainer = Detectron2Like(setup(args))
+    save, check = trainer.checkpointer.save, trainer._check_stop
+
+    def save_and_signal(name, **options):
+        save(name, **options)
+        if name != "model_final":
+            return
+        if moment == "last save":
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif moment == "another process":
+            monkeypatch.setattr(comm, "all_gather", lambda own: [own, True])
+
+    def signal_and_check():
+        if trainer.iter == trainer.max_iter:
+            assert moment == "last evaluation", "it goes on"
+            os.kill(os.getpid(), signal.SIGTERM)
+        check()
+
+    monkeypatch.setattr(trainer.checkpointer, "save", save_and_signal)
+    monkeypatch.setattr(trainer, "_check_stop", signal_and_check)
+    assert trainer.train() is None
+    assert not unhandled
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert unhandled == [signal.SIGTERM], "the former handler is back"
+    run = tmp_path / "run"
+    assert (run / "last_checkpoint").read_text() == "model_final.pth"
+    assert json.loads((run / "run.json").read_text())["iterations"] == 3
+    made = [run / "report.html", run / "inference" / "pictures.png"]
+    assert not any(path.exists() for path in made)
+    assert (run / "log.txt").read_text().count("--eval-only --resume makes them") == 1
+    if moment == "last save":
+        args.eval_only = args.resume = True
+        evaluate_only = runpy.run_path(str(ROOT / "tools" / "train_net.py"))["main"]
+        assert evaluate_only(args)["sem_seg"]["mIoU"] >= 0
+        assert all(path.is_file() for path in made)
 
 
 def end_at_signal(ready):
