@@ -3,7 +3,7 @@
 # make test       set-up, then the tests          make test-slow   the longer proofs
 # make check      lint, format, types, C++ format, and the CUDA file where nvcc is installed
 # make bench      every benchmark table          make fuzz        damaged annotations and images
-# make faults     break training in every way, print the table (an hour; SCALE=0.1 for a tenth)
+# make faults     break training in every way, print the table (about ten minutes)
 # make soak       10,000 iterations: memory, open files and logs do not grow
 #
 # PYTHON=python3.12 chooses the interpreter of a new .venv, DETECTRON2=git installs Detectron2
