@@ -43,7 +43,8 @@ def init_worker(_: int) -> None:
 
     Ignoring SIGTERM altogether would not do: by it, PyTorch and Python end workers that do not
     end by themselves, and then wait for them. Of a parent that dies PyTorch's workers take note
-    themselves.
+    themselves. Forked workers have one thread at this point; in those of a fork server a library
+    may have started others, which still take what is sent to them.
     """
     # Workers share the cores with training: more threads in each only get in the way.
     cv2.setNumThreads(0)

@@ -106,7 +106,10 @@ def test_a_worker_obeys_its_parent_whoever_has_started_it(method):
     worker = batches._workers[0]
     worker.terminate()
     worker.join(5)
-    assert worker.exitcode == 0
+    # A fork server's worker imports libraries before it can block signals; a thread that one of
+    # them starts may take the signal and end the worker on the spot.
+    ends = {"fork": {0}, "forkserver": {0, -signal.SIGTERM}}
+    assert worker.exitcode in ends[method]
 
 
 @pytest.mark.slow
