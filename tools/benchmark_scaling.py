@@ -19,7 +19,7 @@ from pathlib import Path
 
 import seg_plugins
 from seg_plugins.evaluation import SemanticEvaluator
-from seg_plugins.modeling.losses import SemanticLoss
+from seg_plugins.modeling.semantic_loss import SemanticLoss
 from seg_plugins.ops.roi_align import roi_align
 
 import numpy as np

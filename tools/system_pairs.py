@@ -138,6 +138,8 @@ def torchvision_semantic(name: str, size: int) -> Contestant:
 
 DEEPLAB = ["MODEL.RESNETS.DEPTH", 50, "MODEL.RESNETS.NORM", "BN", "MODEL.SEM_SEG_HEAD.NORM", "BN"]
 TIMM = ["MODEL.TIMM.NORM", "", "MODEL.SEM_SEG_HEAD.NORM", "BN"]
+# Peers outside Detectron2 are trained on the mean cross-entropy of all pixels.
+MEAN = ["MODEL.SEM_SEG_HEAD.LOSS_TYPE", "cross_entropy"]
 STRIDE_8 = ["MODEL.RESNETS.RES4_DILATION", 2, "MODEL.RESNETS.RES5_DILATION", 4,
             "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [12, 24, 36]]  # fmt: skip
 # Frozen batch norms without trained statistics let activations overflow, and no region is left.
@@ -164,7 +166,7 @@ PAIRS: dict[str, tuple[str, Build, Build]] = {
         "smp DeepLabV3Plus",
         lambda size: own_config(
             "cityscapes/deeplabv3plus_r103.yaml",
-            [*DEEPLAB, "MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV", True,
+            [*DEEPLAB, *MEAN, "MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV", True,
              "MODEL.RESNETS.STEM_TYPE", "basic", "MODEL.RESNETS.STEM_OUT_CHANNELS", 64],
             size,
         ),
@@ -173,18 +175,28 @@ PAIRS: dict[str, tuple[str, Build, Build]] = {
     "DeepLabv3+ R50 stride 8": (
         "torchvision deeplabv3_resnet50",
         lambda size: own_config(
-            "cityscapes/deeplabv3plus_r103.yaml", [*DEEPLAB, *STRIDE_8], size
+            "cityscapes/deeplabv3plus_r103.yaml", [*DEEPLAB, *MEAN, *STRIDE_8], size
         ),
         lambda size: torchvision_semantic("deeplabv3_resnet50", size),
     ),
     "U-Net R50": (
         "smp Unet",
-        lambda size: own_config("ade20k/unet_r50.yaml", TIMM, size),
+        lambda size: own_config("ade20k/unet_r50.yaml", [*TIMM, *MEAN], size),
+        lambda size: smp("Unet", size),
+    ),
+    "U-Net R50, narrow": (
+        "smp Unet, its widths to stride 2",
+        lambda size: own_config(
+            "ade20k/unet_r50.yaml",
+            [*TIMM, *MEAN, "MODEL.UNET.DECODER_CHANNELS", [32, 64, 128, 256],
+             "MODEL.UNET.UPSAMPLING", "bilinear"],
+            size,
+        ),
         lambda size: smp("Unet", size),
     ),
     "FCN-8s R50": (
         "torchvision fcn_resnet50",
-        lambda size: own_config("cityscapes/fcn8s_r50.yaml", TIMM, size),
+        lambda size: own_config("cityscapes/fcn8s_r50.yaml", [*TIMM, *MEAN], size),
         lambda size: torchvision_semantic("fcn_resnet50", size),
     ),
     "Mask R-CNN R50-FPN": (

@@ -1,6 +1,4 @@
-"""Losses of the semantic systems, chosen by ``MODEL.SEM_SEG_HEAD.LOSS_TYPE``.
-
-One name, or a weighted sum such as ``"cross_entropy + 0.5 * dice"``:
+"""Losses of the semantic systems, by the names that ``MODEL.SEM_SEG_HEAD.LOSS_TYPE`` gives them:
 
 =====================  ===========================================================================
 ``cross_entropy``      mean over the valid pixels
@@ -23,19 +21,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from detectron2.utils import comm
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..config import ConfigError
-
-TOP_FRACTION = 0.2
-OHEM_THRESHOLD, OHEM_FRACTION = 0.7, 1 / 16
+MINING_SHARE = 5  # every fifth pixel
+OHEM_THRESHOLD, OHEM_SHARE = 0.7, 16
 FOCAL_GAMMA = 2.0
 
 
@@ -162,20 +157,38 @@ def focal(pixels: Pixels) -> Tensor:
     return global_mean((with_weights * modulation).sum(), pixels.valid.sum())
 
 
+def _hardest(losses: Tensor, valid: Tensor, share: int) -> tuple[Tensor, Tensor]:
+    """One pixel in ``share``, rounded up: the hardest in falling order, and how many are valid.
+
+    Ignored pixels have a loss of 0 and so come last. The shape depends on the size of the batch
+    alone, not on what is valid: nothing waits for a GPU, and a compiled graph is used again.
+
+    Args:
+        losses: any shape, >= 0.
+        valid: the same, bool.
+        share: of how many pixels one is taken.
+
+    Returns:
+        (ceil(pixels / share),) losses, and ceil(valid pixels / share), an integer scalar.
+    """
+    hardest = losses.flatten().topk(-(-losses.numel() // share)).values
+    return hardest, (valid.sum() + share - 1) // share
+
+
 def hard_pixel_mining(pixels: Pixels) -> Tensor:
     """Mean of the largest 20% of the valid pixels' losses; ignored pixels do not count in the k."""
-    losses = pixels.cross_entropy()[pixels.valid]
-    hardest = losses.topk(math.ceil(TOP_FRACTION * losses.numel())).values
-    return global_mean(hardest.sum(), torch.tensor(hardest.numel(), device=losses.device))
+    hardest, count = _hardest(pixels.cross_entropy(), pixels.valid, MINING_SHARE)
+    kept = torch.arange(len(hardest), device=hardest.device) < count
+    return global_mean(torch.where(kept, hardest, 0.0).sum(), count)
 
 
 def ohem(pixels: Pixels) -> Tensor:
     """Mean over pixels that are not learned yet: p < 0.7, or the hardest sixteenth if more."""
-    losses = pixels.cross_entropy()[pixels.valid]
-    plain = pixels.plain_cross_entropy()[pixels.valid]
-    wrong = int((plain.detach() > -math.log(OHEM_THRESHOLD)).sum())
-    kept = plain.detach().topk(max(wrong, math.ceil(OHEM_FRACTION * plain.numel()))).indices
-    return global_mean(losses[kept].sum(), torch.tensor(kept.numel(), device=losses.device))
+    plain = pixels.plain_cross_entropy().detach()
+    hardest, count = _hardest(plain, pixels.valid, OHEM_SHARE)
+    least = hardest.take((count - 1).clamp(min=0))
+    kept = pixels.valid & ((plain > -math.log(OHEM_THRESHOLD)) | (plain >= least))
+    return global_mean(torch.where(kept, pixels.cross_entropy(), 0.0).sum(), kept.sum())
 
 
 def dice(pixels: Pixels) -> Tensor:
@@ -198,16 +211,16 @@ def dice(pixels: Pixels) -> Tensor:
 
 def lovasz(pixels: Pixels) -> Tensor:
     """Lovasz extension of the Jaccard loss of each occurring class, mean (algorithm 1)."""
-    # By pixel and class, without the ignored pixels.
-    probability, target = (part.movedim(1, -1)[pixels.valid] for part in pixels.probabilities())
+    # (classes, pixels); ignored pixels have an error of 0, so they come last and add nothing.
+    probability, target = (part.transpose(0, 1).flatten(1) for part in pixels.probabilities())
     target = target.to(probability.dtype)
-    errors, order = (target - probability).abs().sort(dim=0, descending=True)
-    target = target.gather(0, order)
-    area = target.sum(dim=0)
+    errors, order = (target - probability).abs().sort(dim=1, descending=True)
+    target = target.gather(1, order)
+    area = target.sum(dim=1, keepdim=True)
     # Jaccard loss when the first i errors are counted as mistakes.
-    jaccard = 1 - (area - target.cumsum(0)) / (area + (1 - target).cumsum(0)).clamp(min=1e-6)
-    steps = torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
-    return _mean_of_present((errors * steps).sum(dim=0), area > 0, pixels)
+    jaccard = 1 - (area - target.cumsum(1)) / (area + (1 - target).cumsum(1)).clamp(min=1e-6)
+    steps = torch.cat([jaccard[:, :1], jaccard.diff(dim=1)], dim=1)
+    return _mean_of_present((errors * steps).sum(dim=1), area[:, 0] > 0, pixels)
 
 
 def _mean_of_present(losses: Tensor, present: Tensor, pixels: Pixels) -> Tensor:
@@ -219,96 +232,3 @@ LOSSES: dict[str, Callable[[Pixels], Tensor]] = {
     function.__name__: function
     for function in (cross_entropy, hard_pixel_mining, ohem, focal, dice, lovasz)
 }
-
-
-def parse_loss_type(text: str) -> list[tuple[float, str]]:
-    """Factors and names of ``"cross_entropy + 0.5 * dice"``.
-
-    Raises:
-        ConfigError: an unknown name or a sum that cannot be read.
-    """
-    terms = []
-    for term in text.split("+"):
-        match = re.fullmatch(r"\s*(?:([0-9.]+(?:e-?[0-9]+)?)\s*\*)?\s*(\w+)\s*", term)
-        if match is None or match[2] not in LOSSES:
-            raise ConfigError(
-                f"MODEL.SEM_SEG_HEAD.LOSS_TYPE '{text}': '{term.strip()}' is not one of "
-                f"{', '.join(LOSSES)}. A sum is written 'cross_entropy + 0.5 * dice'."
-            )
-        terms.append((float(match[1] or 1), match[2]))
-    return terms
-
-
-def resolve_class_weights(
-    value: str | Sequence[float] | None, num_classes: int
-) -> list[float] | None:
-    """Class weights from ``MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS``.
-
-    Args:
-        value: None or "none", or a factor per class.
-        num_classes: K; a single class takes two factors, background first.
-
-    Raises:
-        ConfigError: a list of the wrong length, or the name of a scheme: it needs the training
-            set, which a model does not see.
-    """
-    if value is None or value == "none":
-        return None
-    if isinstance(value, str):
-        raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS '{value}': a model takes 'none' or a list of "
-            "numbers. The named schemes are worked out from the training set by "
-            "tools/train_net.py, which writes the list into config.yaml."
-        )
-    expected = max(num_classes, 2)
-    if len(value) != expected:
-        raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS has {len(value)} factors, but {expected} are needed "
-            f"for NUM_CLASSES {num_classes}: one per class, in the order of the class ids"
-        )
-    return [float(factor) for factor in value]
-
-
-class SemanticLoss(nn.Module):
-    """The loss of a semantic head: a weighted sum of the functions above."""
-
-    class_weights: Tensor | None
-
-    def __init__(
-        self,
-        *,
-        loss_type: str = "cross_entropy",
-        num_classes: int,
-        ignore_value: int = 255,
-        class_weights: str | Sequence[float] | None = None,
-    ) -> None:
-        """Build the loss.
-
-        Args:
-            loss_type: see the module.
-            num_classes: number of score channels K.
-            ignore_value: the label of pixels that contribute nothing.
-            class_weights: see :func:`resolve_class_weights`.
-        """
-        super().__init__()
-        self.terms = parse_loss_type(loss_type)
-        self.ignore_value = ignore_value
-        factors = resolve_class_weights(class_weights, num_classes)
-        weights = torch.tensor(factors, dtype=torch.float32) if factors else None
-        self.register_buffer("class_weights", weights, persistent=False)
-
-    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Compute the loss.
-
-        Args:
-            logits: (N, K, H, W), any float type; computed in float32.
-            targets: (N, H, W) int64 labels.
-            weights: optional (N, H, W) float32 factors by pixel, e.g. U-Net's border weights.
-
-        Returns:
-            Scalar float32.
-        """
-        with torch.autocast(logits.device.type, enabled=False):
-            pixels = Pixels(logits.float(), targets, self.ignore_value, self.class_weights, weights)
-            losses = [factor * LOSSES[name](pixels) for factor, name in self.terms]
-            return torch.stack(losses).sum()

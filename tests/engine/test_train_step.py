@@ -11,7 +11,7 @@ from seg_plugins.engine.nonfinite import NonFiniteError
 from seg_plugins.engine.solver import build_clip, build_optimizer
 from seg_plugins.engine.step_options import StepOptions, accumulation
 from seg_plugins.engine.train_step import TrainStep
-from seg_plugins.modeling.losses import SemanticLoss
+from seg_plugins.modeling.semantic_loss import SemanticLoss
 
 import pytest
 import torch

@@ -2,11 +2,9 @@ import math
 
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError
-from seg_plugins.modeling.losses import (
-    LOSSES,
-    Pixels,
+from seg_plugins.modeling.losses import LOSSES, Pixels, global_mean
+from seg_plugins.modeling.semantic_loss import (
     SemanticLoss,
-    global_mean,
     parse_loss_type,
     resolve_class_weights,
 )
@@ -14,6 +12,7 @@ from seg_plugins.modeling.losses import (
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 LN3 = math.log(3)
 
@@ -162,6 +161,17 @@ def test_ignored_pixels_change_neither_loss_nor_gradient(name: str, classes: int
         assert not logits.grad[..., 3:].any()
         results.append((value.detach(), logits.grad))
     torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("classes", [1, 4])
+def test_no_shape_depends_on_the_labels(name: str, classes: int) -> None:
+    """Fake tensors have no values, so the host can neither read one nor wait for a GPU's."""
+    with FakeTensorMode():
+        logits = torch.randn(2, classes, 5, 7, requires_grad=True)
+        targets = torch.randint(0, 2, (2, 5, 7))
+        SemanticLoss(loss_type=name, num_classes=classes)(logits, targets).backward()
+        assert logits.grad.shape == logits.shape
 
 
 @pytest.mark.parametrize("name", LOSSES)

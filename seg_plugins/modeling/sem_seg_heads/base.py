@@ -12,7 +12,7 @@ from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
 from ...config import ConfigError
-from ..losses import SemanticLoss
+from ..semantic_loss import SemanticLoss
 
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[None]:

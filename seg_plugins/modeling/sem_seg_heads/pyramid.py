@@ -10,7 +10,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from torch import Tensor
 
-from ..losses import SemanticLoss
+from ..semantic_loss import SemanticLoss
 from .base import SemSegHead
 
 

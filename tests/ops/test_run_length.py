@@ -1,0 +1,146 @@
+"""Run-length masks, compiled and fallback, against pycocotools."""
+
+from __future__ import annotations
+
+from seg_plugins.ops.run_length import (
+    RunLengthMasks,
+    encode_label_map,
+    mask_boundaries,
+    mask_iou,
+)
+
+import numpy as np
+import pycocotools.mask as coco_mask
+import pytest
+
+pytestmark = pytest.mark.usefixtures("form")
+SIZES = [(1, 1), (1, 9), (9, 1), (16, 16), (31, 70), (130, 67)]
+
+
+def random_masks(rng, count, height, width):
+    """Empty, full, single pixels, speckle, rectangles and columns that touch top and bottom."""
+    masks = np.zeros((count, height, width), bool)
+    for i, mask in enumerate(masks):
+        kind = i % 6
+        if kind == 1:
+            mask[:] = True
+        elif kind == 2:
+            mask[rng.integers(height), rng.integers(width)] = True
+        elif kind == 3:
+            mask[:] = rng.random((height, width)) < 0.3
+        elif kind == 4:
+            y, x = rng.integers(height), rng.integers(width)
+            mask[y : y + height // 2 + 1, x : x + width // 2 + 1] = True
+        elif kind == 5:
+            mask[:, rng.integers(width) :] = True
+    return masks
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_masks_encode_byte_for_byte_as_pycocotools(size):
+    masks = random_masks(np.random.default_rng(5), 18, *size)
+    packed = RunLengthMasks.from_bitmasks(masks)
+    for mask, rle in zip(masks, packed.to_coco(), strict=True):
+        assert (
+            rle["counts"].encode() == coco_mask.encode(np.asfortranarray(mask, np.uint8))["counts"]
+        )
+    np.testing.assert_array_equal(packed.to_bitmasks(), masks)
+    assert len(packed[[2, 0]]) == 2
+    assert packed[[2, 0]].string(1) == packed.string(0)
+
+
+def test_values_other_than_one_count_as_set():
+    mask = np.array([[[0, 3, 1], [2, 0, 255]]], np.uint8)
+    expected = coco_mask.encode(np.asfortranarray(mask[0] != 0, np.uint8))["counts"]
+    assert RunLengthMasks.from_bitmasks(mask).string(0) == expected
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_label_maps_encode_as_pycocotools(size, dtype):
+    rng = np.random.default_rng(6)
+    coarse = rng.integers(0, 4, (size[0] // 5 + 1, size[1] // 5 + 1)) * 60
+    labels = np.kron(coarse, np.ones((5, 5)))[: size[0], : size[1]].astype(dtype)
+    found = encode_label_map(labels)
+    assert list(found) == np.unique(labels).tolist()
+    for label, counts in found.items():
+        assert counts == coco_mask.encode(np.asfortranarray(labels == label, np.uint8))["counts"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_mask_iou_equals_pycocotools(size):
+    rng = np.random.default_rng(7)
+    dt, gt = (random_masks(rng, n, *size) for n in (12, 9))
+    dt_groups, gt_groups = rng.integers(0, 2, 12), rng.integers(0, 2, 9)
+    crowd = rng.random(9) < 0.4
+    iou, dt_areas, gt_areas = mask_iou(
+        RunLengthMasks.from_bitmasks(dt),
+        RunLengthMasks.from_bitmasks(gt),
+        detection_groups=dt_groups,
+        truth_groups=gt_groups,
+        crowd=crowd,
+    )
+    rles = [[coco_mask.encode(np.asfortranarray(m, np.uint8)) for m in masks] for masks in (dt, gt)]
+    expected = coco_mask.iou(*rles, crowd.astype(int).tolist())
+    np.testing.assert_array_equal(iou, expected * (dt_groups[:, None] == gt_groups))
+    np.testing.assert_array_equal(dt_areas, dt.sum(axis=(1, 2)))
+    np.testing.assert_array_equal(gt_areas, gt.sum(axis=(1, 2)))
+
+
+def test_runs_with_empty_counts_are_read_as_pycocotools_reads_them():
+    # 3 background, 2 foreground, 0 background, 4 foreground, 3 background.
+    rle = coco_mask.frPyObjects({"size": [3, 4], "counts": [3, 2, 0, 4, 3]}, 3, 4)
+    packed = RunLengthMasks.from_coco([rle], 3, 4)
+    whole = RunLengthMasks.from_bitmasks(np.ones((1, 3, 4), bool))
+    zero, no = np.zeros(1, np.int64), np.zeros(1, bool)
+    iou, area, _ = mask_iou(packed, whole, detection_groups=zero, truth_groups=zero, crowd=no)
+    assert iou[0, 0] == 0.5
+    assert area[0] == 6
+
+
+@pytest.mark.parametrize("text", [b"\x01", b"zzz", b"PPPP", b"3", b"", b"00", b"`"])
+def test_malformed_runs_raise(form, text):
+    if form == "fallback":
+        pytest.skip("pycocotools reads malformed strings without a check")
+    good = RunLengthMasks.from_bitmasks(np.ones((1, 3, 4), bool))
+    bad = RunLengthMasks.from_strings([text], 3, 4)
+    zero, no = np.zeros(1, np.int64), np.zeros(1, bool)
+    with pytest.raises(ValueError, match="run-length mask 0"):
+        mask_iou(bad, good, detection_groups=zero, truth_groups=zero, crowd=no)
+
+
+def test_random_strings_are_read_or_refused(form):
+    if form == "fallback":
+        pytest.skip("pycocotools reads malformed strings without a check")
+    rng = np.random.default_rng(0)
+    good = RunLengthMasks.from_bitmasks(np.ones((1, 3, 4), bool))
+    zero, no = np.zeros(1, np.int64), np.zeros(1, bool)
+    groups = {"detection_groups": zero, "truth_groups": zero, "crowd": no}
+    read = 0
+    for _ in range(3000):
+        text = rng.integers(48, 112 if rng.random() < 0.5 else 64, rng.integers(1, 9), np.uint8)
+        bad = RunLengthMasks(3, 4, np.array([0, len(text)]), text)
+        try:
+            _, area, _ = mask_iou(bad, good, **groups)
+        except ValueError:
+            continue
+        read += 1
+        assert area[0] == bad.to_bitmasks().sum()
+    assert read > 10
+
+
+def test_rle_of_another_size_raises():
+    rle = coco_mask.encode(np.asfortranarray(np.ones((3, 4), np.uint8)))
+    with pytest.raises(ValueError, match="mask 0 is 3x4, its image 4x3"):
+        RunLengthMasks.from_coco([rle], 4, 3)
+
+
+@pytest.mark.parametrize("radius", [1, 2, 5])
+@pytest.mark.parametrize("size", [(1, 1), (12, 9), (31, 40)])
+def test_mask_boundaries_equal_a_slow_erosion(size, radius):
+    masks = random_masks(np.random.default_rng(8), 12, *size)
+    bands = mask_boundaries(RunLengthMasks.from_bitmasks(masks), radius).to_bitmasks()
+    for mask, band in zip(masks, bands, strict=True):
+        padded = np.pad(mask, radius)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * radius + 1,) * 2)
+        np.testing.assert_array_equal(band != 0, mask & ~windows.all(axis=(2, 3)))
