@@ -22,6 +22,7 @@ from ..data.doctor import check_dataset
 from .consistency import check_datasets, check_masks
 from .launch import use_available_device
 from .model_options import be_deterministic
+from .process_memory import keep_freed_memory
 from .resume import former_config, log_changes
 
 PACKAGE_LOGGER = logging.getLogger("seg_plugins")
@@ -55,6 +56,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg.freeze()
     if cfg.DETERMINISTIC:
         be_deterministic()
+    if cfg.MODEL.DEVICE == "cpu":
+        keep_freed_memory()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=PACKAGE_LOGGER.name)
     for record in records:

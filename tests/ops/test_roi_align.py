@@ -356,6 +356,24 @@ def test_one_and_two_threads_give_the_same_bits(reduce):
 
 
 @needs_extension
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str
+)
+@pytest.mark.parametrize("channels", [64, 80, 81])
+def test_large_results_have_the_bits_of_small_ones(dtype, channels):
+    """Results of many megabytes are written past the caches, where the channels' number allows."""
+    features = [part.detach() for part in maps(dtype, channels)]
+    boxes = random_boxes(2400)
+    arguments = ((7, 7), SCALES)
+    whole = roi_align(features, boxes, *arguments, backend="cpu", **PYRAMID)
+    assert whole.nbytes > 2**23
+    for first in range(0, 2400, 200):
+        part = boxes[first : first + 200]
+        few = roi_align(features, part, *arguments, backend="cpu", **PYRAMID)
+        torch.testing.assert_close(whole[first : first + 200], few, rtol=0, atol=0)
+
+
+@needs_extension
 def test_no_boxes_give_zero_gradients():
     features = maps()
     output = roi_align(features, torch.zeros(0, 5), 7, SCALES)

@@ -138,12 +138,19 @@ std::pair<int, int> pixel_range(const TapTable<A>& table) {
 
 // ---------------------------------------------------------------------------------- forward
 
+// A result that the caches cannot keep is written past them: nothing is read before it is
+// overwritten, and the feature maps stay.
+constexpr int64_t kStreamedBytes = int64_t{8} << 20;
+
 template <class T>
 void pool_mean(TensorList features, const std::vector<Plan<at::opmath_type<T>>>& plans,
                const Settings& s, bool channels_last, T* output) {
   using A = at::opmath_type<T>;
   const auto& kernels = Kernels<T>::best();
   const int64_t out_size = s.channels * s.height * s.width;
+  const bool stream = int64_t(plans.size()) * out_size * int64_t(sizeof(T)) >= kStreamedBytes &&
+                      reinterpret_cast<uintptr_t>(output) % 64 == 0 &&
+                      s.channels * sizeof(T) % 64 == 0;
   parallel_dynamic(plans.size(), 4, [&](int64_t begin, int64_t end) {
     static thread_local TableStorage<A> row_storage, col_storage;
     static thread_local std::vector<A> patch, pooled;
@@ -163,6 +170,7 @@ void pool_mean(TensorList features, const std::vector<Plan<at::opmath_type<T>>>&
       job.channels = s.channels;
       job.map = map;
       job.output = out;
+      job.stream = stream;
       job.width = width;
       job.plane = height * width;
       if (channels_last) {
@@ -173,6 +181,7 @@ void pool_mean(TensorList features, const std::vector<Plan<at::opmath_type<T>>>&
         kernels.pool_planes(job, patch, pooled);
       }
     }
+    if (stream) stream_fence();
   });
 }
 

@@ -25,6 +25,7 @@ struct PoolJob {
   int64_t channels, width, plane;
   const T* map;  // of the image: (H, W, C), or (C, H, W) for pool_planes
   T* output;     // (h, w, C), or (C, h, w)
+  bool stream;   // past the caches; every pixel of the output begins at a multiple of 64 bytes
   int first_row, last_row, first_col, last_col;  // what the taps read, for pool_planes
 };
 
@@ -69,7 +70,13 @@ struct PoolStep {
         weighted_sum(sum, job.map + c, job.rows.list(row), job.width * channels, job.cols.list(col),
                      channels);
         SEG_UNROLL
-        for (int n = 0; n < N; ++n) sum[n].store(out + n * Pack::kLanes);
+        for (int n = 0; n < N; ++n) {
+          if (job.stream) {
+            sum[n].stream(out + n * Pack::kLanes);
+          } else {
+            sum[n].store(out + n * Pack::kLanes);
+          }
+        }
       }
     }
   }
@@ -135,6 +142,7 @@ SEG_INLINE void pool_planes(const PoolJob<T>& job, std::vector<at::opmath_type<T
     inner.width = cols;
     inner.map = patch.data() - (int64_t(job.first_row) * cols + job.first_col) * n;
     inner.output = pooled.data();
+    inner.stream = false;
     for_channel_blocks<Pack, kChannels / Pack::kLanes>(n, PoolStep<A>{inner});
     T* out = job.output + c * bins;
     for (int k = 0; k < n; ++k) {

@@ -20,6 +20,33 @@ struct VectorOf {
   typedef A Type __attribute__((vector_size(L * sizeof(A))));
 };
 
+// A store that leaves the caches to others. In assembly, because a function for every instruction
+// set cannot call the intrinsic of one.
+template <class Vector, class T>
+SEG_INLINE void stream_vector(const Vector& value, T* to) {
+#if defined(__x86_64__)
+  auto* target = reinterpret_cast<Vector*>(to);
+  if constexpr (sizeof(Vector) == 64) {
+    asm volatile("vmovntps %1, %0" : "=m"(*target) : "v"(value));
+    return;
+  } else if constexpr (sizeof(Vector) == 32) {
+    asm volatile("vmovntps %1, %0" : "=m"(*target) : "x"(value));
+    return;
+  } else if constexpr (sizeof(Vector) == 16) {
+    asm volatile("movntps %1, %0" : "=m"(*target) : "x"(value));
+    return;
+  }
+#endif
+  std::memcpy(static_cast<void*>(to), &value, sizeof value);
+}
+
+// Brings streamed values before whatever this thread tells others next.
+inline void stream_fence() {
+#if defined(__x86_64__)
+  asm volatile("sfence" ::: "memory");
+#endif
+}
+
 template <class A, int L>
 struct VectorPack {
   static constexpr int kLanes = L;
@@ -62,13 +89,8 @@ struct VectorPack {
 
   SEG_INLINE void store(A* to) const { std::memcpy(to, &value, sizeof value); }
 
-  // Round to nearest even; NaN stays a (quiet) NaN.
   SEG_INLINE void store(c10::BFloat16* to) const {
-    Word bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    const Word rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    const Word is_nan = Word((bits & 0x7fffffff) > 0x7f800000u);
-    const Short narrow = __builtin_convertvector((rounded & ~is_nan) | (is_nan & 0x7fc0), Short);
+    const Short narrow = rounded();
     std::memcpy(static_cast<void*>(to), &narrow, sizeof narrow);
   }
 
@@ -76,7 +98,22 @@ struct VectorPack {
     for (int i = 0; i < L; ++i) to[i] = c10::Half(float(value[i]));
   }
 
+  // The same past the caches, to an address that is a multiple of what is stored; stream_fence()
+  // ends a series of them.
+  SEG_INLINE void stream(A* to) const { stream_vector(value, to); }
+  SEG_INLINE void stream(c10::BFloat16* to) const { stream_vector(rounded(), to); }
+  SEG_INLINE void stream(c10::Half* to) const { store(to); }
+
  private:
+  // To bfloat16: to the nearest even; NaN stays a (quiet) NaN.
+  SEG_INLINE Short rounded() const {
+    Word bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    const Word nearest = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const Word is_nan = Word((bits & 0x7fffffff) > 0x7f800000u);
+    return __builtin_convertvector((nearest & ~is_nan) | (is_nan & 0x7fc0), Short);
+  }
+
   SEG_INLINE static Word widen(const void* from) {
     Short narrow;
     std::memcpy(&narrow, from, sizeof narrow);
@@ -106,7 +143,13 @@ struct VectorPack {
   SEG_INLINE void store(T* to) const {
     for (int i = 0; i < L; ++i) to[i] = T(value[i]);
   }
+  template <class T>
+  SEG_INLINE void stream(T* to) const {
+    store(to);
+  }
 };
+
+inline void stream_fence() {}
 
 #endif
 
