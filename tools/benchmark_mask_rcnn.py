@@ -3,7 +3,8 @@
     python tools/benchmark_mask_rcnn.py --threads 2
 
 ResNet-50, batch 2 at 256x256 with eight instances an image, float32, forward and backward. All
-candidates take turns in one process; figures are medians and the peer's time over ours.
+candidates take turns in one process, which keeps freed memory as a training on the CPU does;
+figures are medians and the peer's time over ours.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from seg_plugins import load_config
+from seg_plugins.engine.process_memory import keep_freed_memory
 
 import torch
 from detectron2.modeling import build_model
@@ -74,6 +76,7 @@ def main() -> None:
     parser.add_argument("--system", choices=["fpn", "c4"], default="fpn")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     ours = {"fpn": "MaskRCNNFPN", "c4": "MaskRCNNC4"}[args.system]
     models = {
         "Detectron2": build(args.system, "GeneralizedRCNN", False),

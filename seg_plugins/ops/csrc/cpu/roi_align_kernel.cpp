@@ -170,6 +170,7 @@ void pool_mean(TensorList features, const std::vector<Plan<at::opmath_type<T>>>&
       job.channels = s.channels;
       job.map = map;
       job.output = out;
+      job.prefetch = true;
       job.stream = stream;
       job.width = width;
       job.plane = height * width;

@@ -14,6 +14,12 @@
 #include "cpu/vector_pack.h"
 #include "roi_align.h"
 
+#if defined(__GNUC__)
+#define SEG_PREFETCH(address) __builtin_prefetch(address, 0, 2)  // into the second level
+#else
+#define SEG_PREFETCH(address) static_cast<void>(address)
+#endif
+
 namespace seg_plugins {
 namespace roi_align {
 
@@ -23,9 +29,10 @@ struct PoolJob {
   using A = at::opmath_type<T>;
   TapTable<A> rows, cols;  // a list per bin
   int64_t channels, width, plane;
-  const T* map;  // of the image: (H, W, C), or (C, H, W) for pool_planes
-  T* output;     // (h, w, C), or (C, h, w)
-  bool stream;   // past the caches; every pixel of the output begins at a multiple of 64 bytes
+  const T* map;   // of the image: (H, W, C), or (C, H, W) for pool_planes
+  T* output;      // (h, w, C), or (C, h, w)
+  bool prefetch;  // the pixels of the next row of bins, for maps that are not in a cache yet
+  bool stream;    // past the caches; every pixel of the output begins at a multiple of 64 bytes
   int first_row, last_row, first_col, last_col;  // what the taps read, for pool_planes
 };
 
@@ -64,6 +71,9 @@ struct PoolStep {
     T* out = job.output + c;
     for (int row = 0; row < job.rows.lists; ++row) {
       for (int col = 0; col < job.cols.lists; ++col, out += channels) {
+        if (job.prefetch && row + 1 < job.rows.lists) {
+          prefetch_new<N * Pack::kLanes * sizeof(T)>(job.map + c, row + 1, col);
+        }
         Pack sum[N];
         SEG_UNROLL
         for (int n = 0; n < N; ++n) sum[n].clear();
@@ -79,6 +89,27 @@ struct PoolStep {
         }
       }
     }
+  }
+
+  // Fetches what a bin reads and neither the bin above it nor the one to its left does.
+  template <size_t kBytes>
+  SEG_INLINE void prefetch_new(const T* map, int row, int col) const {
+    const auto rows = job.rows.list(row), cols = job.cols.list(col);
+    const int row_seen = last_pixel(job.rows, row - 1), col_seen = last_pixel(job.cols, col - 1);
+    for (int i = 0; i < rows.count; ++i) {
+      if (rows.index[i] <= row_seen) continue;
+      for (int j = 0; j < cols.count; ++j) {
+        if (cols.index[j] <= col_seen) continue;
+        const int64_t pixel = int64_t(rows.index[i]) * job.width + cols.index[j];
+        const char* line = reinterpret_cast<const char*>(map + pixel * job.channels);
+        for (size_t byte = 0; byte < kBytes; byte += 64) SEG_PREFETCH(line + byte);
+      }
+    }
+  }
+
+  SEG_INLINE static int last_pixel(const TapTable<Accumulator>& table, int list) {
+    if (list < 0 || table.start[list] == table.start[list + 1]) return -1;
+    return table.index[table.start[list + 1] - 1];
   }
 };
 
@@ -142,7 +173,7 @@ SEG_INLINE void pool_planes(const PoolJob<T>& job, std::vector<at::opmath_type<T
     inner.width = cols;
     inner.map = patch.data() - (int64_t(job.first_row) * cols + job.first_col) * n;
     inner.output = pooled.data();
-    inner.stream = false;
+    inner.prefetch = inner.stream = false;
     for_channel_blocks<Pack, kChannels / Pack::kLanes>(n, PoolStep<A>{inner});
     T* out = job.output + c * bins;
     for (int k = 0; k < n; ++k) {
