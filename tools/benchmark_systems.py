@@ -5,10 +5,11 @@ python tools/benchmark_systems.py [--device cuda] [--repeats 5] [--size 256] [--
 
 Peers: Detectron2's DeepLab project, Mask R-CNN and PanopticFPN, segmentation_models.pytorch and
 torchvision; a peer that is not installed is named as missing. Every pair takes turns in one
-process, which keeps freed memory as a training on the CPU does, on random images, from random weights; figures are medians in milliseconds, ratios are the
-peer's time over ours. Three settings: float32 in PyTorch's layout, channels last, and channels last
-with bfloat16. "Default" compares the peer's float32 in PyTorch's layout with our bfloat16 in
-channels last. Multiply-adds say how alike two networks are: the U-Nets and FCNs differ.
+process, which keeps freed memory as a training on the CPU does, on random images, from random
+weights; figures are medians in milliseconds, ratios are the peer's time over ours. Three settings:
+float32 in PyTorch's layout, channels last, and channels last with bfloat16. "Default" compares the
+peer's float32 in PyTorch's layout with our bfloat16 in channels last. Multiply-adds say how alike
+two networks are: the U-Nets and FCNs differ.
 """
 
 from __future__ import annotations

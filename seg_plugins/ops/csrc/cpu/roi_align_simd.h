@@ -48,16 +48,18 @@ struct SpreadJob {
   int first_col, last_col;
 };
 
-// Calls step(pack count, first channel) over all channels, in large blocks while they last.
+// Calls step(pack count, first channel) over all channels, in large blocks while they last, then in
+// a quarter of that, down to single packs and single channels.
 template <class Pack, int N, class Step>
-SEG_INLINE void for_channel_blocks(int64_t channels, const Step& step) {
-  int64_t c = 0;
+SEG_INLINE void for_channel_blocks(int64_t channels, const Step& step, int64_t c = 0) {
   for (; c + N * Pack::kLanes <= channels; c += N * Pack::kLanes) {
     step.template run<Pack, N>(c);
   }
-  for (; c + Pack::kLanes <= channels; c += Pack::kLanes) step.template run<Pack, 1>(c);
-  using Single = VectorPack<typename Step::Accumulator, 1>;
-  for (; c < channels; ++c) step.template run<Single, 1>(c);
+  if constexpr (N > 1) {
+    for_channel_blocks<Pack, (N + 3) / 4>(channels, step, c);
+  } else if constexpr (Pack::kLanes > 1) {
+    for_channel_blocks<VectorPack<typename Step::Accumulator, 1>, 1>(channels, step, c);
+  }
 }
 
 template <class T>
