@@ -50,7 +50,7 @@ def random_boxes(count: int, height: int, width: int) -> torch.Tensor:
 
 def copy_bandwidth(device: torch.device) -> float:
     """Bytes per millisecond that a copy reads and writes."""
-    source = torch.zeros(2**26 if device.type == "cpu" else 2**28, device=device)
+    source = torch.ones(2**26 if device.type == "cpu" else 2**28, device=device)
     target = torch.empty_like(source)
     best = medians({"copy": lambda: target.copy_(source)}, 7, device.type)["copy"]
     return 2 * source.nbytes / best
