@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -30,6 +32,7 @@ METRICS = {
     # Fractions, not percent: lower is better.
     "em": ("PixelError", "RandErrorThinned", "WarpingError"),
 }
+KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")  # of the configuration
 TRAIN_NET = Path(__file__).with_name("train_net.py")
 
 
@@ -90,9 +93,17 @@ def verify(run: Path) -> bool:
 
 
 def _config(command: str) -> str:
-    words = command.split()
+    """The configuration and what the command line changed in it, but for folder and seed."""
+    words = shlex.split(command)
     path = words[words.index("--config-file") + 1]
-    return path[path.index("configs/") :] if "configs/" in path else path
+    path = path[path.index("configs/") :] if "configs/" in path else path
+    first = next((i for i, word in enumerate(words) if KEY.fullmatch(word)), len(words))
+    changed = [path]
+    for key, value in zip(words[first::2], words[first + 1 :: 2], strict=True):
+        if key not in ("OUTPUT_DIR", "SEED"):
+            # Whose machine has which folders says nothing to others.
+            changed += [key, Path(value).name if value.startswith("/") else shlex.quote(value)]
+    return " ".join(changed)
 
 
 def main() -> int:

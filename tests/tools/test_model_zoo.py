@@ -43,6 +43,24 @@ def test_one_row_a_metric_with_the_last_value(model_zoo, run):
     assert len(model_zoo.COLUMNS) == len(model_zoo.rows(run)[0])
 
 
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("train_net.py --config-file a.yaml --num-gpus 1", "a.yaml"),
+        (
+            "t.py --resume --config-file /x/configs/b.yaml SEED 3 SOLVER.BASE_LR 1e-3 "
+            "DATASETS.TEST '(\"a b\",)' OUTPUT_DIR /o DATASETS.CUSTOM /home/me/own.yaml",
+            "configs/b.yaml SOLVER.BASE_LR 1e-3 DATASETS.TEST '(\"a b\",)' "
+            "DATASETS.CUSTOM own.yaml",
+        ),
+    ],
+)
+def test_a_row_tells_what_the_command_changed(model_zoo, run, command, expected):
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "command": command}))
+    assert model_zoo.rows(run)[0][4] == f"{expected} SEED 5"
+
+
 def test_an_unfinished_run_is_named(model_zoo, run, monkeypatch, capsys):
     (run / "model_final.pth").unlink()
     monkeypatch.setattr("sys.argv", ["model_zoo.py", str(run)])
