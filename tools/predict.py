@@ -9,6 +9,7 @@ from pathlib import Path
 
 import seg_plugins  # noqa: F401 - first: it makes Detectron2 run and registers everything
 from seg_plugins.engine.checkpoint import WeightsError
+from seg_plugins.engine.process_memory import keep_freed_memory
 from seg_plugins.prediction import Predictor
 from seg_plugins.prediction.arguments import argument_parser
 from seg_plugins.prediction.inputs import find_sources
@@ -32,6 +33,8 @@ def main(args: argparse.Namespace) -> int:
         min_score=args.min_score,
         batch_size=args.batch_size,
     )
+    if next(predictor.model.parameters()).device.type == "cpu":
+        keep_freed_memory()
     options = RunOptions(
         outputs,
         grid_for(predictor.model, args.window, args.overlap, args.margin),

@@ -1,4 +1,4 @@
-"""Memory of a process that trains on the CPU: what a step frees is kept for the next."""
+"""Memory of a process that computes on the CPU: what a step frees is kept for the next."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def keep_freed_memory() -> bool:
     """Have the C library keep freed memory of this process instead of giving it back.
 
     glibc takes large blocks from the system one by one and gives them back when they are freed. A
-    training step needs the same activations and gradients as the step before, and the system
-    clears every page of them anew. The process then holds its peak until it ends.
+    training step or a prediction needs the same activations as the one before, and the system
+    clears every page of them anew. After this call the process holds its peak until it ends.
 
     Returns:
         Whether it does: only glibc can, and settings of the user's own (``MALLOC_*`` or
