@@ -10,7 +10,10 @@ import torch
 
 
 def medians(
-    candidates: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu"
+    candidates: Mapping[str, Callable[[], object]],
+    repeats: int,
+    device: str = "cpu",
+    before: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
     """Median milliseconds of each candidate.
 
@@ -18,10 +21,12 @@ def medians(
         candidates: name -> function to time. All run once before, untimed.
         repeats: timed rounds; in each, every candidate runs once.
         device: where the work is queued; on ``cuda`` the clock waits for it.
+        before: called before each run, untimed.
     """
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for repeat in range(repeats + 1):
         for name, run in candidates.items():
+            before()
             _finish(device)
             start = time.perf_counter()
             run()
