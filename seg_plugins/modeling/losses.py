@@ -187,7 +187,9 @@ def ohem(pixels: Pixels) -> Tensor:
     plain = pixels.plain_cross_entropy().detach()
     hardest, count = _hardest(plain, pixels.valid, OHEM_SHARE)
     least = hardest.take((count - 1).clamp(min=0))
-    kept = pixels.valid & ((plain > -math.log(OHEM_THRESHOLD)) | (plain >= least))
+    # No NaN is left out by a comparison: it stays to be found.
+    left_out = (plain <= -math.log(OHEM_THRESHOLD)) & (plain < least)
+    kept = pixels.valid & ~left_out
     return global_mean(torch.where(kept, pixels.cross_entropy(), 0.0).sum(), kept.sum())
 
 

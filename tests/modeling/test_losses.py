@@ -165,6 +165,15 @@ def test_ignored_pixels_change_neither_loss_nor_gradient(name: str, classes: int
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("classes", [1, 4])
+@pytest.mark.parametrize("share", [0.01, 0.9])
+def test_nan_is_not_left_out(name: str, classes: int, share: float) -> None:
+    logits = torch.randn(1, classes, 10, 10)
+    logits[:, :, : max(1, int(10 * share)), : max(1, int(10 * share))] = math.nan
+    assert math.isnan(loss(name, logits, torch.randint(0, 2, (1, 10, 10))))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("classes", [1, 4])
 def test_no_shape_depends_on_the_labels(name: str, classes: int) -> None:
     """Fake tensors have no values, so the host can neither read one nor wait for a GPU's."""
     with FakeTensorMode():
