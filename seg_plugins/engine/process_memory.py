@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import platform
 
-logger = logging.getLogger(__name__)
-
 # mallopt(3)
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-_OF_THE_USER = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_")
 
 
 def keep_freed_memory() -> bool:
@@ -25,12 +21,10 @@ def keep_freed_memory() -> bool:
         Whether it does: only glibc can, and settings of the user's own (``MALLOC_*`` or
         ``GLIBC_TUNABLES`` in the environment) stay.
     """
-    own = [name for name in _OF_THE_USER if name in os.environ]
+    own = any(name.startswith("MALLOC_") for name in os.environ)
     if own or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return False
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    kept = mallopt(_TRIM_THRESHOLD, -1) == 1 and mallopt(_MMAP_MAX, 0) == 1
-    logger.debug("Freed memory is %s", "kept" if kept else "given back")
-    return kept
+    return bool(mallopt(_TRIM_THRESHOLD, -1) and mallopt(_MMAP_MAX, 0))

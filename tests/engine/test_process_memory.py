@@ -46,7 +46,7 @@ def test_a_step_takes_no_page_from_the_system() -> None:
 
 
 @pytest.mark.parametrize(
-    "variables", [{"MALLOC_MMAP_MAX_": "10"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_max=10"}]
+    "variables", [{"MALLOC_ARENA_MAX": "2"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_max=10"}]
 )
 def test_a_setting_of_the_user_stays(variables: dict[str, str]) -> None:
     assert not faults("keep", **variables)[0]
