@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..errors import DatasetError, Report, raise_error
-from .class_table import ClassTable
+from .class_table import ClassTable, DatasetClass, spread_colors
 
-__all__ = ["Fields", "category_map", "index_images", "objects"]
+__all__ = ["Fields", "Records", "category_map", "index_images", "objects", "table_of_file"]
 
 MAX_SIDE = 1 << 16
+
+
+class Records(list):
+    """Records of an annotation file, and how it numbers the classes.
+
+    Attributes:
+        category_ids: category id in the file -> contiguous id.
+        table: the classes that the contiguous ids count.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[dict[str, Any]],
+        category_ids: Mapping[int, int],
+        table: ClassTable,
+    ) -> None:
+        super().__init__(records)
+        self.category_ids, self.table = dict(category_ids), table
 
 
 class Fields:
@@ -127,8 +145,31 @@ def category_map(content: dict[str, Any], table: ClassTable, path: object) -> di
         known = by_id.get(category_id) if by_id else by_name.get(name)
         if known is None:
             raise fields.fail("name", f"{name!r} is none of the dataset's {len(by_name)} classes")
+        if "isthing" in fields.record:
+            is_thing = bool(fields.integer("isthing", 0, 1))
+            if is_thing != table.classes[known].is_thing:
+                raise fields.fail("isthing", f"is {int(is_thing)}, the dataset says otherwise")
         mapping[category_id] = known
     return mapping
+
+
+def table_of_file(content: dict[str, Any], path: object) -> ClassTable:
+    """The classes that a file itself lists, in the order of their ids, as Detectron2 takes them.
+
+    A category without ``isthing`` is a thing.
+
+    Raises:
+        DatasetError: a category without id or name, or one that stands twice.
+    """
+    found: dict[int, DatasetClass] = {}
+    entries = list(objects(content, "categories", path))
+    for fields, color in zip(entries, spread_colors(len(entries)), strict=True):
+        category_id, name = fields.integer("id", 0, 1 << 62), fields.text("name")
+        if category_id in found:
+            raise fields.fail("id", "stands twice among the categories")
+        is_thing = bool(fields.integer("isthing", 0, 1, default=1))
+        found[category_id] = DatasetClass(name, color, is_thing, category_id)
+    return ClassTable(tuple(found[i] for i in sorted(found)), source=str(path))
 
 
 def _shown(value: Any) -> str:
