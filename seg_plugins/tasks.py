@@ -38,6 +38,7 @@ class Task:
         mapper: name in the mappers' registry.
         evaluator: ``evaluator_type`` of a dataset that names none.
         evaluators: every ``evaluator_type`` of the task.
+        groups: those of an evaluation's results that the task has.
         metrics: its main metrics, ``group/name``, the first that is measured counts.
         record_key: what a record of a dataset has for the task.
     """
@@ -48,6 +49,7 @@ class Task:
     mapper: str
     evaluator: str
     evaluators: tuple[str, ...]
+    groups: tuple[str, ...]
     metrics: tuple[str, ...]
     record_key: str
 
@@ -61,6 +63,7 @@ TASKS = (
         mapper="PanopticMapper",
         evaluator="coco_panoptic_seg",
         evaluators=("coco_panoptic_seg", "ade20k_panoptic_seg", "cityscapes_panoptic_seg"),
+        groups=("panoptic_seg",),
         metrics=("panoptic_seg/PQ",),
         record_key="pan_seg_file_name",
     ),
@@ -71,6 +74,7 @@ TASKS = (
         mapper="InstanceMapper",
         evaluator="coco",
         evaluators=("coco", "cityscapes_instance"),
+        groups=("segm", "boundary", "bbox"),
         metrics=("segm/AP", "bbox/AP"),
         record_key="annotations",
     ),
@@ -81,6 +85,7 @@ TASKS = (
         mapper="SemanticMapper",
         evaluator="sem_seg",
         evaluators=("sem_seg", "sem_seg_em", "sem_seg_volume", "cityscapes_sem_seg"),
+        groups=("sem_seg", "em", "volume"),
         metrics=("sem_seg/mIoU",),
         record_key="sem_seg_file_name",
     ),

@@ -20,7 +20,16 @@ ALLOWED = {
     "modeling": {"config", "ops"},
     "evaluation": {"config", "ops", "data", "tasks"},
     "registration": {"modeling", "data", "evaluation"},
-    "engine": {"config", "registration", "modeling", "data", "evaluation", "visualization", "ops"},
+    "engine": {
+        "config",
+        "registration",
+        "modeling",
+        "data",
+        "evaluation",
+        "visualization",
+        "ops",
+        "tasks",
+    },
     "export": {"prediction", "engine", "config", "modeling", "data", "ops"},
     "prediction": {
         "engine",

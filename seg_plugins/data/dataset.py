@@ -21,7 +21,7 @@ from .datasets.root import dataset_root
 from .errors import DatasetError, Report, raise_error
 from .label_encoding import LabelEncoding
 
-__all__ = ["Classes", "Dataset", "PanopticTruth"]
+__all__ = ["Classes", "Dataset", "PanopticTruth", "task_of_dataset"]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Dataset:
     @property
     def separated(self) -> bool:
         """Whether a panoptic dataset has its instances in a file of their own."""
-        return self.task.name == "panoptic" and not any(map(_has_segments, self.records[:1]))
+        return self.task.name == "panoptic" and not any(map(_has_segments, self.records))
 
     @property
     def source(self) -> str:
@@ -215,6 +215,21 @@ class Dataset:
         return {**kept, "segments_info": segments}
 
 
+def task_of_dataset(name: str) -> Task:
+    """What a registered dataset is mapped as; it is loaded only where its metadata does not say.
+
+    The "separated" form of panoptic datasets is one of instances with a label beside them.
+
+    Raises:
+        DatasetError: it cannot be told.
+    """
+    metadata = _metadata(name)
+    known = known_evaluators().get(str(metadata.get("evaluator_type")))
+    task = known or Dataset.get(name).task
+    separated = task.name == "panoptic" and bool(metadata.get("sem_seg_root"))
+    return task_named("instance") if separated else task
+
+
 _ANNOTATION_KEYS = {"bbox", "bbox_mode", "category_id"}
 _TRUTH_ALONE = {"panoptic_json", "gt_dir"}
 _LOADED: dict[str, tuple[tuple[Any, ...], Dataset]] = {}
@@ -279,6 +294,8 @@ def _task(
     found = task_of_record(records[0]) if records else None
     if found is None and metadata.get("panoptic_json"):
         found = task_named("panoptic")
+    if found is None and metadata.get("json_file"):
+        found = task_named("instance")
     if found is None and metadata.get("gt_dir"):  # Cityscapes'
         found = task_named("instance" if metadata.get("thing_classes") else "semantic")
     if found is None:

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from ..config import ConfigError
-from ..data import DatasetError
+from ..data import DatasetError, usable_records
 from .data_stream import SampleStream, StreamBatches
 from .worker_signals import held_back, init_worker
 
@@ -127,11 +126,8 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[..., Any]) -> TrainLoader:
             f"DATALOADER.SAMPLER_TRAIN {cfg.DATALOADER.SAMPLER_TRAIN} is not supported here: "
             "use TrainingSampler"
         )
-    records = get_detection_dataset_dicts(
-        cfg.DATASETS.TRAIN,
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        min_keypoints=0,
-        proposal_files=None,
+    records = usable_records(
+        cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
     )
     ratios = None
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING and all("width" in r for r in records):

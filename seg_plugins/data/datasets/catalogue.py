@@ -15,17 +15,20 @@ from ...tasks import task_named
 from ..errors import DatasetError, Report, raise_error
 from ..label_encoding import LabelEncoding
 from .class_table import ClassTable, load_class_table
-from .coco_fields import Records
+from .coco_fields import Records, category_map, table_of_file
 from .coco_instances import read_instances
-from .instance_layouts import CocoPanopticSeparated
+from .files import read_json
+from .instance_layouts import CocoInstances, CocoPanoptic, CocoPanopticSeparated
 from .root import dataset_root
 from .row import Row
 from .rows import ROWS
 
-__all__ = ["load_dataset", "register_datasets", "register_row", "thing_table"]
+__all__ = ["file_category_ids", "load_dataset", "register_datasets", "register_row", "thing_table"]
 
 # Panoptic ids in results: category * label_divisor + instance.
 _LABEL_DIVISOR = 1000
+_IDS_SUFFIX = "_dataset_id_to_contiguous_id"
+_COCO_LAYOUTS = (CocoInstances, CocoPanoptic, CocoPanopticSeparated)
 
 
 # Prefix of Detectron2's names -> the class table with their colours.
@@ -146,6 +149,31 @@ def _load(row: Row, table: ClassTable, report: Report = raise_error) -> list[dic
             _category_metadata(row, table, records.category_ids)
         )
     return records
+
+
+def file_category_ids(name: str) -> dict[str, Any]:
+    """What a dataset's metadata says, or else its annotation file, of the classes' ids.
+
+    Returns:
+        ``thing_dataset_id_to_contiguous_id`` and ``stuff_...``, as far as there are any.
+
+    Raises:
+        DatasetError: the file is missing or contradicts the classes.
+    """
+    metadata = MetadataCatalog.get(name).as_dict() if name in MetadataCatalog.list() else {}
+    known = {key: value for key, value in metadata.items() if key.endswith(_IDS_SUFFIX)}
+    if name in _REGISTERED:
+        row, table = _REGISTERED[name]
+        if table.category_map() or not isinstance(row.layout, _COCO_LAYOUTS):
+            return known
+        path = (row.prepare() if row.prepare else dataset_root() / row.folder) / row.layout.json
+        return _category_metadata(row, table, category_map(read_json(path), table, path))
+    if known or not metadata.get("json_file"):
+        return known
+    path = Path(metadata["json_file"])
+    content = read_json(path)
+    table = thing_table(metadata) or table_of_file(content, path)
+    return {f"thing{_IDS_SUFFIX}": category_map(content, table, path)}
 
 
 def _set_paths(row: Row, folder: Path) -> None:
