@@ -43,6 +43,16 @@ class Fields:
             raise self.fail(field, f"is {_shown(value)}, outside {low} to {high}")
         return int(value)
 
+    def number(self, field: str, low: float) -> float | None:
+        """A finite number of at least `low`; None where the file has none or null."""
+        value = self.record.get(field)
+        if value is None:
+            return None
+        (number,) = self.numbers(field, [value], 1)
+        if number < low:
+            raise self.fail(field, f"is {_shown(value)}, below {low:g}")
+        return float(number)
+
     def text(self, field: str) -> str:
         """A string that is not empty."""
         value = self.record.get(field)

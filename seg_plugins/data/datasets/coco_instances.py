@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pycocotools.mask as coco_mask
 from detectron2.structures import BoxMode
 
 from ..errors import DatasetError, Report, raise_error
@@ -12,7 +13,7 @@ from .class_table import ClassTable
 from .coco_fields import Fields, category_map, index_images, objects
 from .files import inside, read_json
 
-__all__ = ["check_segmentation", "read_instances"]
+__all__ = ["annotation_area", "check_segmentation", "read_instances"]
 
 _IDS = 1 << 62
 
@@ -22,6 +23,8 @@ def read_instances(
 ) -> list[dict[str, Any]]:
     """Read an instances file into Detectron2's dicts, images without annotation included.
 
+    Annotations have ``id`` and ``area`` (square pixels) too, as the file says; an area that it
+    does not tell is the mask's, or the box's without one.
     Crowd run lengths stay uncompressed lists where the file has lists: mappers take both.
 
     Args:
@@ -62,7 +65,9 @@ def read_instances(
             if image_id not in records:
                 raise fields.fail("image_id", f"{image_id} is none of the file's images")
             record = records[image_id]
-            record["annotations"].append(_annotation(fields, categories, record))
+            record["annotations"].append(
+                {"id": annotation_id, **_annotation(fields, categories, record)}
+            )
         except DatasetError as error:
             report(error)
     return list(records.values())
@@ -85,7 +90,29 @@ def _annotation(
         annotation["segmentation"] = check_segmentation(
             fields, segmentation, record["height"], record["width"]
         )
-    return annotation
+    area = fields.number("area", 0)
+    if area is None:
+        area = annotation_area(annotation, record["height"], record["width"])
+    return {**annotation, "area": area}
+
+
+def annotation_area(annotation: dict[str, Any], height: int, width: int) -> float:
+    """Pixels of an annotation's mask, or the area of its box where it has no mask.
+
+    Args:
+        annotation: with a checked ``segmentation``, if any.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+    """
+    segmentation = annotation.get("segmentation")
+    if segmentation is None:
+        box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)
+        return float(box[2] * box[3])
+    if isinstance(segmentation, list):
+        segmentation = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        segmentation = coco_mask.frPyObjects(segmentation, height, width)
+    return float(coco_mask.area(segmentation))
 
 
 def check_segmentation(fields: Fields, segmentation: Any, height: int, width: int) -> Any:

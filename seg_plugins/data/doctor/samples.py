@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as coco_mask
 from detectron2.structures import BoxMode
 
 from ..augmentations import class_counts
+from ..datasets.coco_instances import annotation_area
 from ..errors import DatasetError
 from ..image_io import read_image, stored_rotated
 from ..label_encoding import LabelEncoding
@@ -233,21 +233,8 @@ def _check_annotations(
             findings.add(
                 "box", f"{where}: the box {annotation['bbox']} leaves the {height}x{width} image"
             )
-        area = _area(annotation, height, width)
+        area = annotation_area(annotation, height, width)
         if area == 0:
             findings.add("mask", f"{where}: the mask covers no pixel", is_error=False)
         if not annotation.get("iscrowd", 0):
             findings.add_instance(annotation["category_id"], area)
-
-
-def _area(annotation: dict[str, Any], height: int, width: int) -> float:
-    """Pixels of the mask, or of the box without one."""
-    segmentation = annotation.get("segmentation")
-    if segmentation is None:
-        box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)
-        return float(box[2] * box[3])
-    if isinstance(segmentation, list):
-        segmentation = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        segmentation = coco_mask.frPyObjects(segmentation, height, width)
-    return float(coco_mask.area(segmentation))
