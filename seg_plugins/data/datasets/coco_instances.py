@@ -10,7 +10,7 @@ from detectron2.structures import BoxMode
 
 from ..errors import DatasetError, Report, raise_error
 from .class_table import ClassTable
-from .coco_fields import Fields, category_map, index_images, objects
+from .coco_fields import Fields, as_integer, category_map, dicts, index_images, objects
 from .files import inside, read_json
 
 __all__ = ["annotation_area", "check_segmentation", "read_instances"]
@@ -23,8 +23,9 @@ def read_instances(
 ) -> list[dict[str, Any]]:
     """Read an instances file into Detectron2's dicts, images without annotation included.
 
-    Annotations have ``id`` and ``area`` (square pixels) too, as the file says; an area that it
-    does not tell is the mask's, or the box's without one.
+    Without the key ``annotations`` in the file, as where the truth of a challenge is not published,
+    the dicts have none either. Annotations have ``id`` and ``area`` (square pixels) too, as the
+    file says; an area that it does not tell is the mask's, or the box's without one.
     Crowd run lengths stay uncompressed lists where the file has lists: mappers take both.
 
     Args:
@@ -45,32 +46,68 @@ def read_instances(
         try:
             file_name = str(image_root / inside(name))
         except DatasetError as error:
-            report(DatasetError(f"{path}: image {image_id}: file_name: {error}"))
+            report(
+                DatasetError(
+                    f"{path}: image {image_id}: file_name: {error}; it should be relative to "
+                    f"{image_root}"
+                )
+            )
             continue
         records[image_id] = {
             "file_name": file_name,
             "height": height,
             "width": width,
             "image_id": image_id,
-            "annotations": [],
         }
+    if "annotations" in content:
+        for record in records.values():
+            record["annotations"] = []
+        _read_annotations(content, path, categories, records, report)
+    _check_unit(path, records)
+    return list(records.values())
+
+
+def _read_annotations(
+    content: dict[str, Any],
+    path: Path,
+    categories: dict[int, int],
+    records: dict[int, dict[str, Any]],
+    report: Report,
+) -> None:
+    """Add the file's annotations to the records of their images."""
+    listed = {as_integer(image.get("id")) for image in dicts(content["images"])}
+    found = list(objects(content, "annotations", path, report))
+    numbered = any("id" in fields.record for fields in found)
     seen: set[int] = set()
-    for fields in objects(content, "annotations", path, report):
+    for place, fields in enumerate(found):
         try:
-            annotation_id = fields.integer("id", -_IDS, _IDS)
+            # Ids may be left out, by all annotations: then they count from 1.
+            annotation_id = fields.integer("id", -_IDS, _IDS) if numbered else place + 1
             if annotation_id in seen:
                 raise fields.fail("id", "stands twice among the annotations")
             seen.add(annotation_id)
             image_id = fields.integer("image_id", -_IDS, _IDS)
             if image_id not in records:
-                raise fields.fail("image_id", f"{image_id} is none of the file's images")
+                problem = "an image with an error" if image_id in listed else "none of the images"
+                raise fields.fail("image_id", f"{image_id} is {problem} of the file")
             record = records[image_id]
             record["annotations"].append(
                 {"id": annotation_id, **_annotation(fields, categories, record)}
             )
         except DatasetError as error:
             report(error)
-    return list(records.values())
+
+
+def _check_unit(path: Path, records: dict[int, dict[str, Any]]) -> None:
+    """Raise DatasetError where all boxes are shares of the image's sides, not pixels."""
+    boxes = [a["bbox"] for record in records.values() for a in record.get("annotations", ())]
+    inside_one = all(min(x, y) >= 0 and x + w <= 1 and y + h <= 1 for x, y, w, h in boxes)
+    if inside_one and any(side % 1 for box in boxes for side in box):
+        raise DatasetError(
+            f"{path}: all {len(boxes)} boxes lie in 0..1, as shares of the image; COCO's are in "
+            "pixels: multiply x and width by the image's width, y and height by its height, and "
+            "those of the polygons too"
+        )
 
 
 def _annotation(
@@ -79,17 +116,19 @@ def _annotation(
     category = fields.integer("category_id", -_IDS, _IDS)
     if category not in categories:
         raise fields.fail("category_id", f"{category} is none of the file's categories")
-    annotation = {
+    annotation: dict[str, Any] = {
         "bbox": fields.box(),
         "bbox_mode": BoxMode.XYWH_ABS,
         "category_id": categories[category],
-        "iscrowd": fields.integer("iscrowd", 0, 1, default=0),
+        "iscrowd": int(fields.flag("iscrowd")),
     }
     segmentation = fields.record.get("segmentation")
-    if segmentation is not None:
+    if segmentation not in (None, [], {}):  # exporters of boxes alone write an empty one
         annotation["segmentation"] = check_segmentation(
             fields, segmentation, record["height"], record["width"]
         )
+    elif 0 in annotation["bbox"][2:]:
+        raise fields.fail("bbox", "has no area, and there is no segmentation: nothing is annotated")
     area = fields.number("area", 0)
     if area is None:
         area = annotation_area(annotation, record["height"], record["width"])
@@ -125,8 +164,12 @@ def check_segmentation(fields: Fields, segmentation: Any, height: int, width: in
         DatasetError: anything else.
     """
     if isinstance(segmentation, list):
-        if not segmentation:
-            raise fields.fail("segmentation", "has no polygon")
+        if all(type(number) in (int, float) for number in segmentation):
+            raise fields.fail(
+                "segmentation",
+                "is a list of numbers; it should be a list of polygons, with one more pair of "
+                "brackets: [[x0, y0, x1, y1, ...]]",
+            )
         for polygon in segmentation:
             fields.numbers("segmentation", polygon)
             if len(polygon) < 6 or len(polygon) % 2:
