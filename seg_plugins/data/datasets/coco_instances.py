@@ -13,7 +13,7 @@ from .class_table import ClassTable
 from .coco_fields import Fields, as_integer, category_map, dicts, index_images, objects
 from .files import inside, read_json
 
-__all__ = ["annotation_area", "check_segmentation", "read_instances"]
+__all__ = ["annotation_area", "annotation_rle", "check_segmentation", "read_instances"]
 
 _IDS = 1 << 62
 
@@ -143,15 +143,20 @@ def annotation_area(annotation: dict[str, Any], height: int, width: int) -> floa
         height: of the image, in pixels.
         width: of the image, in pixels.
     """
-    segmentation = annotation.get("segmentation")
-    if segmentation is None:
+    if not annotation.get("segmentation"):
         box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)
         return float(box[2] * box[3])
+    return float(coco_mask.area(annotation_rle(annotation, height, width)))
+
+
+def annotation_rle(annotation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    """The mask of an annotation as packed run lengths, drawn as the COCO API does."""
+    segmentation = annotation["segmentation"]
     if isinstance(segmentation, list):
-        segmentation = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        segmentation = coco_mask.frPyObjects(segmentation, height, width)
-    return float(coco_mask.area(segmentation))
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    if isinstance(segmentation["counts"], list):
+        return coco_mask.frPyObjects(segmentation, height, width)
+    return segmentation
 
 
 def check_segmentation(fields: Fields, segmentation: Any, height: int, width: int) -> Any:
