@@ -1,7 +1,7 @@
 """Datasets, mappers and augmentations."""
 
 from .border_weights import border_weights
-from .build import MAPPER_REGISTRY, build_mapper, mapper_name, usable_records
+from .build import MAPPER_REGISTRY, build_mapper, mapper_name
 from .class_weights import class_weights
 from .dataset import Dataset
 from .datasets.catalogue import register_datasets
@@ -25,5 +25,4 @@ __all__ = [
     "mapper_name",
     "register_custom_dataset",
     "register_datasets",
-    "usable_records",
 ]

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data.build import (
-    filter_images_with_only_crowd_annotations,
-    print_instances_class_histogram,
-)
 from fvcore.common.registry import Registry
 
 from ..tasks import task_named
 from .augmentation_builder import ignore_label_of
 from .dataset import Dataset, task_of_dataset
-from .errors import DatasetError
 from .multi_image import CopyPaste, Mosaic
 
-__all__ = ["MAPPER_REGISTRY", "build_mapper", "mapper_name", "usable_records"]
+__all__ = ["MAPPER_REGISTRY", "build_mapper", "mapper_name"]
 
 MAPPER_REGISTRY = Registry("MAPPER")
 MAPPER_REGISTRY.__doc__ = "Dataset mappers by name: called with a dict and a generator."
@@ -60,30 +54,3 @@ def mapper_name(cfg: CfgNode) -> str:
     if not names:
         return task_named("semantic").mapper
     return task_of_dataset(names[0]).mapper
-
-
-def usable_records(names: Sequence[str], *, filter_empty: bool) -> list[dict[str, Any]]:
-    """The records of several datasets, as Detectron2's ``get_detection_dataset_dicts`` has them.
-
-    Args:
-        names: registered datasets.
-        filter_empty: leave out images without an object that is not a crowd, and say how many.
-
-    Raises:
-        DatasetError: nothing is left.
-    """
-    records = [record for name in names for record in Dataset.get(name).records]
-    if not records:
-        raise DatasetError(f"{', '.join(names)}: no sample")
-    if "annotations" not in records[0]:
-        return records
-    usable = filter_images_with_only_crowd_annotations(records) if filter_empty else records
-    if not usable:
-        raise DatasetError(
-            f"{', '.join(names)}: none of the {len(records)} images has an object that is not a "
-            "crowd. Set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to train on them all the same"
-        )
-    things = Dataset.get(names[0]).things
-    if things:
-        print_instances_class_histogram(usable, things.names)
-    return usable

@@ -18,7 +18,7 @@ from .datasets.coco_fields import Records
 from .datasets.coco_instances import read_instances
 from .datasets.coco_panoptic import read_panoptic
 from .datasets.root import dataset_root
-from .errors import DatasetError, Report, raise_error
+from .errors import CollectedErrors, DatasetError
 from .label_encoding import LabelEncoding
 
 __all__ = ["Classes", "Dataset", "PanopticTruth", "task_of_dataset"]
@@ -87,22 +87,23 @@ class Dataset:
     metadata: Mapping[str, Any]
 
     @staticmethod
-    def get(name: str | Dataset, report: Report = raise_error) -> Dataset:
+    def get(name: str | Dataset, max_damaged: float = 0.0) -> Dataset:
         """The dataset of that name; the same object until it is registered anew.
 
         Args:
             name: registered name, or a Dataset, which is given back.
-            report: called with the error of each record that is wrong, when it is loaded.
+            max_damaged: share of wrong annotations that are left out and counted when it is
+                loaded, ``DATALOADER.MAX_DAMAGED``.
 
         Raises:
-            DatasetError: an unknown name, missing files, a wrong record.
+            DatasetError: an unknown name, missing files, more wrong annotations.
         """
         if isinstance(name, Dataset):
             return name
         state = _state(name)
         known = _LOADED.get(name)
         if known is None or known[0] != state:
-            dataset = _load(name, report)
+            dataset = _load(name, max_damaged)
             # Loading may complete the metadata, which is part of the state.
             known = _LOADED[name] = (_state(name), dataset)
         return known[1]
@@ -261,10 +262,12 @@ def _stamp(file: str) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_size
 
 
-def _load(name: str, report: Report) -> Dataset:
+def _load(name: str, max_damaged: float) -> Dataset:
     # Names with metadata alone are enough for Detectron2's panoptic and Cityscapes evaluators.
     alone = name not in DatasetCatalog.list() and not _TRUTH_ALONE.isdisjoint(_metadata(name))
-    records = [] if alone else load_dataset(name, report)
+    found = CollectedErrors()
+    records = [] if alone else load_dataset(name, found)
+    found.check(max_damaged, name, records)
     metadata = _metadata(name)
     given = metadata.get("evaluator_type") or ()
     types = (given,) if isinstance(given, str) else tuple(given)

@@ -62,7 +62,7 @@ def check_datasets(cfg: CfgNode) -> None:
         key = f"DATASETS.{split}"
         for name in cfg.DATASETS[split]:
             _check_known(key, name)
-            dataset = Dataset.get(name)
+            dataset = Dataset.get(name, cfg.DATALOADER.MAX_DAMAGED)
             if not dataset.records:
                 raise ConfigError(f"{key}: {name} has no sample. {_MORE_SAMPLES[split]}")
             if "sem_seg" in tasks:

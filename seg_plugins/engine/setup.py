@@ -18,7 +18,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..config import ConfigError, find_config, load_config
 from ..data import apply_custom_dataset, class_weights
-from ..data.doctor import check_dataset
+from ..data.doctor import check_before_training
 from .consistency import check_datasets, check_masks
 from .launch import use_available_device
 from .model_options import be_deterministic
@@ -48,7 +48,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         if comm.is_main_process():
             _check_output_dir(Path(cfg.OUTPUT_DIR), args)
             if not args.eval_only:
-                _examine_samples(cfg)
+                check_before_training(cfg)
         comm.synchronize()
         former = former_config(Path(cfg.OUTPUT_DIR)) if args.resume else {}
         _complete(cfg, args, former)
@@ -87,23 +87,6 @@ def _check_output_dir(folder: Path, args: argparse.Namespace) -> None:
             f"OUTPUT_DIR {folder} is not empty. Add --resume to continue the training in it, or "
             f"start a new one beside it: OUTPUT_DIR {_free_name(folder)}"
         )
-
-
-def _examine_samples(cfg: CfgNode) -> None:
-    """Let the doctor look at some samples of each dataset: minutes saved when they are wrong."""
-    if not cfg.DATASETS.CHECK_SAMPLES:
-        return
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        report = check_dataset(name, max_samples=cfg.DATASETS.CHECK_SAMPLES)
-        errors = [problem for problem in report.problems if problem.is_error]
-        if errors:
-            shown = "".join(f"\n  {problem.message}" for problem in errors[:5])
-            raise ConfigError(
-                f"{name}: {len(errors)} errors in {report.checked} of {report.samples} samples:"
-                f"{shown}\ntools/check_dataset.py --dataset {name} lists all; correct them, or set "
-                "DATASETS.CHECK_SAMPLES 0 to train all the same."
-            )
-        logger.info("%s: %d samples, %d checked", name, report.samples, report.checked)
 
 
 def _free_name(folder: Path) -> Path:

@@ -11,7 +11,8 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
-from ..data import build_mapper, usable_records
+from ..data import build_mapper
+from ..data.training_records import training_records
 from .random_state import untouched_random_state
 from .stopping import check_stop
 
@@ -62,7 +63,7 @@ def validation_loss(cfg: CfgNode, model: nn.Module) -> dict[str, float]:
     plain.INPUT.MAX_SIZE_TRAIN = cfg.INPUT.MAX_SIZE_TEST
     plain.DATASETS.TRAIN = cfg.DATASETS.TEST
     mapper = build_mapper(plain, True)
-    records = usable_records(cfg.DATASETS.TEST, filter_empty=True)
+    records = training_records(plain)
     rank, world_size = comm.get_rank(), comm.get_world_size()
     sums: dict[str, float] = {}
     count = 0

@@ -125,7 +125,7 @@ class CocoTruth:
         return ImageTruth(
             categories=np.array([a["category_id"] for a in found], np.int64),
             boxes=np.array(boxes, np.float64).reshape(-1, 4),
-            areas=np.array([annotation_area(a) for a in found], np.float64),
+            areas=np.array([_area(a) for a in found], np.float64),
             crowd=np.array([bool(a.get("iscrowd", 0)) for a in found], bool),
             segmentations=[a.get("segmentation") for a in found],
             height=int(record["height"]),
@@ -143,10 +143,10 @@ class CocoTruth:
         return counts
 
 
-def annotation_area(annotation: Mapping[str, Any]) -> float:
-    """Square pixels of an annotation: those it states, else of its mask, else of its box.
+def _area(annotation: Mapping[str, Any]) -> float:
+    """Square pixels of an annotation: those it states, or as Detectron2 works them out.
 
-    Detectron2 computes the same where it turns records into COCO's format.
+    Which is from the corners of polygons, the pixels of run lengths, or the sides of the box.
     """
     if "area" in annotation:
         return float(annotation["area"])

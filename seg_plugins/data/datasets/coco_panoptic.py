@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from detectron2.structures import BoxMode
+from detectron2.utils.logger import log_first_n
 
 from ..errors import DatasetError, Report, raise_error
 from .class_table import ClassTable
@@ -75,6 +77,13 @@ def read_panoptic(
             )
         except DatasetError as error:
             report(error)
+    without = len(images.keys() - seen)
+    if without:
+        log_first_n(
+            logging.WARNING,
+            f"{path}: {without} of {len(images)} images have no annotation and are left out",
+            key="message",
+        )
     return Records(records, categories, table)
 
 
@@ -102,11 +111,11 @@ def _segments(
             "id": segment_id,
             "category_id": class_id,
             "isthing": table.classes[class_id].is_thing,
-            "iscrowd": fields.integer("iscrowd", 0, 1, default=0),
+            "iscrowd": int(fields.flag("iscrowd")),
         }
-        if "bbox" in fields.record:
+        if fields.record.get("bbox") is not None:
             info.update(bbox=fields.box(), bbox_mode=BoxMode.XYWH_ABS)
-        if "area" in fields.record:
+        if fields.record.get("area") is not None:
             info["area"] = fields.integer("area", 0, _IDS)
         infos.append(info)
     return infos
