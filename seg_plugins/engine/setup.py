@@ -16,7 +16,7 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..config import ConfigError, find_config, load_config
+from ..config import ConfigError, Origin, find_config, load_config
 from ..data import apply_custom_dataset, class_weights
 from ..data.doctor import check_before_training
 from .consistency import check_datasets, check_masks
@@ -24,6 +24,7 @@ from .launch import use_available_device
 from .model_options import be_deterministic
 from .process_memory import keep_freed_memory
 from .resume import former_config, log_changes
+from .run_checks import check_training, check_values, complete_schedule, tell_rate
 
 PACKAGE_LOGGER = logging.getLogger("seg_plugins")
 logger = logging.getLogger(__name__)
@@ -41,10 +42,15 @@ def setup(args: argparse.Namespace) -> CfgNode:
         args.config_file = str(find_config(args.config_file))
         cfg = load_config(args.config_file, args.opts or ())
         use_available_device(cfg, args)
+        check_values(cfg)
         apply_custom_dataset(cfg)
         check_datasets(cfg)
         if not args.eval_only:
             check_masks(cfg)
+            check_training(cfg)
+            origin = Origin(args.config_file, args.opts or ())
+            complete_schedule(cfg, origin)
+            tell_rate(cfg, origin)
         if comm.is_main_process():
             _check_output_dir(Path(cfg.OUTPUT_DIR), args)
             if not args.eval_only:
@@ -142,8 +148,6 @@ def _scale_rate(cfg: CfgNode) -> None:
     solver = cfg.SOLVER
     if solver.REFERENCE_BATCH in (0, solver.IMS_PER_BATCH):
         return
-    if solver.REFERENCE_BATCH < 0:
-        raise ConfigError(f"SOLVER.REFERENCE_BATCH {solver.REFERENCE_BATCH} should be 0 or more")
     rate = solver.BASE_LR * solver.IMS_PER_BATCH / solver.REFERENCE_BATCH
     logger.info(
         "SOLVER.BASE_LR %g for a batch of %d becomes %g for %d",
