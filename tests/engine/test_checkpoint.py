@@ -43,7 +43,8 @@ def test_a_full_disk_names_path_and_size():
     for _ in range(3):
         writer.write(b"x" * 1_000_000)
     full.file.close()
-    message = str(atomic_file._explained(atomic_file.Path("/tmp/model.pth"), writer))
+    error = atomic_file._explained(atomic_file.Path("/tmp/model.pth"), writer.error, writer.size)
+    message = str(error)
     assert message.startswith("/tmp/model.pth could not be written")
     assert "No space left" in message
     assert "3.0 MB are needed" in message
