@@ -37,11 +37,11 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
     args = parser.parse_args()
-    opts = ["MODEL.DEVICE", "meta", "MODEL.TIMM.PRETRAINED", False, *args.opts]
+    opts = [*args.opts, "MODEL.DEVICE", "meta", "MODEL.TIMM.PRETRAINED", False]
     opts += ["MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS", "none"]
     with torch.device("meta"):
         target = build_model(seg_plugins.load_config(args.config_file, opts)).state_dict()
-    if args.output.suffix != ".pth":
+    if args.output.suffix not in (".pth", ".pt"):
         raise ConfigError(f"{args.output}: the file is written by torch.save; call it .pth")
     source = read_weights(args.input).tensors
     result = convert(source, target, from_bgr=args.from_bgr)

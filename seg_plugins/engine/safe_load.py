@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import pathlib
 import pickle
 import shlex
@@ -128,6 +129,7 @@ def load_torch(path: str | Path) -> Any:
         UnsafeFileError: the file holds something else, or is damaged; the message has the command
             that helps where the file is trusted.
     """
+    _refuse_other_formats(Path(path))
     try:
         with torch.serialization.safe_globals(list(_harmless())):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -154,17 +156,22 @@ def _harmless() -> Iterator[Any]:
     yield from {type(np.dtype(code)) for code in np.typecodes["All"] if code != "O"}
 
 
-def _refusal(path: Path, error: Exception) -> str:
+def _refuse_other_formats(path: Path) -> None:
     start = _start(path)
     if start.startswith(b"version https://git-lfs"):
-        return f"{path} is a pointer of Git LFS, not the file itself: git lfs pull fetches it"
+        raise UnsafeFileError(
+            f"{path} is a pointer of Git LFS, not the file itself: git lfs pull fetches it"
+        )
     if start.lstrip()[:1] == b"<":
-        return f"{path} is a web page, not weights: fetch the file itself"
+        raise UnsafeFileError(f"{path} is a web page, not weights: fetch the file itself")
     if _is_torchscript(path):
-        return (
+        raise UnsafeFileError(
             f"{path} is TorchScript, a program and not weights: name the checkpoint it was "
             "exported from, e.g. model_final.pth"
         )
+
+
+def _refusal(path: Path, error: Exception) -> str:
     # The first sentence; torch goes on with advice about its own settings.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = next((line for line in lines if "WeightsUnpickler" in line), "".join(lines[:1]))
@@ -191,7 +198,6 @@ def _start(path: Path) -> bytes:
 
 
 def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    return False

@@ -191,7 +191,8 @@ def _advice(found: Fit) -> str:
     if not next_to_nothing(converted, found.weights.tensors, shapes):
         return (
             f" tools/convert_weights.py --config-file CONFIG {found.weights.path} NEW.pth finds "
-            f"{converted} of them under other names; then set MODEL.WEIGHTS NEW.pth."
+            f"{converted} of them under other names (CONFIG: this training's, with its keys at "
+            "the end); then set MODEL.WEIGHTS NEW.pth."
         )
     return ' Name a file that this model wrote; MODEL.WEIGHTS "" starts from random weights.'
 
