@@ -52,7 +52,7 @@ def load_for_export(
 
     Raises:
         ConfigError: the configuration is wrong.
-        WeightsError: no weights are named, or they cannot be read.
+        WeightsError: no weights are named, they cannot be read, or are not the whole model.
     """
     cfg = load_config(config, opts)
     cfg.MODEL.DEVICE, cfg.MODEL.TIMM.PRETRAINED = "cpu", False
@@ -64,7 +64,7 @@ def load_for_export(
     if cfg.MODEL.META_ARCHITECTURE in ("MaskRCNNC4", "MaskRCNNFPN"):
         cfg.MODEL.ROI_MASK_HEAD.OUTPUT_FORMAT = "bitmask"
     model = build_model(cfg)
-    Checkpointer(model, save_to_disk=False).load(cfg.MODEL.WEIGHTS)
+    Checkpointer(model, save_to_disk=False).load(cfg.MODEL.WEIGHTS, complete=True)
     return cfg, model.eval()
 
 
