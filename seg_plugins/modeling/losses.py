@@ -22,6 +22,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 import torch
 import torch.distributed as dist
@@ -33,22 +34,24 @@ MINING_SHARE = 5  # every fifth pixel
 OHEM_THRESHOLD, OHEM_SHARE = 0.7, 16
 FOCAL_GAMMA = 2.0
 
-
-_counts: list[Tensor] | None = None
+# Of one thread alone: others may compute losses at the same time.
+_counts: ContextVar[list[Tensor] | None] = ContextVar("_counts", default=None)
 
 
 @contextlib.contextmanager
 def recorded_counts() -> Iterator[list[Tensor]]:
     """Collect the divisors of all means within the block: integer scalars, over all processes.
 
+    Means of this thread, that is: others are not heard.
+
     Gradient accumulation weighs the parts of a batch by them.
     """
-    global _counts
-    _counts, before = [], _counts
+    counts: list[Tensor] = []
+    token = _counts.set(counts)
     try:
-        yield _counts
+        yield counts
     finally:
-        _counts = before
+        _counts.reset(token)
 
 
 def global_mean(total: Tensor, count: Tensor) -> Tensor:
@@ -69,8 +72,9 @@ def global_mean(total: Tensor, count: Tensor) -> Tensor:
     if world_size > 1:
         count = count.clone()
         dist.all_reduce(count)
-    if _counts is not None:
-        _counts.append(count)
+    counts = _counts.get()
+    if counts is not None:
+        counts.append(count)
     return total * world_size / count.clamp(min=1)
 
 
@@ -183,14 +187,21 @@ def hard_pixel_mining(pixels: Pixels) -> Tensor:
 
 
 def ohem(pixels: Pixels) -> Tensor:
-    """Mean over pixels that are not learned yet: p < 0.7, or the hardest sixteenth if more."""
+    """Mean over pixels that are not learned yet: p < 0.7, or the hardest sixteenth if more.
+
+    Pixels with the loss of the sixteenth's last one share the places that are left: of a batch
+    that is learned to a loss of 0 no more than a sixteenth counts, and none is picked by its place.
+    """
     plain = pixels.plain_cross_entropy().detach()
     hardest, count = _hardest(plain, pixels.valid, OHEM_SHARE)
     least = hardest.take((count - 1).clamp(min=0))
     # No NaN is left out by a comparison: it stays to be found.
-    left_out = (plain <= -math.log(OHEM_THRESHOLD)) & (plain < least)
-    kept = pixels.valid & ~left_out
-    return global_mean(torch.where(kept, pixels.cross_entropy(), 0.0).sum(), kept.sum())
+    kept = pixels.valid & ~((plain <= -math.log(OHEM_THRESHOLD)) & (plain <= least))
+    tied = pixels.valid & ~kept & (plain == least)
+    places = (count - kept.sum()).clamp(min=0)
+    factors = torch.where(tied, places / tied.sum().clamp(min=1), kept.to(plain.dtype))
+    losses = torch.where(kept | tied, pixels.cross_entropy() * factors, 0.0)
+    return global_mean(losses.sum(), kept.sum() + places)
 
 
 def dice(pixels: Pixels) -> Tensor:
