@@ -17,9 +17,11 @@ from ..data import DatasetError
 from ..data.augmentation_builder import build_augmentations, build_photometric
 from ..data.augmentations import Content
 from ..data.geometry import Geometry
-from ..data.image_io import read_image
+from ..data.image_io import pixels_of, read_image
 from ..data.image_mapper import image_to_tensor
+from ..data.tiff import declared_nodata, nodata_of
 from ..visualization import overlays
+from .gaps import filled, find_gaps
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".nii", ".npy", ".png", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
@@ -113,21 +115,25 @@ class Picture:
     Attributes:
         image: (H, W, 3) uint8 in RGB, to be shown.
         pixels: (H, W, C) in the channels that the model takes (``INPUT.FORMAT``).
+        gaps: (H, W) bool, pixels without data, which the other two show in the mean colour; None
+            where all have some.
     """
 
     image: np.ndarray
     pixels: np.ndarray
+    gaps: np.ndarray | None = None
 
 
 class Preparation:
     """Reads images and brings them to what the model takes, as the mappers do when testing.
 
     Args:
-        cfg: ``INPUT`` says how.
+        cfg: ``INPUT`` says how; ``MODEL.PIXEL_MEAN`` fills pixels without data.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
         self.image_format: str = cfg.INPUT.FORMAT
+        self.mean = [float(value) for value in cfg.MODEL.PIXEL_MEAN]
         self._resize = build_augmentations(cfg, is_train=False)
         self._photometric = build_photometric(cfg, is_train=False)
 
@@ -135,12 +141,19 @@ class Preparation:
         """Read a file, upright as its EXIF tag says.
 
         Raises:
-            DatasetError: the file is missing or unreadable.
+            DatasetError: the file is missing or unreadable, or holds NaN that it does not declare.
         """
-        if self.image_format in ("BGR", "RGB"):
-            return self.from_array(read_image(str(path), "RGB"))
-        pixels = read_image(str(path), self.image_format)
-        return Picture(overlays.displayable(pixels), pixels)
+        pixels = read_image(str(path), self._stored_format)
+        return self._picture(pixels, str(path), declared_nodata(str(path)))
+
+    def from_pillow(self, image: Image.Image) -> Picture:
+        """Pillow's image, upright as its EXIF tag says: the same as its file.
+
+        Raises:
+            DatasetError: more than 8 bits for a model of 8, or damaged pixels.
+        """
+        name = str(getattr(image, "filename", "")) or "Pillow's image"
+        return self._picture(pixels_of(image, self._stored_format), name, nodata_of(image))
 
     def from_array(self, array: np.ndarray, order: str = "RGB") -> Picture:
         """An image in memory.
@@ -151,7 +164,7 @@ class Preparation:
             order: of three channels, "RGB" (Pillow, matplotlib) or "BGR" (OpenCV).
 
         Raises:
-            ValueError: another shape or type.
+            ValueError: another shape or type, NaN or infinity.
         """
         if order not in ("RGB", "BGR"):
             raise ValueError(f"order is {order!r}; it should be 'RGB' or 'BGR'")
@@ -159,7 +172,7 @@ class Preparation:
         if array.ndim != 3 or 0 in array.shape:
             raise ValueError(f"an image is (H, W) or (H, W, C); got shape {array.shape}")
         if self.image_format == "raw":
-            return Picture(overlays.displayable(array), array)
+            return self._picture(array, "the array", None)
         if array.dtype != np.uint8 or array.shape[2] not in (1, 3, 4):
             raise ValueError(
                 f"INPUT.FORMAT {self.image_format} takes uint8 of 1, 3 or 4 channels; got "
@@ -170,7 +183,21 @@ class Preparation:
         if self.image_format == "L":
             grey = np.asarray(Image.fromarray(image).convert("L"))
             return Picture(image, grey[:, :, None])
-        return Picture(image, image[:, :, ::-1] if self.image_format == "BGR" else image)
+        return self._picture(image, "the array", None)
+
+    @property
+    def _stored_format(self) -> str:
+        """What files are read as: colours as they are shown, and turned to the model's after."""
+        return "RGB" if self.image_format == "BGR" else self.image_format
+
+    def _picture(self, pixels: np.ndarray, name: str, nodata: float | None) -> Picture:
+        """From (H, W, C) pixels in the format that files are read as."""
+        gaps = find_gaps(pixels, nodata, name)
+        is_bgr = self.image_format == "BGR"
+        if gaps is not None:
+            pixels = filled(pixels, gaps, self.mean[::-1] if is_bgr else self.mean)
+        image = overlays.displayable(pixels)
+        return Picture(image, image[:, :, ::-1] if is_bgr else pixels, gaps)
 
     def tensor(self, pixels: np.ndarray, *, resize: bool = True) -> torch.Tensor:
         """(H, W, C) pixels to the model's (C, H', W') input, resized as ``INPUT`` says."""
