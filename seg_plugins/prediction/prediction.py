@@ -209,6 +209,10 @@ class Prediction:
     ) -> list[Path]:
         """Write files below a folder, e.g. ``folder/overlay/name.png``.
 
+        What joins all images of the folder (``statistics.csv``, ``instances.json``,
+        ``panoptic.json``) is brought up to date as long as they are few; beyond 50 it is removed,
+        and :func:`~seg_plugins.prediction.join` writes it after the last.
+
         Args:
             folder: is made if need be.
             name: of each file, without suffix.
