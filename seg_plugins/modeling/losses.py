@@ -200,14 +200,21 @@ def hard_pixel_mining(pixels: Pixels) -> Tensor:
 
 
 def ohem(pixels: Pixels) -> Tensor:
-    """Mean over pixels that are not learned yet: p < 0.7, or the hardest sixteenth if more."""
+    """Mean over pixels that are not learned yet: p < 0.7, or the hardest sixteenth if more.
+
+    Pixels with the loss of the sixteenth's last one share the places that are left: of a batch
+    that is learned to a loss of 0 no more than a sixteenth counts, and none is picked by its place.
+    """
     plain = pixels.plain_cross_entropy().detach()
     hardest, count = _hardest(plain, pixels.valid, OHEM_SHARE)
     least = hardest.take((count - 1).clamp(min=0))
     # No NaN is left out by a comparison: it stays to be found.
-    left_out = (plain <= -math.log(OHEM_THRESHOLD)) & (plain < least)
-    kept = pixels.valid & ~left_out
-    return global_mean(torch.where(kept, pixels.cross_entropy(), 0.0).sum(), kept.sum())
+    kept = pixels.valid & ~((plain <= -math.log(OHEM_THRESHOLD)) & (plain <= least))
+    tied = pixels.valid & ~kept & (plain == least)
+    places = (count - kept.sum()).clamp(min=0)
+    factors = torch.where(tied, places / tied.sum().clamp(min=1), kept.to(plain.dtype))
+    losses = torch.where(kept | tied, pixels.cross_entropy() * factors, 0.0)
+    return global_mean(losses.sum(), kept.sum() + places)
 
 
 def dice(pixels: Pixels) -> Tensor:
