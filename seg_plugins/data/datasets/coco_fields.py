@@ -231,7 +231,7 @@ def table_of_file(content: dict[str, Any], path: object) -> ClassTable:
         category_id, name = fields.integer("id", 0, 1 << 62), fields.text("name")
         if category_id in found:
             raise fields.fail("id", "stands twice among the categories")
-        is_thing = bool(fields.integer("isthing", 0, 1, default=1))
+        is_thing = fields.flag("isthing") or fields.record.get("isthing") is None
         found[category_id] = DatasetClass(name, color, is_thing, category_id)
     return ClassTable(tuple(found[i] for i in sorted(found)), source=str(path))
 
