@@ -10,7 +10,11 @@ import numpy as np
 
 from .errors import DatasetError
 
-__all__ = ["read_tiff"]
+__all__ = ["count_pages", "read_tiff", "several_pages"]
+
+_SUBFILE_TYPE = 254
+# Bits of that tag: a smaller copy of another picture, or its mask.
+_NOT_A_PAGE = 1 | 4
 
 # Deflate cannot pack more tightly than this; a small file can claim gigabytes.
 _MAX_RATIO = 1100
@@ -63,3 +67,44 @@ def read_tiff(file_name: str, max_pixels: int) -> np.ndarray:
     if axes == "SYX":
         pixels = np.moveaxis(pixels, 0, 2)
     return pixels[:, :, None] if axes == "YX" else pixels
+
+
+def count_pages(file_name: str) -> int:
+    """The pictures of a TIFF; smaller copies and masks, which GeoTIFF has beside them, are none.
+
+    A damaged chain of pages is counted up to the damage: reading tells what is wrong.
+    """
+    count, seen = 0, {0}
+    with open(file_name, "rb") as file:
+        start = file.read(16)
+        order = "<" if start[:2] == b"II" else ">"
+        # BigTIFF has wider offsets.
+        wide = start[2:4] in (b"+\0", b"\0+")
+        offset, entries, width = ("Q", "Q", 20) if wide else ("I", "H", 12)
+        try:
+            (place,) = struct.unpack_from(order + offset, start, 8 if wide else 4)
+            while place not in seen:
+                seen.add(place)
+                file.seek(place)
+                (number,) = struct.unpack(order + entries, file.read(struct.calcsize(entries)))
+                tags = file.read(min(number, 1 << 16) * width)
+                count += not _subfile_type(tags, order, width) & _NOT_A_PAGE
+                (place,) = struct.unpack(order + offset, file.read(struct.calcsize(offset)))
+        except (struct.error, OSError, OverflowError):
+            pass
+    return count
+
+
+def _subfile_type(tags: bytes, order: str, width: int) -> int:
+    for start in range(0, len(tags) - width + 1, width):
+        if struct.unpack_from(order + "H", tags, start)[0] == _SUBFILE_TYPE:
+            return struct.unpack_from(order + "I", tags, start + (8 if width == 12 else 12))[0]
+    return 0
+
+
+def several_pages(file_name: str, pages: int) -> DatasetError:
+    """The error for a file of which only one page would be read, to be raised."""
+    return DatasetError(
+        f"{file_name}: {pages} pages where one picture is expected; save each as a file of its "
+        "own, or all as the channels of one .npy file of (H, W, C)"
+    )
