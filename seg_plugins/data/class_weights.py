@@ -50,6 +50,15 @@ def class_weights(dataset_name: str, scheme: str) -> list[float]:
     if scheme not in SCHEMES:
         raise ValueError(f"unknown class weights '{scheme}'; known are {', '.join(SCHEMES)}")
     images = count_pixels(dataset_name)
+    names = Dataset.get(dataset_name).stuff.names
+    empty = [name for name, shown in zip(names, images.any(axis=0), strict=False) if not shown]
+    if len(empty) == len(names):
+        raise DatasetError(f"dataset '{dataset_name}': no pixel of its labels has a class")
+    if empty:
+        logging.getLogger(__name__).warning(
+            "%s: no pixel of %d classes, whose weight is 1: %s",
+            dataset_name, len(empty), ", ".join(empty[:10]),
+        )  # fmt: skip
     if scheme == "median_frequency":
         return median_frequency(images)
     counted = images.sum(axis=0)[:-1]
@@ -94,7 +103,10 @@ def count_pixels(dataset_name: str) -> np.ndarray:
         raise DatasetError(f"dataset '{dataset_name}' has no semantic labels to count")
     cache = _cache_file(dataset_name, records, classes, ignore_label)
     if cache.is_file():
-        return np.array(json.loads(cache.read_text()), np.int64)
+        try:
+            return np.array(json.loads(cache.read_text()), np.int64).reshape(-1, classes + 1)
+        except (OSError, ValueError, TypeError) as error:
+            logging.getLogger(__name__).warning("%s is counted anew (%s)", cache, error)
     logging.getLogger(__name__).info(
         "Counting the classes of %d labels of %s", len(records), dataset_name
     )
@@ -107,12 +119,6 @@ def count_pixels(dataset_name: str) -> np.ndarray:
         result[:known] = counts[:known]
         if ignore_label < len(counts):
             result[classes] = counts[ignore_label]
-        if result.sum() != counts.sum():
-            wrong = [i for i in np.flatnonzero(counts) if i >= classes and i != ignore_label]
-            raise DatasetError(
-                f"{record['sem_seg_file_name']}: label value {wrong[0]} is none of the {classes} "
-                f"classes of '{dataset_name}' nor its ignore label {ignore_label}"
-            )
         return result
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -142,9 +148,10 @@ def _write(path: Path, content: list[list[int]]) -> None:
     """Write atomically; a cache that cannot be written is no error."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump(content, file)
-        os.replace(file.name, path)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            file = Path(folder, path.name)
+            file.write_text(json.dumps(content))
+            os.replace(file, path)
     except OSError as error:
         logging.getLogger(__name__).info("Class counts are not cached: %s", error)
 

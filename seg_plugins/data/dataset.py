@@ -145,7 +145,7 @@ class Dataset:
     def read_label(self) -> Any:
         """Reads a label file of a record without ``sem_seg_encoding``: (H, W) class ids."""
         known = self.metadata.get("sem_seg_loading_fn")
-        return known or LabelEncoding(ignore_label=self.ignore_label)
+        return known or LabelEncoding(classes=len(self.stuff), ignore_label=self.ignore_label)
 
     @cached_property
     def instance_classes(self) -> list[tuple[int, int, str]]:

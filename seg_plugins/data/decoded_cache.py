@@ -69,9 +69,10 @@ class DecodedCache:
             if self._used + pixels.nbytes > self.max_bytes:
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                file = os.path.join(folder, path.name)
                 np.save(file, np.ascontiguousarray(pixels), allow_pickle=False)
-            os.replace(file.name, path)
+                os.replace(file, path)
             self._used += pixels.nbytes
         except OSError as error:
             # A full disk makes training slow, not impossible.

@@ -169,6 +169,11 @@ def _summarise(
         report.class_pixels = dict(zip(classes, totals[:-1].tolist(), strict=True))
         report.ignored_pixels = int(totals[-1])
         report.class_weights = dict(zip(classes, median_frequency(images), strict=True))
+        empty = [f"{i} {name}" for i, name in enumerate(classes) if not totals[i]]
+        if empty and report.checked == report.samples:
+            shown = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if empty[5:] else "")
+            message = f"{len(empty)} of {len(classes)} classes have no pixel: {shown}"
+            report.problems.append(Problem("class", message, is_error=False))
     if annotated or any(f.instances for f in findings):
         counts = [0] * len(things)
         for found in findings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 from ..augmentations import class_counts
 from ..errors import DatasetError
 from ..image_io import read_image, stored_rotated
-from ..image_mapper import size_contradiction
-from ..label_encoding import LabelEncoding
+from ..image_mapper import not_finite, size_problem
+from ..label_encoding import LabelEncoding, UnlistedError
 from ..panoptic_mapper import read_segment_ids
 from .annotations import check_annotations
 from .findings import SampleFindings
@@ -64,12 +65,13 @@ def _check_image(record: dict[str, Any], findings: SampleFindings) -> tuple[int,
         findings.add("unreadable", str(error))
         return None
     findings.digest = hashlib.blake2b(Path(name).read_bytes(), digest_size=16).hexdigest()
-    if np.issubdtype(image.dtype, np.floating) and not np.isfinite(image).all():
-        findings.add("not finite", f"{name}: the image holds NaN or infinity")
+    unknown = not_finite(image)
+    if unknown:
+        findings.add("not finite", f"{name}: {unknown}")
     height, width = image.shape[:2]
     expected = record.get("height", height), record.get("width", width)
     if (height, width) != expected:
-        findings.add("size", size_contradiction(name, (height, width), expected))
+        findings.add("size", size_problem(name, (height, width), expected))
     return height, width
 
 
@@ -84,9 +86,15 @@ def _check_label(
     if not os.path.isfile(name):
         findings.add("missing", f"{name}: no such label")
         return
-    encoding = record.get("sem_seg_encoding") or LabelEncoding()
+    encoding = record.get("sem_seg_encoding") or LabelEncoding(
+        classes=classes, ignore_label=ignore_label
+    )
     try:
-        label = encoding(name)
+        try:
+            label = encoding(name)
+        except UnlistedError as error:
+            findings.add("label value", str(error))
+            label = replace(encoding, ignore_unlisted=True)(name)
     except DatasetError as error:
         kind = "colour picture" if "picture where a label" in str(error) else "unreadable"
         findings.add(kind, str(error))
@@ -104,28 +112,14 @@ def _check_label(
             f"{name}: the label is {label.shape[0]}x{label.shape[1]} (height x width), its image "
             f"{size[0]}x{size[1]}",
         )
-    if np.issubdtype(label.dtype, np.signedinteger):
-        label = np.where(label < 0, 65535, label).astype(np.uint16)
     counts = class_counts(label)
-    values = [int(v) for v in np.flatnonzero(counts)]
-    wrong = [v for v in values if v >= classes and v != ignore_label]
-    if wrong:
-        fix = ""
-        if set(values) <= {0, 255} and classes == 2:
-            fix = (
-                "; it looks like a 0/255 mask: give the second class 'value: 255' in the "
-                "description (DATASETS.CUSTOM)"
-            )
-        findings.add(
-            "label value",
-            f"{name}: values {wrong[:5]} are none of the {classes} classes nor the ignore label "
-            f"{ignore_label}{fix}",
-        )
-    elif classes == 2 and set(values) == {0, 255} and ignore_label == 255:
+    found = set(np.flatnonzero(counts).tolist())
+    ids = not encoding.values and not encoding.colours
+    if ids and classes == 2 and found == {0, 255} and ignore_label == 255:
         findings.add(
             "label value",
             f"{name}: holds 0 and 255 only, and 255 is ignored: if it is a 0/255 mask, give the "
-            "second class 'value: 255' and ignore_label another value in the description "
+            "classes 'value: 0' and 'value: 255', and ignore_label 254, in a description "
             "(DATASETS.CUSTOM)",
         )
     pixels = np.zeros(classes + 1, np.int64)
