@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
+from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
@@ -115,6 +116,27 @@ def _as_list(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return samples
 
 
+def load_records(names: Sequence[str]) -> list[dict[str, Any]]:
+    """The samples of several datasets.
+
+    Raises:
+        ConfigError: one has none, or classes of another order than the others.
+    """
+    if not names:
+        raise ConfigError("DATASETS.TRAIN is empty: nothing to train on")
+    try:
+        return list(get_detection_dataset_dicts(names, filter_empty=False))
+    except AssertionError as error:  # as Detectron2 says it
+        raise ConfigError(f"DATASETS {tuple(names)}: {error}") from None
+
+
+def with_objects(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The samples that have an object other than crowds; all where they have no objects at all."""
+    if not any("annotations" in record for record in records):
+        return records
+    return list(filter_images_with_only_crowd_annotations(records))
+
+
 def build_train_loader(cfg: CfgNode, mapper: Callable[..., Any]) -> TrainLoader:
     """The training stream over ``DATASETS.TRAIN`` with ``DATALOADER``'s settings.
 
@@ -127,12 +149,21 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[..., Any]) -> TrainLoader:
             f"DATALOADER.SAMPLER_TRAIN {cfg.DATALOADER.SAMPLER_TRAIN} is not supported here: "
             "use TrainingSampler"
         )
-    records = get_detection_dataset_dicts(
-        cfg.DATASETS.TRAIN,
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        min_keypoints=0,
-        proposal_files=None,
-    )
+    records = load_records(cfg.DATASETS.TRAIN)
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        kept = with_objects(records)
+        if not kept:
+            raise ConfigError(
+                f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)}: none of the {len(records)} images "
+                "has an object that is no crowd. Set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to "
+                "train on them all the same"
+            )
+        records = kept
+    if len(records) < cfg.SOLVER.IMS_PER_BATCH:
+        logger.warning(
+            "The training set has %d images, fewer than SOLVER.IMS_PER_BATCH %d: a batch holds an "
+            "image more than once", len(records), cfg.SOLVER.IMS_PER_BATCH,
+        )  # fmt: skip
     ratios = None
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING and all("width" in r for r in records):
         ratios = np.array([r["width"] / r["height"] for r in records])
