@@ -6,7 +6,14 @@ The keys stand, each with its default and a word on it, in ``model_keys.py`` (MO
 
 from .errors import ConfigError
 from .keys import add_seg_config, get_cfg
-from .loading import config_root, find_config, get_config_file, load_config, merge_opts
+from .loading import (
+    config_root,
+    find_config,
+    get_config_file,
+    get_value,
+    load_config,
+    merge_opts,
+)
 from .origin import Origin
 
 __all__ = [
@@ -17,6 +24,7 @@ __all__ = [
     "find_config",
     "get_cfg",
     "get_config_file",
+    "get_value",
     "load_config",
     "merge_opts",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,7 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
 
 def merge_file(cfg: CfgNode, file: Path) -> None:
     """Apply a YAML file and its bases in place; errors as :func:`load_config`."""
-    loaded = _checked(_read_yaml(file), cfg, str(file))
-    _merge(cfg, lambda: cfg.merge_from_other_cfg(CfgNode(loaded)), str(file))
+    _merge(cfg, _read_yaml(file), cfg, str(file))
 
 
 def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
@@ -83,14 +83,14 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
         raise ConfigError(
             f"Options come as KEY VALUE pairs separated by spaces; '{opts[-1]}' is left over."
         )
-    for place, key in enumerate(opts[::2]):
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        parts = key.split(".")
         node: Any = cfg
-        for i, part in enumerate(key.split(".")):
+        for depth, part in enumerate(parts):
             if not isinstance(node, CfgNode) or part not in node:
-                raise ConfigError(_unknown_key(cfg, key.split("."), i, "the command line"))
-            node = node[part]
-        opts[2 * place + 1] = typed(key, opts[2 * place + 1], node, "the command line")
-    _merge(cfg, lambda: cfg.merge_from_list(opts), "the command line")
+                raise ConfigError(_unknown_key(cfg, parts, depth, "the command line"))
+            parent, node = node, node[part]
+        setattr(parent, parts[-1], _typed(key, value, node, "the command line"))
 
 
 def own_values(file: Path) -> tuple[dict[str, Any], list[Path]]:
@@ -125,22 +125,35 @@ def _read_yaml(file: Path, *, bases: bool = True) -> dict[str, Any]:
     return content
 
 
-def _checked(
-    loaded: dict[str, Any], cfg: CfgNode, file: str, path: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """The values of a file in the types of their keys."""
-    known = cfg
-    for part in path:
-        known = known[part]
-    checked = {}
+def _merge(
+    node: CfgNode, loaded: dict[str, Any], cfg: CfgNode, file: str, path: tuple[str, ...] = ()
+) -> None:
+    """Set the values of a file, in the types of their keys."""
     for key, value in loaded.items():
-        if key not in known:
+        if key not in node:
             raise ConfigError(_unknown_key(cfg, [*path, key], len(path), file))
-        if isinstance(value, dict) and isinstance(known[key], CfgNode):
-            checked[key] = _checked(value, cfg, file, (*path, key))
+        if isinstance(value, dict) and isinstance(node[key], CfgNode):
+            _merge(node[key], value, cfg, file, (*path, key))
         else:
-            checked[key] = typed(".".join([*path, key]), value, known[key], file)
-    return checked
+            setattr(node, key, _typed(".".join([*path, key]), value, node[key], file))
+
+
+def _typed(key: str, value: Any, present: Any, source: str) -> Any:
+    return typed(key, value, None if key in _any_type() else present, source)
+
+
+@functools.cache
+def _any_type() -> frozenset[str]:
+    """Keys that are None by default: they may be a text here and a list there."""
+    cfg = get_cfg()
+    return frozenset(key for key in _all_keys(cfg) if get_value(cfg, key) is None)
+
+
+def get_value(cfg: CfgNode, key: str) -> Any:
+    """The value of a key in full, such as ``SOLVER.BASE_LR``."""
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
 
 
 def _unknown_key(cfg: CfgNode, parts: Sequence[str], depth: int, file: str) -> str:
@@ -168,11 +181,3 @@ def _all_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
         if isinstance(value, CfgNode):
             keys += _all_keys(value, f"{prefix}{key}.")
     return keys
-
-
-def _merge(cfg: CfgNode, merge: Any, source: str) -> None:
-    """Run a merge of yacs and turn its complaints into a :class:`ConfigError`."""
-    try:
-        merge()
-    except (AssertionError, KeyError, ValueError) as error:
-        raise ConfigError(f"{source}: {error}") from None

@@ -9,7 +9,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from .keys import get_cfg
-from .loading import config_root, find_config, merge_file, merge_opts, own_values
+from .loading import config_root, find_config, get_value, merge_file, merge_opts, own_values
 
 
 class Origin:
@@ -46,10 +46,7 @@ class Origin:
     def beside(self, key: str, other: str) -> Any:
         """The value of `other` in the layer that sets `key` last."""
         layers = [cfg for keys, cfg in self._layers if key in keys] or [self._layers[0][1]]
-        node: Any = layers[-1]
-        for part in other.split("."):
-            node = node[part]
-        return node
+        return get_value(layers[-1], other)
 
 
 def _keys(content: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

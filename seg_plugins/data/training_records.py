@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -11,7 +12,7 @@ from .build import mapper_name
 from .dataset import Dataset
 from .errors import CollectedErrors, DatasetError
 
-__all__ = ["training_records"]
+__all__ = ["has_object", "training_records"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def _with_objects(records: list[dict[str, Any]], names: str, *, drop: bool) -> l
             "%s: %d of %d annotations are crowds (iscrowd 1), which training leaves out",
             names, count, total,
         )  # fmt: skip
-    kept = [r for r, flags in zip(records, crowds, strict=True) if not all(flags)]
+    kept = [r for r in records if "annotations" in r and has_object(r)]
     if not drop or len(kept) == len(records):
         return records
     if not kept:
@@ -103,3 +104,10 @@ def _with_objects(records: list[dict[str, Any]], names: str, *, drop: bool) -> l
         names, len(records) - len(kept), len(records),
     )  # fmt: skip
     return kept
+
+
+def has_object(record: Mapping[str, Any]) -> bool:
+    """Whether a record has an object that is no crowd, or is not one of objects at all."""
+    if "annotations" not in record:
+        return True
+    return not all(a.get("iscrowd", 0) for a in record["annotations"])

@@ -8,7 +8,7 @@ import math
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from ..config import ConfigError, Origin, get_cfg
+from ..config import ConfigError, Origin, get_cfg, get_value
 from .solver import OPTIMIZERS, SCHEDULES, build_clip
 from .step_options import accumulation, amp_dtype
 
@@ -65,15 +65,14 @@ def check_values(cfg: CfgNode) -> None:
     """
     usual = get_cfg()
     for key, (least, most) in RANGES.items():
-        value = _get(cfg, key)
+        value = get_value(cfg, key)
         if not least <= value < _INF or value > most:
             end = {_INF: "", _BELOW_1: " and below 1"}.get(most, f" and at most {most:g}")
-            raise ConfigError(
-                f"{key} {value} should be at least {least:g}{end}, e.g. {key} {_get(usual, key)}"
-            )
+            example = f"{key} {get_value(usual, key)}"
+            raise ConfigError(f"{key} {value} should be at least {least:g}{end}, e.g. {example}")
     for key, known in CHOICES.items():
-        if _get(cfg, key) not in known:
-            raise ConfigError(f"{key} {_get(cfg, key)} is not one of {', '.join(known)}")
+        if get_value(cfg, key) not in known:
+            raise ConfigError(f"{key} {get_value(cfg, key)} is not one of {', '.join(known)}")
 
 
 def check_training(cfg: CfgNode) -> None:
@@ -196,10 +195,3 @@ def tell_rate(cfg: CfgNode, origin: Origin) -> None:
         "%g)",
         solver.IMS_PER_BATCH, solver.BASE_LR, batch, batch, solver.BASE_LR * ratio,
     )  # fmt: skip
-
-
-def _get(cfg: CfgNode, key: str) -> float:
-    node = cfg
-    for part in key.split("."):
-        node = node[part]
-    return node

@@ -22,6 +22,7 @@ from ..data.doctor import check_before_training
 from .consistency import check_datasets, check_masks
 from .launch import use_available_device
 from .model_options import be_deterministic
+from .output_dir import check_output_dir, hold
 from .process_memory import keep_freed_memory
 from .resume import former_config, log_changes
 from .run_checks import check_training, check_values, complete_schedule, tell_rate
@@ -52,7 +53,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
             complete_schedule(cfg, origin)
             tell_rate(cfg, origin)
         if comm.is_main_process():
-            _check_output_dir(Path(cfg.OUTPUT_DIR), args)
+            if not (args.resume or args.eval_only):
+                check_output_dir(Path(cfg.OUTPUT_DIR))
             if not args.eval_only:
                 check_before_training(cfg)
         comm.synchronize()
@@ -65,6 +67,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if cfg.MODEL.DEVICE == "cpu":
         keep_freed_memory()
     default_setup(cfg, args)
+    if comm.is_main_process():
+        hold(Path(cfg.OUTPUT_DIR))
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=PACKAGE_LOGGER.name)
     for record in records:
         PACKAGE_LOGGER.handle(record)
@@ -81,25 +85,6 @@ def _log_held_back() -> Iterator[list[logging.LogRecord]]:
         yield holder.buffer
     finally:
         PACKAGE_LOGGER.removeHandler(holder)
-
-
-def _check_output_dir(folder: Path, args: argparse.Namespace) -> None:
-    if args.resume or args.eval_only:
-        return
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"OUTPUT_DIR {folder} is a file. Choose a folder: OUTPUT_DIR NAME")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ConfigError(
-            f"OUTPUT_DIR {folder} is not empty. Add --resume to continue the training in it, or "
-            f"start a new one beside it: OUTPUT_DIR {_free_name(folder)}"
-        )
-
-
-def _free_name(folder: Path) -> Path:
-    number = 2
-    while folder.with_name(f"{folder.name}_{number}").exists():
-        number += 1
-    return folder.with_name(f"{folder.name}_{number}")
 
 
 def _complete(cfg: CfgNode, args: argparse.Namespace, former: Mapping[str, Any]) -> None:

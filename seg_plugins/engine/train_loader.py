@@ -129,6 +129,11 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[..., Any]) -> TrainLoader:
             "use TrainingSampler"
         )
     records = training_records(cfg)
+    if len(records) < cfg.SOLVER.IMS_PER_BATCH:
+        logger.warning(
+            "The training set has %d images, fewer than SOLVER.IMS_PER_BATCH %d: a batch holds an "
+            "image more than once", len(records), cfg.SOLVER.IMS_PER_BATCH,
+        )  # fmt: skip
     ratios = None
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING and all("width" in r for r in records):
         ratios = np.array([r["width"] / r["height"] for r in records])

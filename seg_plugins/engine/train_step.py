@@ -21,6 +21,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
+from ..config import ConfigError
 from ..modeling.losses import recorded_means
 from .accumulation import Parts
 from .failures import explained
@@ -108,6 +109,7 @@ class TrainStep(SimpleTrainer):
             self.scaler.unscale_(self.optimizer)
         used = [(n, p) for n, p in zip(self._names, self._parameters, strict=True)
                 if p.grad is not None]  # fmt: skip
+        self._check_used({n for n, _ in used})
         gradients = [p.grad for _, p in used]
         norms = torch.stack([n.float() for n in torch._foreach_norm(gradients)])
         norm = torch.linalg.vector_norm(norms)
@@ -143,6 +145,17 @@ class TrainStep(SimpleTrainer):
                     return {k: v.detach() for k, v in losses.items()}
                 parts.add(losses, means, len(part), self.scaler.scale, last=i == count - 1)
         return parts.losses
+
+    def _check_used(self, used: set[str]) -> None:
+        """In several processes, a parameter without a gradient would leave others unaveraged."""
+        if not getattr(self.model, "find_unused_parameters", True):
+            unused = [name.removeprefix("module.") for name in self._names if name not in used]
+            if unused:
+                raise ConfigError(
+                    f"{len(unused)} parameters have no part in the losses, which several processes "
+                    f"cannot average: {', '.join(unused[:3])}, ... Leave these layers out of the "
+                    "model, or freeze them (requires_grad False), or train in one process."
+                )
 
     def _synchronised(self, yes: bool) -> contextlib.AbstractContextManager[Any]:
         """Whether gradients are averaged over the processes in the backward pass."""

@@ -23,7 +23,7 @@ from .checkpoint_hooks import BestCheckpoint, PeriodicCheckpoint, on_main_proces
 from .evaluating import Evaluates
 from .failures import explained
 from .hooks import Pictures
-from .model_options import apply_model_options
+from .model_options import apply_model_options, unused_features
 from .report_hook import Report
 from .run_record import RunRecord
 from .solver import build_clip, build_optimizer, build_schedule
@@ -96,7 +96,16 @@ class Trainer(Evaluates, DefaultTrainer):
     def distribute(cls, cfg: CfgNode, model: nn.Module) -> nn.Module:
         """The model wrapped for several processes, or itself."""
         devices = [comm.get_local_rank()] if cfg.MODEL.DEVICE.startswith("cuda") else None
-        return create_ddp_model(model, broadcast_buffers=False, device_ids=devices)
+        unused = unused_features(model)
+        if unused and comm.get_world_size() > 1:
+            logger.warning(
+                "No head uses %s of the backbone: the search for what has no gradient costs time "
+                "in every iteration. Leave them out of the backbone's OUT_FEATURES",
+                ", ".join(unused),
+            )
+        return create_ddp_model(
+            model, broadcast_buffers=False, device_ids=devices, find_unused_parameters=bool(unused)
+        )
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

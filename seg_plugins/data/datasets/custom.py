@@ -107,8 +107,9 @@ def register_custom_dataset(path: str | Path) -> dict[str, str]:
 def apply_custom_dataset(cfg: CfgNode) -> None:
     """Register the dataset of ``DATASETS.CUSTOM`` and make the configuration train on it.
 
-    Sets the datasets, the numbers of classes and the ignore label, and logs what it set. Where
-    the key is empty, it registers what DATASETS.TRAIN and TEST spell as ``folder:...``.
+    Sets the datasets, the numbers of classes, the ignore label and the labels of things, and logs
+    what it set. Where the key is empty, it registers what DATASETS.TRAIN and TEST spell as
+    ``folder:...``.
 
     Raises:
         DatasetError: see `register_custom_dataset` and `apply_folder_datasets`.
@@ -129,6 +130,13 @@ def apply_custom_dataset(cfg: CfgNode) -> None:
     if "thing_classes" in metadata.as_dict():
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(metadata.thing_classes)
         changes["MODEL.ROI_HEADS.NUM_CLASSES"] = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if {"stuff_classes", "thing_classes"} <= metadata.as_dict().keys():
+        # [] where one label stands for all things: "separated" data, and PANOPTIC_THINGS_AS_ONE.
+        classes, things = list(metadata.stuff_classes), list(metadata.thing_classes)
+        own_labels = set(things) <= set(classes) and not cfg.INPUT.PANOPTIC_THINGS_AS_ONE
+        thing_ids = sorted(map(classes.index, things)) if own_labels else []
+        cfg.MODEL.PANOPTIC_FPN.THING_IDS = thing_ids
+        changes["MODEL.PANOPTIC_FPN.THING_IDS"] = thing_ids
     logging.getLogger(__name__).info(
         "%s sets %s", cfg.DATASETS.CUSTOM, ", ".join(f"{k} {v}" for k, v in changes.items())
     )
