@@ -81,13 +81,17 @@ class Checkpointer(DetectionCheckpointer):
         data: dict[str, Any] = {"model": _plain(self.model.state_dict()), **states, **extra}
         require_finite(data["model"], f"{name}.pth")
         if not (self.background and in_background):
-            self._settle()
+            failed = self._settle()
             self._write(name, data, tag_last)
+            if failed is not None:
+                raise failed
             return
         copy = _copied(data)
-        self._settle()
+        failed = self._settle()
         self._pool = self._pool or ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending = self._pool.submit(self._write, name, copy, tag_last)
+        if failed is not None:
+            raise failed
 
     def wait(self) -> None:
         """Wait for a save in the background, and raise what went wrong in it."""
@@ -95,12 +99,18 @@ class Checkpointer(DetectionCheckpointer):
         if pending is not None:
             pending.result()
 
-    def _settle(self) -> None:
-        """Wait for a save in the background before another one, which replaces a failed one."""
-        try:
-            self.wait()
-        except WriteError as error:
-            self.logger.error("A save in the background has failed: %s", error)
+    def _settle(self) -> BaseException | None:
+        """Wait for a save in the background, whose failure must not stop the next one.
+
+        Returns:
+            What is to be raised after the next save; a disk's failure is only logged.
+        """
+        pending, self._pending = self._pending, None
+        error = pending.exception() if pending is not None else None
+        if not isinstance(error, WriteError):
+            return error
+        self.logger.error("A save in the background has failed: %s", error)
+        return None
 
     def _write(self, name: str, data: dict[str, Any], tag_last: bool) -> None:
         path = Path(self.save_dir) / f"{name}.pth"
