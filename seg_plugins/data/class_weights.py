@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from .augmentations import class_counts
+from .dataset import Dataset
 from .datasets.class_table import load_class_table
 from .datasets.root import user_cache_dir
 from .errors import DatasetError
-from .label_encoding import LabelEncoding
 
 __all__ = ["SCHEMES", "class_weights", "count_pixels", "median_frequency"]
 
@@ -89,12 +88,10 @@ def count_pixels(dataset_name: str) -> np.ndarray:
     Raises:
         DatasetError: no semantic labels, an unreadable one, or an id outside the classes.
     """
-    records = DatasetCatalog.get(dataset_name)
-    metadata = MetadataCatalog.get(dataset_name)
-    classes = len(metadata.get("stuff_classes", ()))
+    dataset = Dataset.get(dataset_name)
+    records, classes, ignore_label = dataset.records, len(dataset.stuff), dataset.ignore_label
     if not records or "sem_seg_file_name" not in records[0] or not classes:
         raise DatasetError(f"dataset '{dataset_name}' has no semantic labels to count")
-    ignore_label = metadata.get("ignore_label", 255)
     cache = _cache_file(dataset_name, records, classes, ignore_label)
     if cache.is_file():
         return np.array(json.loads(cache.read_text()), np.int64)
@@ -103,7 +100,7 @@ def count_pixels(dataset_name: str) -> np.ndarray:
     )
 
     def count(record: dict[str, Any]) -> np.ndarray:
-        encoding = record.get("sem_seg_encoding") or LabelEncoding()
+        encoding = record.get("sem_seg_encoding") or dataset.read_label
         counts = class_counts(encoding(record["sem_seg_file_name"]))
         result = np.zeros(classes + 1, np.int64)
         known = min(classes, len(counts))

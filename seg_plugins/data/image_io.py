@@ -14,7 +14,7 @@ from .tiff import read_tiff
 # Names are taken apart as strings: pathlib keeps the parts of each path that it has seen in the
 # interpreter's table of strings, which grows by megabytes over tens of thousands of images.
 
-__all__ = ["IMAGE_FORMATS", "MAX_PIXELS", "read_image", "read_label", "stored_rotated"]
+__all__ = ["IMAGE_FORMATS", "MAX_PIXELS", "pixels_of", "read_image", "read_label", "stored_rotated"]
 
 IMAGE_FORMATS = ("BGR", "RGB", "L", "raw")
 # Larger images are refused from the header: a small file can claim gigabytes.
@@ -100,6 +100,30 @@ def read_image(file_name: str, image_format: str = "BGR") -> np.ndarray:
     return pixels[:, :, ::-1] if image_format == "BGR" else pixels
 
 
+def pixels_of(image: Image.Image, image_format: str = "BGR") -> np.ndarray:
+    """What :func:`read_image` would give of the file that Pillow's image stands for.
+
+    It is turned upright by its EXIF tag, which Pillow's own upright copies lack.
+
+    Raises:
+        DatasetError: more than 8 bits or hidden bands, as for files; damaged pixels.
+    """
+    name = str(getattr(image, "filename", "")) or f"Pillow's {image.mode} image"
+    try:
+        _refuse_hidden_bands(name, image, image_format)
+    except _NotForPillow as error:
+        raise DatasetError(f"{error}: give the file's path") from None
+    if image_format == "raw" and image.mode in ("RGB", "RGBA") and _is_deep(image):
+        raise DatasetError(f"{name}: 16-bit colours, of which Pillow keeps 8: give the file's path")
+    pixels = _pixels(name, image, image_format)
+    return pixels[:, :, ::-1] if image_format == "BGR" else pixels
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether colours of 16 bits are stored; known until Pillow has read them."""
+    return any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
 def read_label(file_name: str, *, colour: bool = False) -> np.ndarray:
     """Read a label image as stored: palette indices stay indices, 16 bits stay 16 bits.
 
@@ -159,8 +183,8 @@ def _decode_fast(file_name: str, image: Image.Image, image_format: str) -> np.nd
 
 
 def _pixels(file_name: str, image: Image.Image, image_format: str) -> np.ndarray:
-    # Read before anything loads the image, which forgets it.
-    stored = [str(tile[3]) for tile in getattr(image, "tile", ())]
+    # Asked before anything loads the image, which forgets it.
+    is_deep = _is_deep(image)
     try:
         rotated = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
         if rotated:
@@ -172,7 +196,7 @@ def _pixels(file_name: str, image: Image.Image, image_format: str) -> np.ndarray
                     f"{image_format} means 8-bit pictures"
                 )
             image = image.convert("L" if image_format == "L" else "RGB")
-        elif image.mode in ("RGB", "RGBA") and any("16" in kind for kind in stored):
+        elif image.mode in ("RGB", "RGBA") and is_deep:
             # Pillow would drop the lower byte of 16-bit colours.
             if rotated:
                 raise DatasetError(

@@ -15,7 +15,7 @@ from .decoded_cache import DecodedCache
 from .elastic import ElasticDeformation, Warp
 from .errors import DatasetError
 from .geometry import Geometry
-from .image_io import IMAGE_FORMATS, read_image
+from .image_io import IMAGE_FORMATS, read_image, stored_rotated
 from .label_encoding import LabelEncoding
 from .photometric import Photometric
 
@@ -141,11 +141,23 @@ class ImageMapper:
         height, width = image.shape[:2]
         expected = sample.setdefault("height", height), sample.setdefault("width", width)
         if (height, width) != expected:
-            raise DatasetError(
-                f"{name}: the image is {height}x{width} (height x width), its annotation says "
-                f"{expected[0]}x{expected[1]}"
-            )
+            raise DatasetError(size_contradiction(name, (height, width), expected))
         return image
+
+
+def size_contradiction(name: str, size: tuple[int, int], told: tuple[int, int]) -> str:
+    """The message for an image whose size, (height, width), is not what its annotation says."""
+    message = (
+        f"{name}: the image is {size[0]}x{size[1]} (height x width), its annotation says "
+        f"{told[0]}x{told[1]}"
+    )
+    if size == told[::-1] and stored_rotated(name):
+        message += (
+            ": an EXIF tag rotates the stored pixels. If the objects are drawn on the upright "
+            "image, swap height and width in the annotation; otherwise store the image upright "
+            "and turn the objects with it"
+        )
+    return message
 
 
 def check_size(

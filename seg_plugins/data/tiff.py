@@ -7,10 +7,13 @@ import struct
 import zlib
 
 import numpy as np
+from PIL import Image
 
 from .errors import DatasetError
 
-__all__ = ["read_tiff"]
+__all__ = ["declared_nodata", "nodata_of", "read_tiff"]
+
+_GDAL_NODATA = 42113
 
 # Deflate cannot pack more tightly than this; a small file can claim gigabytes.
 _MAX_RATIO = 1100
@@ -63,3 +66,46 @@ def read_tiff(file_name: str, max_pixels: int) -> np.ndarray:
     if axes == "SYX":
         pixels = np.moveaxis(pixels, 0, 2)
     return pixels[:, :, None] if axes == "YX" else pixels
+
+
+def declared_nodata(file_name: str) -> float | None:
+    """The value that a TIFF declares for pixels without data (GDAL's tag); None: no such value.
+
+    Raises:
+        DatasetError: the tag holds no number.
+    """
+    with open(file_name, "rb") as file:
+        if file.read(2) not in (b"II", b"MM"):
+            return None
+    try:
+        with Image.open(file_name) as image:
+            return nodata_of(image)
+    except (OSError, SyntaxError):
+        return _number(_tag_by_tifffile(file_name), file_name)
+
+
+def nodata_of(image: Image.Image) -> float | None:
+    """The same of an image that Pillow has opened."""
+    tag = getattr(image, "tag_v2", {}).get(_GDAL_NODATA)
+    return _number(tag, str(getattr(image, "filename", "Pillow's image")))
+
+
+def _number(tag: object, name: str) -> float | None:
+    try:
+        return None if tag is None else float(str(tag).strip(" \0"))
+    except ValueError:
+        raise DatasetError(f"{name}: nodata is declared as {tag!r}, no number") from None
+
+
+def _tag_by_tifffile(file_name: str) -> str | None:
+    """The tag of a TIFF that Pillow does not know."""
+    if importlib.util.find_spec("tifffile") is None:
+        return None  # nor can its pixels be read: that is told when they are
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(file_name) as file:
+            tag = file.pages.first.tags.get(_GDAL_NODATA)
+            return None if tag is None else tag.value
+    except _DAMAGE as error:
+        raise DatasetError(f"{file_name}: not a readable TIFF ({error})") from None

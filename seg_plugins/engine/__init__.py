@@ -2,6 +2,7 @@
 
 from ..config import ConfigError
 from ..data import DatasetError
+from ..evaluation import EvaluationError
 from .atomic_file import WriteError
 from .checkpoint import WeightsError
 from .failures import DataWorkerError, OutOfMemoryError
@@ -15,6 +16,7 @@ EXPECTED_ERRORS = (
     ConfigError,
     DataWorkerError,
     DatasetError,
+    EvaluationError,
     NonFiniteError,
     OutOfMemoryError,
     WeightsError,

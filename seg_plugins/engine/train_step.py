@@ -21,7 +21,8 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from ..modeling.losses import recorded_counts
+from ..modeling.losses import recorded_means
+from .accumulation import Parts
 from .failures import explained
 from .nonfinite import NonFiniteError
 from .optimizer_state import load_optimizer, optimizer_state
@@ -126,36 +127,22 @@ class TrainStep(SimpleTrainer):
         self._read_due()
 
     def _compute_gradients(self, batch: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """Gradients of the batch, and its losses, detached.
-
-        In parts, each part's mean counts by the pixels (else images) that it is the mean of: the
-        sum is what the whole batch would give.
-        """
+        """Gradients of the batch, and its losses, detached; see :mod:`.accumulation`."""
         self.optimizer.zero_grad(set_to_none=True)
         count = min(self.options.accumulate, len(batch))
         limits = [i * len(batch) // count for i in range(count + 1)]
-        sums: dict[str, Tensor] = {}
-        seen: Tensor | None = None
+        parts = Parts(self._parameters)
         for i in range(count):
             part = list(batch[limits[i] : limits[i + 1]])
-            with self._synchronised(i == count - 1), recorded_counts() as counts:
+            with self._synchronised(i == count - 1), recorded_means() as means:
                 with autocast(self.device, self.options.dtype):
                     losses: dict[str, Tensor] = self.model(part)
-                total = torch.stack([v.float().reshape(()) for v in losses.values()]).sum()
+                losses = {k: v.float().reshape(()) for k, v in losses.items()}
                 if count == 1:
-                    self.scaler.scale(total).backward()
+                    self.scaler.scale(torch.stack(list(losses.values())).sum()).backward()
                     return {k: v.detach() for k, v in losses.items()}
-                here = (counts[0] if counts else torch.tensor(len(part))).to(total)
-                seen = here if seen is None else seen + here
-                share = here / seen.clamp(min=1)
-                gradients = [p.grad for p in self._parameters if p.grad is not None]
-                if gradients:
-                    torch._foreach_mul_(gradients, 1 - share)
-                self.scaler.scale(total * share).backward()
-            for name, value in losses.items():
-                before = sums.get(name, torch.zeros_like(share))
-                sums[name] = before * (1 - share) + value.detach().float() * share
-        return sums
+                parts.add(losses, means, len(part), self.scaler.scale, last=i == count - 1)
+        return parts.losses
 
     def _synchronised(self, yes: bool) -> contextlib.AbstractContextManager[Any]:
         """Whether gradients are averaged over the processes in the backward pass."""

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..data import build_mapper
 from . import random_state
+from .best_metric import BestMetric, find_best_metric
 from .checkpoint import AVERAGE, Checkpointer
 from .checkpoint_hooks import BestCheckpoint, PeriodicCheckpoint, on_main_process
 from .evaluating import Evaluates
@@ -49,6 +50,7 @@ class Trainer(Evaluates, DefaultTrainer):
         super(DefaultTrainer, self).__init__()  # the parts below replace DefaultTrainer's
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         self.cfg = cfg
+        self.best_metric = self.build_best_metric(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         self.train_loader = self.build_train_loader(cfg)
@@ -133,6 +135,15 @@ class Trainer(Evaluates, DefaultTrainer):
             **states,
         )
 
+    @classmethod
+    def build_best_metric(cls, cfg: CfgNode) -> BestMetric | None:
+        """The figure that ``TEST.BEST_METRIC`` names; an unknown one is an error before training.
+
+        Building the evaluators shows, too, what is wrong with the truth.
+        """
+        evaluators = {name: cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST}
+        return find_best_metric(cfg, evaluators)
+
     def build_writers(self) -> list[Any]:
         """Log, ``metrics.json``, TensorBoard, W&B."""
         return build_writers(self.cfg, self.start_iter, self.max_iter)
@@ -146,7 +157,8 @@ class Trainer(Evaluates, DefaultTrainer):
         items.append(PeriodicCheckpoint(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
         items.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self.evaluate))
         if comm.is_main_process():
-            items.append(BestCheckpoint(self.checkpointer, cfg))
+            if self.best_metric is not None:
+                items.append(BestCheckpoint(self.checkpointer, cfg, self.best_metric))
             items.append(Pictures(cfg))
             items.append(RunRecord(cfg))
         return items

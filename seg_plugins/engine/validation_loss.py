@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils import comm
 from torch import nn
 
 from ..data import build_mapper
+from ..data.training_records import training_records
 from .random_state import untouched_random_state
 from .stopping import check_stop
 
@@ -63,7 +63,7 @@ def validation_loss(cfg: CfgNode, model: nn.Module) -> dict[str, float]:
     plain.INPUT.MAX_SIZE_TRAIN = cfg.INPUT.MAX_SIZE_TEST
     plain.DATASETS.TRAIN = cfg.DATASETS.TEST
     mapper = build_mapper(plain, True)
-    records = get_detection_dataset_dicts(cfg.DATASETS.TEST, filter_empty=True)
+    records = training_records(plain)
     rank, world_size = comm.get_rank(), comm.get_world_size()
     sums: dict[str, float] = {}
     count = 0

@@ -22,6 +22,8 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -34,21 +36,34 @@ OHEM_THRESHOLD, OHEM_SHARE = 0.7, 16
 FOCAL_GAMMA = 2.0
 
 
-_counts: list[Tensor] | None = None
+class Mean(NamedTuple):
+    """A mean over pixels, and its divisor.
+
+    Attributes:
+        value: scalar, with its graph.
+        count: integer scalar, over all processes.
+    """
+
+    value: Tensor
+    count: Tensor
+
+
+# Of this thread or task alone: two models may be trained side by side.
+_means: ContextVar[list[Mean] | None] = ContextVar("_means", default=None)
 
 
 @contextlib.contextmanager
-def recorded_counts() -> Iterator[list[Tensor]]:
-    """Collect the divisors of all means within the block: integer scalars, over all processes.
+def recorded_means() -> Iterator[list[Mean]]:
+    """Collect the means that are taken within the block, in their order.
 
-    Gradient accumulation weighs the parts of a batch by them.
+    Gradient accumulation weighs the parts of a batch by their divisors.
     """
-    global _counts
-    _counts, before = [], _counts
+    found: list[Mean] = []
+    token = _means.set(found)
     try:
-        yield _counts
+        yield found
     finally:
-        _counts = before
+        _means.reset(token)
 
 
 def global_mean(total: Tensor, count: Tensor) -> Tensor:
@@ -69,9 +84,11 @@ def global_mean(total: Tensor, count: Tensor) -> Tensor:
     if world_size > 1:
         count = count.clone()
         dist.all_reduce(count)
-    if _counts is not None:
-        _counts.append(count)
-    return total * world_size / count.clamp(min=1)
+    mean = total * world_size / count.clamp(min=1)
+    means = _means.get()
+    if means is not None:
+        means.append(Mean(mean, count))
+    return mean
 
 
 class Pixels:
@@ -183,14 +200,21 @@ def hard_pixel_mining(pixels: Pixels) -> Tensor:
 
 
 def ohem(pixels: Pixels) -> Tensor:
-    """Mean over pixels that are not learned yet: p < 0.7, or the hardest sixteenth if more."""
+    """Mean over pixels that are not learned yet: p < 0.7, or the hardest sixteenth if more.
+
+    Pixels with the loss of the sixteenth's last one share the places that are left: of a batch
+    that is learned to a loss of 0 no more than a sixteenth counts, and none is picked by its place.
+    """
     plain = pixels.plain_cross_entropy().detach()
     hardest, count = _hardest(plain, pixels.valid, OHEM_SHARE)
     least = hardest.take((count - 1).clamp(min=0))
     # No NaN is left out by a comparison: it stays to be found.
-    left_out = (plain <= -math.log(OHEM_THRESHOLD)) & (plain < least)
-    kept = pixels.valid & ~left_out
-    return global_mean(torch.where(kept, pixels.cross_entropy(), 0.0).sum(), kept.sum())
+    kept = pixels.valid & ~((plain <= -math.log(OHEM_THRESHOLD)) & (plain <= least))
+    tied = pixels.valid & ~kept & (plain == least)
+    places = (count - kept.sum()).clamp(min=0)
+    factors = torch.where(tied, places / tied.sum().clamp(min=1), kept.to(plain.dtype))
+    losses = torch.where(kept | tied, pixels.cross_entropy() * factors, 0.0)
+    return global_mean(losses.sum(), kept.sum() + places)
 
 
 def dice(pixels: Pixels) -> Tensor:

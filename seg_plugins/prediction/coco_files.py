@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
+import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,45 @@ from typing import Any
 from ..engine.checkpoint import write_atomically
 from .labels import Labels
 
+logger = logging.getLogger(__name__)
+
 Record = dict[str, Any]
+
+# Images that one more is joined with at once. Each joining reads the records of all: at every one
+# of a thousand images it would take longer than the predictions.
+_AT_ONCE = 50
+_SUMMARIES = ("statistics.csv", "instances.json", "panoptic.json")
+
+
+def join_saved(folder: Path, records: Path, labels: Labels) -> list[Path]:
+    """Bring the summaries up to date after one image, or, of many, remove those out of date.
+
+    Arguments and result as those of :func:`write_summaries`.
+    """
+    if sum(1 for _ in itertools.islice(_records(records), _AT_ONCE + 1)) <= _AT_ONCE:
+        return write_summaries(folder, records, labels)
+    outdated = [folder / name for name in _SUMMARIES if (folder / name).exists()]
+    for path in outdated:
+        path.unlink()
+    if outdated:
+        logger.warning(
+            "%s: more than %d images: %s are written again, of all of them, by "
+            "seg_plugins.prediction.join(folder, predictor.labels) after the last",
+            folder,
+            _AT_ONCE,
+            ", ".join(path.name for path in outdated),
+        )
+    return []
+
+
+def _records(folder: Path) -> Iterator[Path]:
+    """The records below a folder, without listing all before the first."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _records(Path(entry.path))
+            elif entry.name.endswith(".json") and not entry.name.startswith("."):
+                yield Path(entry.path)
 
 
 def write_summaries(folder: Path, records: Path, labels: Labels, model: str = "") -> list[Path]:
@@ -27,7 +68,7 @@ def write_summaries(folder: Path, records: Path, labels: Labels, model: str = ""
     Returns:
         The files.
     """
-    listed = [path for path in sorted(records.rglob("*.json")) if _is_of(path, model)]
+    listed = [path for path in sorted(_records(records)) if _is_of(path, model)]
     statistics = folder / "statistics.csv"
     table = _table(listed)
     write_atomically(statistics, lambda file: file.write(table))
@@ -51,8 +92,8 @@ def _read(path: Path) -> Record:
 
 
 def _images(paths: list[Path], kind: str) -> dict[str, Record]:
-    """COCO's image entries by file name; ids are the numbers in the names if all are numbers."""
-    keys = ("file_name", "height", "width")
+    """COCO's image entries by record; ids are the numbers in the names if all are numbers."""
+    keys = ("name", "file_name", "height", "width")
     records = [
         {key: record[key] for key in keys}
         for record in map(_read, paths)
@@ -62,7 +103,7 @@ def _images(paths: list[Path], kind: str) -> dict[str, Record]:
     numbers = {int(stem) for stem in stems if stem.isdecimal()}
     numbered = len(numbers) == len(stems)
     return {
-        record["file_name"]: {"id": int(stem) if numbered else place, **record}
+        record.pop("name"): {"id": int(stem) if numbered else place, **record}
         for place, (record, stem) in enumerate(zip(records, stems, strict=True), 1)
     }
 
@@ -86,11 +127,11 @@ def _instance_rows(paths: list[Path], images: dict[str, Record]) -> Iterator[Rec
     number = 0
     for record in map(_read, paths):
         for region in record["regions"]:
-            if record["file_name"] in images and "segmentation" in region:
+            if record["name"] in images and "segmentation" in region:
                 number += 1
                 yield {
                     "id": number,
-                    "image_id": images[record["file_name"]]["id"],
+                    "image_id": images[record["name"]]["id"],
                     "category_id": region["category_id"],
                     "segmentation": region["segmentation"],
                     "area": region["area"],
@@ -104,13 +145,13 @@ def _instance_rows(paths: list[Path], images: dict[str, Record]) -> Iterator[Rec
 def _panoptic_rows(paths: list[Path], images: dict[str, Record]) -> Iterator[Record]:
     for path in paths:
         record = _read(path)
-        if record["file_name"] in images and "panoptic" in record["saved"]:
+        if record["name"] in images and "panoptic" in record["saved"]:
             keys = ("id", "category_id", "area", "bbox")
             segments = [
                 {**{key: region[key] for key in keys}, "iscrowd": 0} for region in record["regions"]
             ]
             yield {
-                "image_id": images[record["file_name"]]["id"],
+                "image_id": images[record["name"]]["id"],
                 "file_name": record["name"] + ".png",
                 "segments_info": segments,
             }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import logging
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +19,13 @@ from ..data import DatasetError
 from ..data.augmentation_builder import build_augmentations, build_photometric
 from ..data.augmentations import Content
 from ..data.geometry import Geometry
-from ..data.image_io import read_image
+from ..data.image_io import pixels_of, read_image
 from ..data.image_mapper import image_to_tensor
+from ..data.tiff import declared_nodata, nodata_of
 from ..visualization import overlays
+from .gaps import filled, find_gaps
+
+logger = logging.getLogger(__name__)
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".nii", ".npy", ".png", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
@@ -51,55 +57,109 @@ class Source:
 
 
 def find_sources(inputs: Sequence[str], output: Path) -> list[Source]:
-    """The files that inputs name.
+    """The files that inputs name; a warning counts what is left out.
 
     Args:
         inputs: files, folders (searched to any depth) and glob patterns.
         output: the folder of the results, whose files are left out.
 
     Returns:
-        In the order of their paths. Outputs are named as the inputs, relative to the folder or to
-        the part of the pattern before the first wildcard; where two differ in the suffix alone,
-        the suffix belongs to the name.
+        In the order of their paths, each file once. Outputs are named as the inputs, relative to
+        the folder or to the part of the pattern before the first wildcard; where two inputs hold
+        files of one name, relative to the folder that all inputs have in common. Where two differ
+        in the suffix alone, the suffix belongs to the name. So no two have the same name.
 
     Raises:
-        DatasetError: an input that names no file.
+        DatasetError: an input that names no file, or a folder that cannot be read.
     """
-    found: dict[Path, str] = {}
+    found: dict[Path, tuple[Path, Path]] = {}  # absolute -> as given, its base
     own = output.resolve()
     for text in inputs:
         base, paths = _expand(text)
         paths = [path for path in paths if own not in path.resolve().parents]
+        if not Path(text).is_file():
+            paths = _pictures(paths, text)
         if not paths:
             raise DatasetError(
                 f"{text}: no such file, or no image or video in it ({', '.join(IMAGES + VIDEOS)})"
             )
         for path in paths:
-            found.setdefault(path, path.relative_to(base).as_posix())
-    stems = Counter(_stem(name) for name in found.values())
+            found.setdefault(_absolute(path), (path, base))
+    names = {key: path.relative_to(base).as_posix() for key, (path, base) in found.items()}
+    if len(set(names.values())) < len(names):
+        common = Path(os.path.commonpath([_absolute(base) for _, base in found.values()]))
+        names = {key: key.relative_to(common).as_posix() for key in found}
     return [
-        Source(path, name if stems[_stem(name)] > 1 else _stem(name), name)
-        for path, name in sorted(found.items())
+        Source(found[key][0], name, names[key])
+        for key, name in sorted(_output_names(names).items(), key=lambda item: found[item[0]][0])
     ]
 
 
+def _output_names(names: dict[Path, str]) -> dict[Path, str]:
+    """File names without their suffix where that leaves them apart."""
+    stems = Counter(_stem(name) for name in names.values())
+    short = {key: name if stems[_stem(name)] > 1 else _stem(name) for key, name in names.items()}
+    # "a.jpg" and "a.png" keep their suffix; "a.jpg.png" would become "a.jpg" again.
+    return short if len(set(short.values())) == len(short) else dict(names)
+
+
+def _absolute(path: Path) -> Path:
+    """Without ``..``; links stay, for they may give one file two names."""
+    return Path(os.path.abspath(path))
+
+
 def _expand(text: str) -> tuple[Path, list[Path]]:
+    """The part of an input that is no pattern, and the files."""
     path = Path(text)
     if path.is_file():
         return path.parent, [path]
     if path.is_dir():
-        return path, list(_pictures(path.rglob("*")))
+        return path, _walk(path)
     parts = path.parts
     first = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    matches = (Path(match) for match in glob.glob(text, recursive=True))
-    return Path(*parts[:first]), list(_pictures(matches))
+    matches = (Path(match) for match in glob.glob(text, recursive=True, include_hidden=True))
+    return Path(*parts[:first]), [match for match in matches if not match.is_dir()]
 
 
-def _pictures(paths: Iterator[Path]) -> Iterator[Path]:
+def _walk(folder: Path) -> list[Path]:
+    """All files below a folder, also behind links; links to nowhere are files that fail."""
+
+    def refuse(error: OSError) -> None:
+        raise DatasetError(f"{error.filename}: the folder cannot be read ({error.strerror})")
+
+    files, seen = [], set()
+    for path, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        real = os.path.realpath(path)
+        if real in seen:  # a link back into the tree
+            folders.clear()
+            continue
+        seen.add(real)
+        files += [Path(path, name) for name in names]
+    return files
+
+
+def _pictures(paths: list[Path], text: str) -> list[Path]:
+    """Images and videos by their names; the others are counted by suffix in a warning."""
+    chosen: list[Path] = []
+    others: Counter[str] = Counter()
     for path in paths:
         suffixes = ("".join(path.suffixes[-2:]).lower(), path.suffix.lower())
-        if path.is_file() and not {*suffixes}.isdisjoint((*IMAGES, *VIDEOS, ".nii.gz")):
-            yield path
+        if path.name.startswith("."):  # macOS keeps "._photo.jpg", no picture, beside "photo.jpg"
+            others["hidden"] += 1
+        elif {*suffixes}.isdisjoint((*IMAGES, *VIDEOS, ".nii.gz")):
+            others[path.suffix.lower() or "without suffix"] += 1
+        else:
+            chosen.append(path)
+    if others:
+        listed = ", ".join(f"{count} {kind}" for kind, count in others.most_common())
+        logger.warning(
+            "%s: %d files are no images or videos by their names and are left out: %s; a file "
+            "named by itself is always read",
+            text,
+            others.total(),
+            listed,
+        )
+    return chosen
 
 
 def _stem(name: str) -> str:
@@ -113,21 +173,25 @@ class Picture:
     Attributes:
         image: (H, W, 3) uint8 in RGB, to be shown.
         pixels: (H, W, C) in the channels that the model takes (``INPUT.FORMAT``).
+        gaps: (H, W) bool, pixels without data, which the other two show in the mean colour; None
+            where all have some.
     """
 
     image: np.ndarray
     pixels: np.ndarray
+    gaps: np.ndarray | None = None
 
 
 class Preparation:
     """Reads images and brings them to what the model takes, as the mappers do when testing.
 
     Args:
-        cfg: ``INPUT`` says how.
+        cfg: ``INPUT`` says how; ``MODEL.PIXEL_MEAN`` fills pixels without data.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
         self.image_format: str = cfg.INPUT.FORMAT
+        self.mean = [float(value) for value in cfg.MODEL.PIXEL_MEAN]
         self._resize = build_augmentations(cfg, is_train=False)
         self._photometric = build_photometric(cfg, is_train=False)
 
@@ -135,12 +199,19 @@ class Preparation:
         """Read a file, upright as its EXIF tag says.
 
         Raises:
-            DatasetError: the file is missing or unreadable.
+            DatasetError: the file is missing or unreadable, or holds NaN that it does not declare.
         """
-        if self.image_format in ("BGR", "RGB"):
-            return self.from_array(read_image(str(path), "RGB"))
-        pixels = read_image(str(path), self.image_format)
-        return Picture(overlays.displayable(pixels), pixels)
+        pixels = read_image(str(path), self._stored_format)
+        return self._picture(pixels, str(path), declared_nodata(str(path)))
+
+    def from_pillow(self, image: Image.Image) -> Picture:
+        """Pillow's image, upright as its EXIF tag says: the same as its file.
+
+        Raises:
+            DatasetError: more than 8 bits for a model of 8, or damaged pixels.
+        """
+        name = str(getattr(image, "filename", "")) or "Pillow's image"
+        return self._picture(pixels_of(image, self._stored_format), name, nodata_of(image))
 
     def from_array(self, array: np.ndarray, order: str = "RGB") -> Picture:
         """An image in memory.
@@ -151,7 +222,7 @@ class Preparation:
             order: of three channels, "RGB" (Pillow, matplotlib) or "BGR" (OpenCV).
 
         Raises:
-            ValueError: another shape or type.
+            ValueError: another shape or type, NaN or infinity.
         """
         if order not in ("RGB", "BGR"):
             raise ValueError(f"order is {order!r}; it should be 'RGB' or 'BGR'")
@@ -159,7 +230,7 @@ class Preparation:
         if array.ndim != 3 or 0 in array.shape:
             raise ValueError(f"an image is (H, W) or (H, W, C); got shape {array.shape}")
         if self.image_format == "raw":
-            return Picture(overlays.displayable(array), array)
+            return self._picture(array, "the array", None)
         if array.dtype != np.uint8 or array.shape[2] not in (1, 3, 4):
             raise ValueError(
                 f"INPUT.FORMAT {self.image_format} takes uint8 of 1, 3 or 4 channels; got "
@@ -170,7 +241,21 @@ class Preparation:
         if self.image_format == "L":
             grey = np.asarray(Image.fromarray(image).convert("L"))
             return Picture(image, grey[:, :, None])
-        return Picture(image, image[:, :, ::-1] if self.image_format == "BGR" else image)
+        return self._picture(image, "the array", None)
+
+    @property
+    def _stored_format(self) -> str:
+        """What files are read as: colours as they are shown, and turned to the model's after."""
+        return "RGB" if self.image_format == "BGR" else self.image_format
+
+    def _picture(self, pixels: np.ndarray, name: str, nodata: float | None) -> Picture:
+        """From (H, W, C) pixels in the format that files are read as."""
+        gaps = find_gaps(pixels, nodata, name)
+        is_bgr = self.image_format == "BGR"
+        if gaps is not None:
+            pixels = filled(pixels, gaps, self.mean[::-1] if is_bgr else self.mean)
+        image = overlays.displayable(pixels)
+        return Picture(image, image[:, :, ::-1] if is_bgr else pixels, gaps)
 
     def tensor(self, pixels: np.ndarray, *, resize: bool = True) -> torch.Tensor:
         """(H, W, C) pixels to the model's (C, H', W') input, resized as ``INPUT`` says."""

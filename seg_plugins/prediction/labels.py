@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ..data import DatasetError, apply_custom_dataset
+from ..data.datasets.catalogue import file_category_ids
 from ..data.datasets.class_table import spread_colors
 from ..engine.consistency import tasks_of
 
@@ -135,13 +136,29 @@ def labels_from_config(cfg: CfgNode) -> Labels:
 
 
 def _metadata(cfg: CfgNode) -> dict[str, Any]:
+    """The metadata of the first dataset, with the classes' ids of its annotation file."""
     try:
         apply_custom_dataset(cfg)
     except DatasetError as error:
         logger.warning("Classes are numbered, their names are not at hand: %s", error)
         return {}
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
-    return MetadataCatalog.get(names[0]).as_dict() if names else {}
+    if not names:
+        return {}
+    metadata = MetadataCatalog.get(names[0]).as_dict()
+    # Files of one dataset may number the classes differently: those of the test set count, which
+    # predictions are compared with.
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        try:
+            ids = file_category_ids(name)
+        except DatasetError as error:
+            logger.warning("Category ids count from 1; those of %s are not known: %s", name, error)
+            continue
+        key = "thing_dataset_id_to_contiguous_id"
+        if key not in ids or len(ids[key]) == len(metadata.get("thing_classes") or ()):
+            return metadata | ids
+        logger.warning("%s has ids for %d of the classes only", name, len(ids[key]))
+    return metadata
 
 
 def _labels(

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..engine.checkpoint import write_atomically
 from ..evaluation.panoptic import write_panoptic_png
-from .coco_files import write_summaries
+from .coco_files import join_saved, write_summaries
 from .labels import Labels
 from .prediction import Prediction
 from .regions import Region
@@ -59,6 +59,7 @@ def save_prediction(
     *,
     file_name: str = "",
     fingerprint: str = "",
+    source: Path | None = None,
 ) -> list[Path]:
     """Write the files of one image and then its record.
 
@@ -69,7 +70,8 @@ def save_prediction(
         options: what to write.
         file_name: of the image, for COCO files; empty takes the name.
         fingerprint: of all that the result depends on, for :func:`is_saved`; without one the
-            summaries are brought up to date at once.
+            summaries are brought up to date at once, for the first images of a folder.
+        source: the image's file, for :func:`source_of`.
 
     Raises:
         ValueError: something is asked for that the model cannot give.
@@ -96,6 +98,7 @@ def save_prediction(
         {
             "name": name,
             "file_name": file_name or name,
+            "source": "" if source is None else os.path.abspath(source),
             "height": height,
             "width": width,
             "frames": 1,
@@ -106,7 +109,7 @@ def save_prediction(
         },
     )
     if not fingerprint:
-        paths += write_summaries(folder, folder / RECORDS, prediction.labels)
+        paths += join_saved(folder, folder / RECORDS, prediction.labels)
     return paths
 
 
@@ -159,6 +162,34 @@ def write_record(folder: Path, name: str, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps(record).encode() + b"\n"
     write_atomically(path, lambda file: file.write(content))
+
+
+def join(folder: str | Path, labels: Labels) -> list[Path]:
+    """Write ``statistics.csv``, ``instances.json`` and ``panoptic.json`` of all saved images.
+
+    Args:
+        folder: where :meth:`Prediction.save` wrote them.
+        labels: the model's classes.
+
+    Returns:
+        The files: the first always, the others where images were saved so.
+
+    Raises:
+        ValueError: nothing was saved there.
+    """
+    records = Path(folder) / RECORDS
+    if not records.is_dir():
+        raise ValueError(f"{folder}: no predictions were saved there")
+    return write_summaries(Path(folder), records, labels)
+
+
+def source_of(folder: Path, name: str) -> Path | None:
+    """The input whose results are there under a name, as its record says."""
+    try:
+        text = json.loads(output_path(folder, RECORDS, name, ".json").read_bytes())["source"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Path(text) if text else None
 
 
 def is_saved(folder: Path, name: str, fingerprint: str) -> bool:

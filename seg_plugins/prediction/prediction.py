@@ -13,10 +13,11 @@ from detectron2.structures import Instances
 from pycocotools import mask as coco_mask
 
 from ..evaluation.instance_predictions import predicted_masks
+from ..ops.run_length import RunLengthMasks
 from ..visualization import legend, overlays
 from . import effects
 from .labels import BACKGROUND, Labels
-from .regions import Region, class_regions, instance_regions, segment_regions
+from .regions import Region, class_regions, instance_masks, instance_regions, segment_regions
 
 Panoptic = tuple[np.ndarray, list[dict[str, Any]]]
 
@@ -50,7 +51,13 @@ class Prediction:
 
     @classmethod
     def from_output(
-        cls, output: Mapping[str, Any], image: np.ndarray, labels: Labels, min_score: float
+        cls,
+        output: Mapping[str, Any],
+        image: np.ndarray,
+        labels: Labels,
+        min_score: float,
+        *,
+        gaps: np.ndarray | None = None,
     ) -> Prediction:
         """From a model's output for one image.
 
@@ -59,24 +66,40 @@ class Prediction:
             image: (H, W, 3) uint8, RGB.
             labels: the model's classes.
             min_score: instances below it are left out.
+            gaps: (H, W) bool, pixels without data: they belong to no class, segment or instance.
+
+        Raises:
+            ValueError: the output holds nothing of the three kinds.
         """
         instances = panoptic = semantic = None
         if "instances" in output:
             instances = _confident(output["instances"], image.shape[:2], min_score)
+            if gaps is not None:
+                instances = _without(instances, gaps)
         if "panoptic_seg" in output:
             ids, segments = output["panoptic_seg"]
             panoptic = _panoptic(ids, segments, labels)
+            if gaps is not None:
+                panoptic[0][gaps] = 0
             semantic = _classes_of_segments(panoptic, labels)
         elif "sem_seg" in output:
             semantic = class_ids(output["sem_seg"], labels)
+            if gaps is not None:
+                semantic[gaps] = labels.ignore_label
+        if instances is None and semantic is None:
+            raise ValueError(
+                f"the model gives {', '.join(output) or 'nothing'} for an image; pictures are made "
+                "of sem_seg, instances or panoptic_seg (a MODEL.META_ARCHITECTURE that segments)"
+            )
         return cls(image, labels, semantic=semantic, instances=instances, panoptic=panoptic)
 
     @property
     def masks(self) -> np.ndarray:
-        """(N, H, W) bool masks of the instances."""
-        if self.instances is None or not self.instances.has("pred_masks"):
-            return np.zeros((0, *self.image.shape[:2]), bool)
-        return self.instances.pred_masks.to_bitmasks().astype(bool)
+        """(N, H, W) bool masks of the instances; their boxes where the system finds no masks."""
+        size = (self.image.shape[0], self.image.shape[1])
+        if self.instances is None:
+            return np.zeros((0, *size), bool)
+        return instance_masks(self.instances, size).to_bitmasks().astype(bool)
 
     @cached_property
     def regions(self) -> list[Region]:
@@ -186,6 +209,10 @@ class Prediction:
     ) -> list[Path]:
         """Write files below a folder, e.g. ``folder/overlay/name.png``.
 
+        What joins all images of the folder (``statistics.csv``, ``instances.json``,
+        ``panoptic.json``) is brought up to date as long as they are few; beyond 50 it is removed,
+        and :func:`~seg_plugins.prediction.join` writes it after the last.
+
         Args:
             folder: is made if need be.
             name: of each file, without suffix.
@@ -256,6 +283,22 @@ def _confident(instances: Instances, size: Sequence[int], min_score: float) -> I
     return instances
 
 
+def _without(instances: Instances, gaps: np.ndarray) -> Instances:
+    """Instances whose masks leave pixels out; those of which nothing remains are dropped."""
+    if not instances.has("pred_masks"):
+        return instances
+    [there] = RunLengthMasks.from_bitmasks(~gaps[None]).to_coco()
+    cut = [
+        coco_mask.merge([mask, there], intersect=True) for mask in instances.pred_masks.to_coco()
+    ]
+    kept = np.array([coco_mask.area(mask) > 0 for mask in cut], bool)
+    instances = instances[torch.from_numpy(kept)]
+    instances.pred_masks = RunLengthMasks.from_coco(
+        [mask for mask, there in zip(cut, kept, strict=True) if there], *gaps.shape
+    )
+    return instances
+
+
 def _panoptic(
     ids: torch.Tensor, segments: Sequence[Mapping[str, Any]] | None, labels: Labels
 ) -> Panoptic:
@@ -275,8 +318,10 @@ def _panoptic(
 def _classes_of_segments(panoptic: Panoptic, labels: Labels) -> np.ndarray:
     ids, segments = panoptic
     place = {label.name: i for i, label in enumerate(labels.stuff)}
-    semantic = np.full(ids.shape, labels.ignore_label, id_type(labels))
-    for segment in segments:
-        label = labels.of_segment(segment)
-        semantic[ids == segment["id"]] = place.get(label.name, labels.ignore_label)
-    return semantic
+    classes = {
+        segment["id"]: place.get(labels.of_segment(segment).name, labels.ignore_label)
+        for segment in segments
+    }
+    values, index = np.unique(ids, return_inverse=True)  # one pass, however many segments
+    of_values = [classes.get(value, labels.ignore_label) for value in values.tolist()]
+    return np.array(of_values, id_type(labels))[index.reshape(ids.shape)]

@@ -21,7 +21,7 @@ from .inputs import Picture, Preparation
 from .labels import Labels, labels_from_config
 from .prediction import Prediction
 
-# A file, or (H, W, 3) uint8 in RGB, or Pillow's image.
+# A file, or (H, W, 3) uint8 in RGB, or Pillow's image (as its file: upright, for instance).
 ImageLike = str | Path | np.ndarray | Image.Image
 
 
@@ -137,7 +137,9 @@ class Predictor:
         """Predict images that were read already, at once."""
         outputs = self.outputs(pictures)
         return [
-            Prediction.from_output(output, picture.image, self.labels, self.min_score)
+            Prediction.from_output(
+                output, picture.image, self.labels, self.min_score, gaps=picture.gaps
+            )
             for output, picture in zip(outputs, pictures, strict=True)
         ]
 
@@ -179,7 +181,7 @@ class Predictor:
         if isinstance(image, (str, Path)):
             return self.preparation.read(image)
         if isinstance(image, Image.Image):
-            return self.preparation.from_array(np.asarray(image.convert("RGB")))
+            return self.preparation.from_pillow(image)
         return self.preparation.from_array(np.asarray(image), order)
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ..data import DatasetError
 from ..visualization import overlays
+from .gaps import count_unknown, filled, no_data, undeclared
 from .inputs import Picture
 from .labels import Labels
 from .outputs import OutputOptions, output_path, require, whole_file
@@ -25,6 +26,8 @@ from .windows import WindowGrid, blend_windows
 KINDS = ("overlay", "mask", "color")
 # Pictures that values other than 8 bits are stretched by have this longer side.
 _PREVIEW = 512
+# Values that are searched for NaN at once.
+_CHECKED = 1 << 22
 
 
 def has_rasterio() -> bool:
@@ -65,7 +68,8 @@ def predict_raster(
         ``height``, ``width``, (K,) pixels of each class (``counts``) and the ``files``.
 
     Raises:
-        DatasetError: an unreadable file, or rasterio is missing.
+        DatasetError: an unreadable file, one of several pages, one with NaN that is not declared
+            as nodata, or rasterio is missing.
         ValueError: outputs that cannot be had by windows.
     """
     fix = (
@@ -82,6 +86,7 @@ def predict_raster(
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_raster(path))
+        _check(source, predictor.preparation.image_format)
         writers = {
             kind: stack.enter_context(_output(folder, kind, name, source, labels))
             for kind in options.save
@@ -94,23 +99,29 @@ def predict_raster(
         window: dict[str, Any] = {}
 
         def predict(y0: int, y1: int, x0: int, x1: int) -> torch.Tensor:
-            pixels = read_window(source, (y0, y1), (x0, x1), predictor.preparation.image_format)
-            picture = shown(pixels, predictor)
-            window.update(y=y0, x=x0, image=picture.image)
+            area = ((y0, y1), (x0, x1))
+            pixels = read_window(source, *area, predictor.preparation.image_format)
+            gaps = read_gaps(source, *area, predictor.preparation.image_format)
+            picture = shown(pixels, gaps, predictor)
+            window.update(image=picture.image, gaps=gaps)
             bar.update()
             return predictor.outputs([picture], resize=False)[0]["sem_seg"]
 
         counts = np.zeros(len(labels.stuff), np.int64)
+        any_data = False
         for y, x, logits in blend_windows(predict, source.height, source.width, grid, folder):
             ids = class_ids(logits, labels)
             height, width = ids.shape
             area = ((y, y + height), (x, x + width))
-            if _has_gaps(source):
-                ids[source.dataset_mask(window=area) == 0] = labels.ignore_label
+            gaps = window["gaps"][:height, :width]
+            ids[gaps] = labels.ignore_label
+            any_data |= not gaps.all()
             image = window["image"][:height, :width]
             counts += np.bincount(ids[ids < len(counts)], minlength=len(counts))
             for kind, writer in writers.items():
                 writer.write(_block(kind, ids, image, labels), window=area)
+        if not any_data:
+            raise no_data(str(path))
         size = {"height": source.height, "width": source.width}
     files = [output_path(folder, kind, name, ".tif") for kind in options.save]
     return {**size, "counts": counts, "files": files}
@@ -158,16 +169,52 @@ def read_window(
     Raises:
         DatasetError: colours are wanted of what is no 8-bit picture.
     """
-    bands = None
-    if image_format != "raw":
-        bands = [1, 2, 3] if raster.count >= 3 else [1]
-        if raster.dtypes[0] != "uint8":
-            raise DatasetError(
-                f"{raster.name}: {raster.dtypes[0]} values where INPUT.FORMAT {image_format} takes "
-                "8 bits; train with INPUT.FORMAT raw"
-            )
-    pixels = raster.read(bands, window=(span_y, span_x))
+    if image_format != "raw" and raster.dtypes[0] != "uint8":
+        raise DatasetError(
+            f"{raster.name}: {raster.dtypes[0]} values where INPUT.FORMAT {image_format} takes "
+            "8 bits; train with INPUT.FORMAT raw"
+        )
+    pixels = raster.read(_bands(raster, image_format), window=(span_y, span_x))
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+
+
+def _bands(raster: Any, image_format: str) -> list[int] | None:
+    """The bands that a model takes; None for all."""
+    if image_format == "raw":
+        return None
+    return [1, 2, 3] if raster.count >= 3 else [1]
+
+
+def read_gaps(
+    raster: Any, span_y: tuple[int, int], span_x: tuple[int, int], image_format: str
+) -> np.ndarray:
+    """(h, w) bool: pixels without data, as :func:`.gaps.find_gaps` counts them; masks included."""
+    area = (span_y, span_x)
+    if not _has_gaps(raster):
+        return np.zeros((span_y[1] - span_y[0], span_x[1] - span_x[0]), bool)
+    if raster.dtypes[0] == "uint8":
+        return raster.dataset_mask(window=area) == 0
+    return (raster.read_masks(_bands(raster, image_format), window=area) == 0).any(axis=0)
+
+
+def _check(raster: Any, image_format: str) -> None:
+    """Raise DatasetError where a part would vanish or would spoil the rest."""
+    pages = len(raster.subdatasets)
+    if pages > 1:
+        raise DatasetError(
+            f"{raster.name}: {pages} pages where one picture is expected; save each as a file of "
+            "its own"
+        )
+    if not any(kind.startswith("float") for kind in raster.dtypes):
+        return
+    rows = max(_CHECKED // (raster.width * raster.count), 1)
+    unknown, width = 0, (0, raster.width)
+    for y in range(0, raster.height, rows):
+        span = (y, min(y + rows, raster.height))
+        gaps = read_gaps(raster, span, width, image_format)
+        unknown += count_unknown(read_window(raster, span, width, image_format), gaps[..., None])
+    if unknown:
+        raise undeclared(unknown, raster.height * raster.width, raster.nodata, raster.name)
 
 
 @contextlib.contextmanager
@@ -230,17 +277,23 @@ class _Display:
         if image_format == "raw" and source.dtypes[0] != "uint8":
             scale = max(source.height, source.width) / _PREVIEW
             shape = (max(int(source.height / scale), 1), max(int(source.width / scale), 1))
-            values = source.read(out_shape=(source.count, *shape)).astype(np.float64)
-            low, high = np.nanpercentile(values, (0.5, 99.5))
-            self.limits = float(low), float(high)
+            values = source.read(out_shape=(source.count, *shape), masked=True)
+            values = values.astype(np.float64).compressed()
+            if len(values):
+                low, high = np.percentile(values, (0.5, 99.5))
+                self.limits = float(low), float(high)
 
-    def __call__(self, pixels: np.ndarray, predictor: Predictor) -> Picture:
-        if predictor.preparation.image_format != "raw":
-            return predictor.preparation.from_array(pixels)
+    def __call__(self, pixels: np.ndarray, gaps: np.ndarray, predictor: Predictor) -> Picture:
+        preparation = predictor.preparation
+        if gaps.any():
+            is_bgr = preparation.image_format == "BGR"  # of which windows are read as RGB
+            pixels = filled(pixels, gaps, preparation.mean[::-1] if is_bgr else preparation.mean)
+        if preparation.image_format != "raw":
+            return preparation.from_array(pixels)
         shown = pixels
         if self.limits is not None:
             low, high = self.limits
-            stretched = (np.nan_to_num(pixels) - low) * (255 / max(high - low, 1e-12))
+            stretched = (pixels - low) * (255 / max(high - low, 1e-12))
             shown = stretched.clip(0, 255).astype(np.uint8)
         return Picture(overlays.displayable(shown), pixels)
 

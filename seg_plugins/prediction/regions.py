@@ -66,13 +66,14 @@ def segment_regions(
     found = known[place] == ids if len(known) else np.zeros(ids.shape, bool)
     codes = encode_label_map(np.where(found, place + 1, 0).astype(np.uint16))
     regions: list[Region] = []
+    things = 0
     for segment in segments:
         counts = codes.get(int(np.searchsorted(known, segment["id"])) + 1)
         if counts is None:  # not a pixel is left of it
             continue
         thing, label = bool(segment["isthing"]), labels.of_segment(segment)
-        things = sum(region.label.is_thing for region in regions)
         colour = overlays.instance_colour(things) if thing else label.colour
+        things += label.is_thing
         mask = {"size": list(ids.shape), "counts": counts}
         regions.append(Region(label, mask, colour, segment.get("score"), int(segment["id"])))
     return regions
@@ -80,13 +81,7 @@ def segment_regions(
 
 def instance_regions(instances: Instances, size: Sequence[int], labels: Labels) -> list[Region]:
     """Instances of an image of `size` (H, W); their boxes where the system finds no masks."""
-    size = (size[0], size[1])
-    masks = predicted_masks(instances, size)
-    if masks is None:  # a detector without masks: its boxes
-        corners = instances.pred_boxes.tensor.double().numpy()
-        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-        codes = coco_mask.frPyObjects(boxes, *size) if len(boxes) else []
-        masks = RunLengthMasks.from_coco(codes, *size)
+    masks = instance_masks(instances, (size[0], size[1]))
     return [
         Region(
             labels.of_instance(class_id),
@@ -98,3 +93,14 @@ def instance_regions(instances: Instances, size: Sequence[int], labels: Labels) 
             zip(instances.pred_classes.tolist(), instances.scores.tolist(), strict=True)
         )
     ]
+
+
+def instance_masks(instances: Instances, size: tuple[int, int]) -> RunLengthMasks:
+    """Masks of instances, or else their boxes filled."""
+    masks = predicted_masks(instances, size)
+    if masks is not None:
+        return masks
+    corners = instances.pred_boxes.tensor.double().numpy()
+    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    codes = coco_mask.frPyObjects(boxes, *size) if len(boxes) else []
+    return RunLengthMasks.from_coco(codes, *size)

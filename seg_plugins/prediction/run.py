@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import cv2
 import torch
 from tqdm import tqdm
 
+from ..data import DatasetError
 from .coco_files import write_summaries
 from .inputs import Picture, Source
 from .outputs import (
@@ -21,8 +24,10 @@ from .outputs import (
     OutputOptions,
     class_records,
     is_saved,
+    output_path,
     relative,
     save_prediction,
+    source_of,
     write_record,
 )
 from .prediction import Prediction
@@ -34,7 +39,15 @@ from .windows import WindowGrid
 logger = logging.getLogger(__name__)
 
 # What one bad input raises, in reading it, in the network or in writing; the others go on.
-BAD_INPUT = (OSError, ValueError, RuntimeError)
+BAD_INPUT = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    ArithmeticError,
+    MemoryError,
+    cv2.error,
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,7 @@ def run(
     An input that an earlier run finished with the same model and options is left alone.
 
     Raises:
+        DatasetError: results of another input would be overwritten.
         ValueError: something is asked for that the model cannot give.
     """
     options.outputs.check(predictor.labels)
@@ -101,6 +115,9 @@ class _Run:
             tqdm(total=len(sources), unit="file", disable=None) as self.bar,
         ):
             new = [source for source in sources if not self._is_done(source)]
+            self._check_owners(new)
+            for source in new:  # what an earlier run knew of it is no longer so
+                output_path(folder, RECORDS, source.name, ".json").unlink(missing_ok=True)
             images = [source for source in new if self._is_small_image(source)]
             writing: deque[tuple[Source, Future]] = deque()
             for batch in _batches(self._read(images, pool), predictor.batch_size):
@@ -128,6 +145,18 @@ class _Run:
         self.summary.skipped += 1
         self.bar.update()
         return True
+
+    def _check_owners(self, sources: Sequence[Source]) -> None:
+        taken = []
+        for source in sources:
+            owner = source_of(self.folder, source.name)
+            if owner is not None and owner != Path(os.path.abspath(source.path)) and owner.exists():
+                taken.append(f"{source.path} those of {owner}")
+        if taken:
+            raise DatasetError(
+                f"{self.folder}: {len(taken)} inputs would overwrite results of other files with "
+                f"the same name: {taken[0]}. Choose another folder with --output"
+            )
 
     def _is_small_image(self, source: Source) -> bool:
         if source.is_video:
@@ -181,6 +210,7 @@ class _Run:
             self.options.outputs,
             file_name=source.file_name,
             fingerprint=self._fingerprint(source),
+            source=source.path,
         )
 
     def _finish(self, source: Source, future: Future) -> None:
@@ -203,6 +233,7 @@ class _Run:
             record = {
                 "name": source.name,
                 "file_name": source.file_name,
+                "source": os.path.abspath(source.path),
                 "frames": 1,
                 **found,
                 "saved": list(outputs.save),

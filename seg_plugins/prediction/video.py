@@ -20,6 +20,10 @@ from .predictor import Predictor
 
 # What has a colour for each pixel; masks would not survive a video's compression.
 KINDS = ("overlay", "color", "blur")
+# Containers that say how many frames they hold; of others OpenCV works it out from the duration,
+# and is right to about this share.
+_COUNTED = (".avi", ".m4v", ".mov", ".mp4")
+_ESTIMATE = 0.9
 
 
 class Smoothing:
@@ -68,7 +72,8 @@ def predict_video(
         empty where the system finds instances only) and the ``files``.
 
     Raises:
-        DatasetError: the file is no video.
+        DatasetError: the file is no video, or frames of it are missing; the outputs hold the others
+            then.
         ValueError: outputs or smoothing that cannot be had.
     """
     require(
@@ -107,13 +112,26 @@ def predict_video(
                 bar.update()
         if not frames:
             raise DatasetError(f"{path}: no frame can be read")
+    files = [output_path(folder, kind, name, ".mp4") for kind in options.save]
+    _check_length(path, frames, length, files)
     return {
         "height": shape[0],
         "width": shape[1],
         "frames": frames,
         "counts": counts,
-        "files": [output_path(folder, kind, name, ".mp4") for kind in options.save],
+        "files": files,
     }
+
+
+def _check_length(path: Path, frames: int, length: int | None, files: list[Path]) -> None:
+    """Raise DatasetError where a video has fewer frames than it says: cut short or damaged."""
+    exact = path.suffix.lower() in _COUNTED
+    least = 0 if length is None else length if exact else _ESTIMATE * length
+    if frames < least:
+        raise DatasetError(
+            f"{path}: {frames} of {'' if exact else 'about '}{length} frames can be read, the rest "
+            f"is missing or damaged; {', '.join(map(str, files))} hold those {frames}"
+        )
 
 
 def _predict(
@@ -181,7 +199,7 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, rate: float) -> None:
-        self.path, self.rate = path, rate
+        self.path, self.rate, self.frames = path, rate, 0
         self._writer: cv2.VideoWriter | None = None
 
     @classmethod
@@ -195,6 +213,7 @@ class VideoWriter:
             finally:
                 if writer._writer is not None:
                     writer._writer.release()
+            writer.check()
 
     def write(self, picture: np.ndarray) -> None:
         """Append an (H, W, 3) RGB picture; odd sizes get another row or column, as codecs ask."""
@@ -207,3 +226,12 @@ class VideoWriter:
             if not self._writer.isOpened():
                 raise OSError(f"{self.path}: OpenCV cannot write MPEG-4 here")
         self._writer.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
+        self.frames += 1
+
+    def check(self) -> None:
+        """Raise OSError where frames were lost: OpenCV tells nothing of a full disk."""
+        written = cv2.VideoCapture(str(self.path))
+        count = int(written.get(cv2.CAP_PROP_FRAME_COUNT))
+        written.release()
+        if count != self.frames:
+            raise OSError(f"{self.path}: {count} of {self.frames} frames were written (disk full?)")

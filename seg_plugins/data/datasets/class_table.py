@@ -56,6 +56,12 @@ class ClassTable:
     verified: bool = False
     published_weights: tuple[float, ...] = ()
 
+    @classmethod
+    def of_names(cls, names: Sequence[str], *, things: bool = True) -> ClassTable:
+        """A table of names alone, all of them things or none."""
+        colors = spread_colors(len(names))
+        return cls(tuple(map(DatasetClass, names, colors, [things] * len(names))))
+
     @property
     def names(self) -> list[str]:
         """The class names by id."""

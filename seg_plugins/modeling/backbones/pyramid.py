@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.backbone import FPN, Backbone
+from detectron2.modeling import FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-from torch import Tensor, nn
+from torch import Tensor
 
 from .timm import build_timm_backbone
 from .vgg import build_vgg_backbone
@@ -21,21 +20,26 @@ class FeaturePyramid(FPN):
     DeepLabv3+ the encoder's features.
     """
 
-    def __init__(self, bottom_up: Backbone, *args: Any, **kwargs: Any) -> None:
-        """Build it; arguments as those of ``detectron2.modeling.backbone.FPN``."""
-        super().__init__(bottom_up, *args, **kwargs)
-        # FPN.forward keeps them to itself.
-        self._features: dict[str, Tensor] = {}
-        bottom_up.register_forward_hook(self._remember)
-
-    def _remember(self, _module: nn.Module, _inputs: Any, features: dict[str, Tensor]) -> None:
-        self._features = features
-
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, C, H, W) images to p2, p3, ... and the features of ``bottom_up``."""
-        pyramid = super().forward(x)
-        features, self._features = self._features, {}
-        return {**features, **pyramid}
+        """(N, C, H, W) images to p2, p3, ... and the features of ``bottom_up``.
+
+        FPN's own forward keeps those features to itself, and they must not wait on the module:
+        several threads may call one model.
+        """
+        features = self.bottom_up(x)
+        levels: list[Tensor] = []
+        above: Tensor | None = None
+        parts = zip(reversed(self.in_features), self.lateral_convs, self.output_convs, strict=True)
+        for name, lateral, output in parts:
+            level = lateral(features[name])
+            if above is not None:
+                level = level + F.interpolate(above, scale_factor=2.0, mode="nearest")
+                if self._fuse_type == "avg":
+                    level = level / 2
+            levels.insert(0, output(level))
+            above = level
+        levels += self.top_block(levels[-1])
+        return {**features, **dict(zip(self._out_features, levels, strict=True))}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Shapes of both."""
