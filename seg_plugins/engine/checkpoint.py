@@ -16,12 +16,12 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from iopath.common.file_io import get_cache_dir
 
-from .atomic_file import WriteError, damage, digest_file, remove_temporaries, write_atomically
+from ..io.files import WriteError, damage, digest_file, remove_temporaries, write_atomically
 from .nonfinite import require_finite
 from .weights_fit import check_start, check_whole, fit, load_into
 from .weights_layout import Weights, WeightsError, arrays, named, plain_name, read_weights
 
-__all__ = ["AVERAGE", "Checkpointer", "WeightsError", "write_atomically"]
+__all__ = ["AVERAGE", "Checkpointer", "WeightsError"]
 
 _NUMBERED = re.compile(r"model_\d+\.pth")
 # Under this name checkpoints keep averaged weights; they are what the model is used with.
