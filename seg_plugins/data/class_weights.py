@@ -6,13 +6,13 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..io.files import write_atomically
 from .augmentations import class_counts
 from .dataset import Dataset
 from .datasets.class_table import load_class_table
@@ -148,10 +148,8 @@ def _write(path: Path, content: list[list[int]]) -> None:
     """Write atomically; a cache that cannot be written is no error."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            file = Path(folder, path.name)
-            file.write_text(json.dumps(content))
-            os.replace(file, path)
+        text = json.dumps(content).encode()
+        write_atomically(path, lambda file: file.write(text), durable=False)
     except OSError as error:
         logging.getLogger(__name__).info("Class counts are not cached: %s", error)
 

@@ -3,7 +3,7 @@
 from ..config import ConfigError
 from ..data import DatasetError
 from ..evaluation import EvaluationError
-from .atomic_file import WriteError
+from ..io.files import WriteError
 from .checkpoint import WeightsError
 from .failures import DataWorkerError, OutOfMemoryError
 from .launch import argument_parser, launch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,16 +15,13 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from iopath.common.file_io import get_cache_dir
 
-from .atomic_file import WriteError, damage, digest_file, remove_temporaries, write_atomically
+from ..io.files import WriteError, damage, digest_file, remove_temporaries, write_atomically
+from .checkpoint_files import candidates, numbered
 from .nonfinite import require_finite
 from .weights_fit import check_start, check_whole, fit, load_into
-from .weights_layout import Weights, WeightsError, arrays, named, plain_name, read_weights
+from .weights_layout import AVERAGE, Weights, WeightsError, plain_name, read_weights, take_average
 
-__all__ = ["AVERAGE", "Checkpointer", "WeightsError", "write_atomically"]
-
-_NUMBERED = re.compile(r"model_\d+\.pth")
-# Under this name checkpoints keep averaged weights; they are what the model is used with.
-AVERAGE = "ema"
+__all__ = ["AVERAGE", "Checkpointer", "WeightsError"]
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -81,13 +77,17 @@ class Checkpointer(DetectionCheckpointer):
         data: dict[str, Any] = {"model": _plain(self.model.state_dict()), **states, **extra}
         require_finite(data["model"], f"{name}.pth")
         if not (self.background and in_background):
-            self._settle()
+            failed = self._settle()
             self._write(name, data, tag_last)
+            if failed is not None:
+                raise failed
             return
         copy = _copied(data)
-        self._settle()
+        failed = self._settle()
         self._pool = self._pool or ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending = self._pool.submit(self._write, name, copy, tag_last)
+        if failed is not None:
+            raise failed
 
     def wait(self) -> None:
         """Wait for a save in the background, and raise what went wrong in it."""
@@ -95,12 +95,18 @@ class Checkpointer(DetectionCheckpointer):
         if pending is not None:
             pending.result()
 
-    def _settle(self) -> None:
-        """Wait for a save in the background before another one, which replaces a failed one."""
-        try:
-            self.wait()
-        except WriteError as error:
-            self.logger.error("A save in the background has failed: %s", error)
+    def _settle(self) -> BaseException | None:
+        """Wait for a save in the background, whose failure must not stop the next one.
+
+        Returns:
+            What is to be raised after the next save; a disk's failure is only logged.
+        """
+        pending, self._pending = self._pending, None
+        error = pending.exception() if pending is not None else None
+        if not isinstance(error, WriteError):
+            return error
+        self.logger.error("A save in the background has failed: %s", error)
+        return None
 
     def _write(self, name: str, data: dict[str, Any], tag_last: bool) -> None:
         path = Path(self.save_dir) / f"{name}.pth"
@@ -109,7 +115,7 @@ class Checkpointer(DetectionCheckpointer):
         if tag_last:
             self.tag_last_checkpoint(path.name)
         if self.keep:
-            for old in self._numbered()[self.keep :]:
+            for old in numbered(Path(self.save_dir))[self.keep :]:
                 old.unlink(missing_ok=True)
                 digest_file(old).unlink(missing_ok=True)
 
@@ -122,29 +128,9 @@ class Checkpointer(DetectionCheckpointer):
 
     # ---------------------------------------------------------------------------------- finding
 
-    def _numbered(self) -> list[Path]:
-        """Periodic checkpoints, the newest first."""
-        files = (f for f in Path(self.save_dir).glob("model_*.pth") if _NUMBERED.match(f.name))
-        return sorted(files, key=lambda file: int(file.stem.removeprefix("model_")), reverse=True)
-
-    def candidates(self) -> list[Path]:
-        """Files to resume from: the one tagged last, then the newest first, ``model_best`` last."""
-        folder = Path(self.save_dir)
-        files = sorted(
-            folder.glob("model_*.pth"),
-            key=lambda file: (file.name != "model_best.pth", file.stat().st_mtime_ns),
-            reverse=True,
-        )
-        tag = folder / "last_checkpoint"
-        if tag.is_file():
-            # A damaged tag may hold anything: only a name, and only below this folder.
-            name = Path(tag.read_text("latin1").strip().replace("\0", "")).name
-            files = [folder / name] * bool(name) + [file for file in files if file.name != name]
-        return files
-
     def has_checkpoint(self) -> bool:
         """Whether there is something to resume from, intact or not."""
-        return bool(self.candidates())
+        return bool(candidates(Path(self.save_dir)))
 
     def newest_intact(self) -> Path | None:
         """The checkpoint to resume from, or None where there is none at all.
@@ -167,7 +153,7 @@ class Checkpointer(DetectionCheckpointer):
 
     def _search(self) -> tuple[str | None, list[str]]:
         damaged: list[str] = []
-        for file in self.candidates():
+        for file in candidates(Path(self.save_dir)):
             problem = damage(file, ours=True)
             if problem is None:
                 if damaged:
@@ -232,7 +218,7 @@ class Checkpointer(DetectionCheckpointer):
         weights = self._read(self.path_manager.get_local_path(path))
         continues = bool(wanted)
         if not continues:
-            self._take_average(weights)
+            take_average(weights)
         found = fit(weights, self.model)
         if complete or continues:
             check_whole(found, other_sizes=not complete)
@@ -271,27 +257,6 @@ class Checkpointer(DetectionCheckpointer):
         if problem:
             raise WeightsError(f"{file} is damaged: {problem}")
         return read_weights(file)
-
-    def _take_average(self, weights: Weights) -> None:
-        """Put averaged weights in place of those they are the average of."""
-        state = weights.rest.get(AVERAGE)
-        average = state.get("average") if isinstance(state, Mapping) else None
-        if not isinstance(average, Mapping):
-            if state is not None:
-                self.logger.warning(
-                    "'%s' in %s is not of this package and left out", AVERAGE, weights.origin
-                )
-            return
-        average = arrays(average)
-        odd = average.keys() ^ weights.tensors.keys()
-        if odd:
-            raise WeightsError(
-                f"{weights.origin} has {len(average)} averaged weights of "
-                f"{len(weights.tensors)}; {named(sorted(odd))} have no partner. The file was "
-                f"changed; without '{AVERAGE}' in it the weights themselves are taken."
-            )
-        self.logger.info("Taking the averaged weights of %s", weights.origin)
-        weights.tensors.update(average)
 
 
 def _plain(state: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from .atomic_file import WriteError
+from ..io.files import WriteError
 from .best_metric import BestMetric
 from .checkpoint import Checkpointer
 

@@ -18,9 +18,9 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..data import Dataset, build_mapper
+from ..io.files import write_atomically
 from ..tasks import TASKS
 from ..visualization import overlays
-from .atomic_file import write_atomically
 from .examples import draw, has_truth, picture_of
 
 logger = logging.getLogger(__name__)

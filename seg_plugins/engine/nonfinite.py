@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .atomic_file import write_atomically
+from ..io.files import write_atomically
 
 # Names of parameters in the message and the file: the first show where it began.
 _MAX_NAMES = 50

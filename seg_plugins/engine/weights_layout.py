@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,10 @@ from torch import Tensor
 from .safe_load import UnsafeFileError, load_pickle, load_torch
 from .weights_file import WeightsFileError, read_safetensors
 
+logger = logging.getLogger(__name__)
+
+# Under this name checkpoints keep averaged weights; they are what the model is used with.
+AVERAGE = "ema"
 # Under one of these names files keep their weights; the first that holds arrays counts.
 _PLACES = (
     "model", "state_dict", "model_state_dict", "model_state", "net", "network", "weights", "params",
@@ -151,6 +156,30 @@ def arrays(values: Mapping[str, Any]) -> dict[str, Tensor]:
 def _tensor(value: np.ndarray) -> Tensor:
     native = value.astype(value.dtype.newbyteorder("="), copy=False)
     return torch.from_numpy(np.ascontiguousarray(native).reshape(value.shape))
+
+
+def take_average(weights: Weights) -> None:
+    """Put averaged weights, where the file has them, in place of those they are the average of.
+
+    Raises:
+        WeightsError: they are not the average of all of them.
+    """
+    state = weights.rest.get(AVERAGE)
+    values = state.get("average") if isinstance(state, Mapping) else None
+    if not isinstance(values, Mapping):
+        if state is not None:
+            logger.warning("'%s' in %s is not of this package: left out", AVERAGE, weights.path)
+        return
+    average = arrays(values)
+    odd = average.keys() ^ weights.tensors.keys()
+    if odd:
+        raise WeightsError(
+            f"{weights.origin} has {len(average)} averaged weights of {len(weights.tensors)}; "
+            f"{named(sorted(odd))} have no partner. The file was changed; without '{AVERAGE}' "
+            "in it the weights themselves are taken."
+        )
+    logger.info("Taking the averaged weights of %s", weights.path)
+    weights.tensors.update(average)
 
 
 def plain_name(name: str) -> str:

@@ -20,7 +20,7 @@ from detectron2.utils.events import (
 from fvcore.common.history_buffer import HistoryBuffer
 
 from ..config import ConfigError
-from .atomic_file import write_atomically
+from ..io.files import write_atomically
 
 # Enough for every window of the writers; Detectron2 keeps a million values of each metric.
 HISTORY = 1000

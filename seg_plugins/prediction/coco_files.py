@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..engine.checkpoint import write_atomically
+from ..io.files import write_atomically
 from .labels import Labels
 
 logger = logging.getLogger(__name__)

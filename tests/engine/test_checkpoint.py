@@ -8,14 +8,14 @@ import os
 import resource
 from concurrent.futures import wait
 
-from seg_plugins.engine.atomic_file import (
+from seg_plugins.engine.checkpoint import Checkpointer, WeightsError
+from seg_plugins.engine.nonfinite import NonFiniteError
+from seg_plugins.io.files import (
     WriteError,
     damage,
     remove_temporaries,
     write_atomically,
 )
-from seg_plugins.engine.checkpoint import Checkpointer, WeightsError
-from seg_plugins.engine.nonfinite import NonFiniteError
 
 import pytest
 import torch
@@ -81,14 +81,14 @@ def test_a_full_disk_names_path_and_size():
         def __init__(self):
             self.file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
 
-    from seg_plugins.engine import atomic_file
+    from seg_plugins.io import files
 
     full = Full()
-    writer = atomic_file._Writer(full.file)
+    writer = files._Writer(full.file)
     for _ in range(3):
         writer.write(b"x" * 1_000_000)
     full.file.close()
-    error = atomic_file._explained(atomic_file.Path("/tmp/model.pth"), writer.error, writer.size)
+    error = files._explained(files.Path("/tmp/model.pth"), writer.error, writer.size)
     message = str(error)
     assert message.startswith("/tmp/model.pth could not be written")
     assert "No space left" in message

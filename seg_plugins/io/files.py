@@ -29,8 +29,8 @@ class _Writer:
     A failing write is kept for later: torch.save cannot carry an exception through its C++ code.
     """
 
-    def __init__(self, file: io.RawIOBase) -> None:
-        self._file, self._hash = file, hashlib.sha256()
+    def __init__(self, file: io.RawIOBase, *, hashed: bool = True) -> None:
+        self._file, self._hash = file, hashlib.sha256() if hashed else None
         self.size = 0
         self.error: OSError | None = None
 
@@ -38,7 +38,8 @@ class _Writer:
         rest = memoryview(data).cast("B")
         length = len(rest)
         self.size += length
-        self._hash.update(rest)
+        if self._hash is not None:
+            self._hash.update(rest)
         while self.error is None and rest:
             try:
                 rest = rest[self._file.write(rest) or 0 :]
@@ -50,11 +51,15 @@ class _Writer:
         """Nothing is held back."""
 
     def digest(self) -> str:
-        return self._hash.hexdigest()
+        return self._hash.hexdigest() if self._hash is not None else ""
 
 
 def write_atomically(
-    path: Path, write: Callable[[Any], object], *, with_digest: bool = False
+    path: Path,
+    write: Callable[[Any], object],
+    *,
+    with_digest: bool = False,
+    durable: bool = True,
 ) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
@@ -65,6 +70,7 @@ def write_atomically(
         path: the file; its folder exists.
         write: writes the content to the file object it is given.
         with_digest: store the SHA-256 in ``NAME.sha256``, as ``sha256sum`` does.
+        durable: wait until it is on the disk; False for a cache, which may be lost.
 
     Raises:
         WriteError: the disk is full, a limit is reached, ...; names the path and the size.
@@ -75,16 +81,18 @@ def write_atomically(
     try:
         # Without a buffer: closing one would try to write what had failed once more.
         with open(temporary, "xb", buffering=0) as file:
-            writer = _Writer(file)
+            writer = _Writer(file, hashed=with_digest)
             write(writer)
             if writer.error is not None:
                 raise writer.error
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         if with_digest:
             # Until the new file has its name, the old one stands there: both are right.
             _write_digests(path, [writer.digest(), *_digests(path)])
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
         if with_digest:
             _write_digests(path, [writer.digest()])
     except WriteError:  # of the digest's file
