@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -15,6 +15,7 @@ from ..data import DatasetError, apply_custom_dataset
 from ..data.datasets.catalogue import file_category_ids
 from ..data.datasets.class_table import spread_colors
 from ..engine.consistency import tasks_of
+from .known_images import KnownImages
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Labels:
         things_in_stuff: the category of a thing, instance or panoptic segment, is its place in
             `stuff` (``MODEL.PANOPTIC_FPN.THING_IDS``), not in `things` as in Detectron2.
         label_divisor: of panoptic ids without segments; 0 where there is none.
+        images: the test sets, whose images keep their ids.
     """
 
     things: tuple[Label, ...] = ()
@@ -62,6 +64,7 @@ class Labels:
     ignore_label: int = 255
     things_in_stuff: bool = False
     label_divisor: int = 0
+    images: KnownImages = field(default_factory=KnownImages)
 
     @property
     def all(self) -> tuple[Label, ...]:
@@ -132,6 +135,7 @@ def labels_from_config(cfg: CfgNode) -> Labels:
         metadata.get("ignore_label", cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE),
         bool(thing_ids),
         metadata.get("label_divisor", 0),
+        KnownImages(tuple(cfg.DATASETS.TEST)),
     )
 
 

@@ -15,7 +15,7 @@ from ...tasks import task_named
 from ..errors import DatasetError, Report, raise_error
 from ..label_encoding import LabelEncoding
 from .class_table import ClassTable, load_class_table
-from .coco_fields import Records, category_map, table_of_file
+from .coco_fields import Records, category_map, index_images, table_of_file
 from .coco_instances import read_instances
 from .files import read_json
 from .instance_layouts import CocoInstances, CocoPanoptic, CocoPanopticSeparated
@@ -23,7 +23,14 @@ from .root import dataset_root
 from .row import Row
 from .rows import ROWS
 
-__all__ = ["file_category_ids", "load_dataset", "register_datasets", "register_row", "thing_table"]
+__all__ = [
+    "file_category_ids",
+    "file_images",
+    "load_dataset",
+    "register_datasets",
+    "register_row",
+    "thing_table",
+]
 
 # Panoptic ids in results: category * label_divisor + instance.
 _LABEL_DIVISOR = 1000
@@ -174,6 +181,21 @@ def file_category_ids(name: str) -> dict[str, Any]:
     content = read_json(path)
     table = thing_table(metadata) or table_of_file(content, path)
     return {f"thing{_IDS_SUFFIX}": category_map(content, table, path)}
+
+
+def file_images(name: str) -> dict[str, int]:
+    """Path -> id of each image that a dataset's annotation file lists; empty without a file.
+
+    Raises:
+        DatasetError: the file is missing or not readable.
+    """
+    metadata = MetadataCatalog.get(name).as_dict() if name in MetadataCatalog.list() else {}
+    file = metadata.get("json_file") or metadata.get("panoptic_json")
+    if not file or not metadata.get("image_root"):
+        return {}
+    listed = index_images(read_json(Path(file)), file, lambda error: None)
+    root = Path(metadata["image_root"])
+    return {str(root / file_name): number for number, (file_name, _, _) in listed.items()}
 
 
 def _set_paths(row: Row, folder: Path) -> None:
