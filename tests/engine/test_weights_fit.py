@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import runpy
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from seg_plugins.engine.weight_average import WeightAverage
 from seg_plugins.export import load_for_export
 from seg_plugins.prediction import Predictor
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -257,3 +259,38 @@ def test_advice_to_convert_is_given_where_it_helps(file, tmp_path, monkeypatch):
     Checkpointer(model).load(new)
     name = next(iter(source))
     assert torch.equal(model.state_dict()[f"backbone.model.{name}"], source[name])
+
+
+def test_a_zoo_file_of_detectron2_is_the_whole_model(tmp_path):
+    """Arrays in a pickle, with buffers that its releases had once."""
+    model, other = System(norm=FrozenBatchNorm2d), System(norm=FrozenBatchNorm2d)
+    state = {k: v.numpy() for k, v in model.state_dict().items()}
+    state["pixel_mean"] = np.zeros((3, 1, 1), np.float32)
+    state["proposal_generator.anchor_generator.cell_anchors.0"] = np.zeros((3, 4), np.float32)
+    content = {"model": state, "__author__": "Detectron2 Model Zoo"}
+    (tmp_path / "zoo.pkl").write_bytes(pickle.dumps(content))
+    Checkpointer(other).load(str(tmp_path / "zoo.pkl"), complete=True)
+    assert same(model, other)
+
+
+def test_statistics_that_caffe2_folds_are_not_missing(tmp_path, caplog):
+    """conv1 and its norm under Caffe2's names; the classifier has no place here."""
+    model = nn.ModuleDict({"backbone": nn.ModuleDict({"stem": nn.Module()})})
+    model.backbone.stem.conv1 = nn.Conv2d(3, 4, 7, bias=False)
+    model.backbone.stem.conv1.norm = FrozenBatchNorm2d(4)
+    kernel = np.random.default_rng(0).normal(size=(4, 3, 7, 7)).astype(np.float32)
+    arrays = {
+        "conv1_w": kernel, "conv1_w_momentum": kernel, "fc1000_w": np.ones((10, 4), np.float32),
+        "res_conv1_bn_s": np.full(4, 2, np.float32), "res_conv1_bn_b": np.full(4, 3, np.float32),
+    }  # fmt: skip
+    (tmp_path / "R.pkl").write_bytes(pickle.dumps({"blobs": arrays}))
+    with caplog.at_level(logging.INFO):
+        Checkpointer(model).load(str(tmp_path / "R.pkl"), complete=True)
+    np.testing.assert_array_equal(model.backbone.stem.conv1.weight.detach().numpy(), kernel)
+    assert model.backbone.stem.conv1.norm.weight.eq(2).all()
+    assert model.backbone.stem.conv1.norm.running_mean.eq(0).all()
+    assert "5 of 5 tensors loaded" in caplog.text
+    arrays["conv1_w"] = kernel[:, :2]
+    (tmp_path / "R.pkl").write_bytes(pickle.dumps({"blobs": arrays}))
+    with pytest.raises(WeightsError, match=r"1 of another size .backbone\.stem\.conv1\.weight"):
+        Checkpointer(model).load(str(tmp_path / "R.pkl"), complete=True)
