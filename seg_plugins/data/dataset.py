@@ -100,13 +100,18 @@ class Dataset:
         """
         if isinstance(name, Dataset):
             return name
-        state = _state(name)
-        known = _LOADED.get(name)
-        if known is None or known[0] != state:
-            dataset = _load(name, max_damaged)
+        known = Dataset.loaded(name)
+        if known is None:
+            known = _load(name, max_damaged)
             # Loading may complete the metadata, which is part of the state.
-            known = _LOADED[name] = (_state(name), dataset)
-        return known[1]
+            _LOADED[name] = (_state(name), known)
+        return known
+
+    @staticmethod
+    def loaded(name: str) -> Dataset | None:
+        """The dataset of that name, where it is loaded and has not been registered anew since."""
+        state, known = _LOADED.get(name, (None, None))
+        return known if known is not None and state == _state(name) else None
 
     @property
     def num_things(self) -> int:
