@@ -79,10 +79,14 @@ def main() -> None:
     lut[numbers] = np.arange(len(numbers))
     lut[0] = IGNORED
 
+    pixels = np.zeros(2, np.int64)  # all, and those without a class
     for split, paths in found.items():
         for path in paths:
             ids = lut[read_numbers(path.with_name(f"{path.stem}_seg.png"))]
-            cv2.imwrite(str(path.with_name(f"{path.stem}_ids.png")), ids)
+            pixels += np.array([ids.size, (ids == IGNORED).sum()])
+            target = path.with_name(f"{path.stem}_ids.png")
+            if not cv2.imwrite(str(target), ids):
+                sys.exit(f"{target} could not be written")
         stems = [path.relative_to(images).with_suffix("").as_posix() for path in paths]
         (args.root / f"{split}.txt").write_text("\n".join(stems) + "\n", encoding="utf-8")
     description = {
@@ -92,6 +96,7 @@ def main() -> None:
         "ignore_label": IGNORED,
         "images": "images/ADE",
         "masks": "images/ADE",
+        "image_suffix": ".jpg",
         "mask_suffix": "_ids.png",
         "train": "train.txt",
         "val": "val.txt",
@@ -99,7 +104,9 @@ def main() -> None:
     target = args.root / "ade20k_full.yaml"
     target.write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
     total = sum(map(len, found.values()))
-    print(f"{total} labels with {len(numbers)} classes; train with DATASETS.CUSTOM {target}")
+    left_out = 100 * pixels[1] / max(pixels[0], 1)
+    print(f"{total} labels with {len(numbers)} classes, {left_out:.1f}% of the pixels have none")
+    print(f"train with DATASETS.CUSTOM {target}")
 
 
 if __name__ == "__main__":

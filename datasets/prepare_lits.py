@@ -23,6 +23,23 @@ import cv2
 import numpy as np
 
 FIRST_VALIDATION_VOLUME = 105
+LABELS = [0, 1, 2]
+
+
+def check_values(path: Path, values: np.ndarray, label_path: Path, labels: np.ndarray) -> None:
+    """Stop where a value would change in the files that are written."""
+    wrong = ~np.isin(labels, LABELS)
+    if wrong.any():
+        found = np.unique(labels[wrong])[:5].tolist()
+        sys.exit(f"{label_path}: {wrong.sum()} voxels hold {found}, which are none of {LABELS}")
+    wrong = ~(np.abs(values) <= np.iinfo(np.int16).max)
+    if wrong.any():
+        sys.exit(f"{path}: {wrong.sum()} voxels are NaN or do not fit 16 bits")
+
+
+def write(path: Path, label: np.ndarray) -> None:
+    if not cv2.imwrite(str(path), label):
+        sys.exit(f"{path} could not be written")
 
 
 def main() -> None:
@@ -36,6 +53,10 @@ def main() -> None:
     volumes = sorted(args.source.rglob("volume-*.nii*"))
     if not volumes or args.slab % 2 == 0:
         parser.error(f"no volume-*.nii in {args.source}, or an even slab")
+    names = [path.name.split(".")[0] for path in volumes]
+    for name in names:
+        if names.count(name) > 1:
+            parser.error(f"{name} stands twice below {args.source}")
     for path in volumes:
         name = path.name.split(".")[0]
         number = int(name.split("-")[1])
@@ -49,6 +70,7 @@ def main() -> None:
             sys.exit(str(error))
         if values.shape != labels.shape:
             sys.exit(f"{path}: {values.shape}, its segmentation {labels.shape}")
+        check_values(path, values, found[0], labels)
         for kind in ("slices", "labels"):
             (args.target / kind / split).mkdir(parents=True, exist_ok=True)
         reach = args.slab // 2
@@ -57,7 +79,7 @@ def main() -> None:
             slab = np.ascontiguousarray(padded[z : z + args.slab].transpose(1, 2, 0))
             np.save(args.target / "slices" / split / f"{name}_{z:04d}.npy", slab)
             png = args.target / "labels" / split / f"{name}_{z:04d}.png"
-            cv2.imwrite(str(png), labels[z].astype(np.uint8))
+            write(png, labels[z].astype(np.uint8))
         print(f"{name}: {len(values)} slices")
 
 

@@ -39,12 +39,17 @@ TABLES = Path(__file__).resolve().parent.parent / "seg_plugins/data/datasets/cla
 def load(path: Path, variable: str) -> np.ndarray:
     from scipy.io import loadmat
 
-    return np.asarray(loadmat(path)[variable])
+    try:
+        return np.asarray(loadmat(path)[variable])
+    except (OSError, KeyError, ValueError, TypeError, NotImplementedError) as error:
+        sys.exit(f"{path}: no MATLAB file with '{variable}' ({error!r})")
 
 
 def write(path: Path, label: np.ndarray) -> None:
-    if label.min() < 0 or label.max() > 255:
+    if not (label.min() >= 0 and label.max() <= 255):
         sys.exit(f"{path}: ids {label.min()} to {label.max()} do not fit 8 bits")
+    if not np.array_equal(label, label.astype(np.uint8)):
+        sys.exit(f"{path}: its ids have fractions")
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), label.astype(np.uint8)):
         sys.exit(f"{path} could not be written")
@@ -102,7 +107,14 @@ def barcelona(root: Path) -> int:
         if names and here != names:
             sys.exit(f"{path}: its class names are not those of {labels[0]}")
         names = here
-    count = convert_all(root / "SemanticLabels", root / "SemanticLabelsPNG", lambda p: load(p, "S"))
+
+    def ids(path: Path) -> np.ndarray:
+        label = load(path, "S")
+        if label.max() > len(names):
+            sys.exit(f"{path}: id {label.max()}, but there are {len(names)} names")
+        return label
+
+    count = convert_all(root / "SemanticLabels", root / "SemanticLabelsPNG", ids)
     lines = (root / "TestSet1.txt").read_text().replace("\\", "/").split("\n")
     tested = {Path(line.strip()).with_suffix("").as_posix() for line in lines if line.strip()}
     stems = [p.relative_to(root / "SemanticLabels").with_suffix("").as_posix() for p in labels]
@@ -113,8 +125,8 @@ def barcelona(root: Path) -> int:
     description = {
         "name": "barcelona",
         "task": "semantic",
-        # 0 is unlabelled.
         "classes": [{"name": name, "value": i} for i, name in enumerate(names, 1)],
+        "unlisted": "ignore",  # 0 is unlabelled
         "images": "Images",
         "masks": "SemanticLabelsPNG",
         "train": "train.txt",

@@ -6,8 +6,10 @@
     python datasets/prepare_panoptic_from_masks.py --check panoptic.json --output panoptic
 
 classes.json lists the classes: [{"id": 7, "name": "road", "isthing": 0}, ...]; an id is the value
-in the semantic masks and the category_id in the result. Other values, named by --void, are void.
-Masks have the name of their image but for the suffix. How instance masks tell instances apart:
+in the semantic masks and the category_id in the result. Other values are void and are named by
+--void; how many pixels each has, and which classes have none, is told at the end: labels whose ids
+are one off show there. Masks have the name of their image but for the suffix. How instance masks
+tell instances apart:
 
     ids         any value (grey, 16 bits or RGB) but 0 is an instance; 0 is none
     ade20k      annotations_instance of ADE20K: red is the class, green the instance, 0 is none
@@ -15,7 +17,8 @@ Masks have the name of their image but for the suffix. How instance masks tell i
 
 An instance is a segment; stuff of one class is one segment; pixels of things without an instance
 are one crowd per class. An instance whose pixels have several classes is an error, or, with
---majority, of the class of most of them. The result is read back and checked: no id twice, stuff
+--majority, of the class of most of them; those without a pixel of a thing are counted and left
+out. The result is read back and checked: no id twice, stuff
 merged, areas and boxes right. --check does only that.
 """
 
@@ -24,20 +27,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seg_plugins.data import DatasetError
-from seg_plugins.data.image_io import read_label
+from seg_plugins.data.datasets.pairing import Side
+from seg_plugins.data.image_io import read_image, read_label
 from seg_plugins.data.panoptic_mapper import read_segment_ids
 
 import numpy as np
 from PIL import Image
 
 FORMATS = ("ids", "ade20k", "cityscapes")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".bmp")
 CITYSCAPES = "_gtFine_instanceIds"
 
 
@@ -86,16 +90,19 @@ def main() -> None:
 
 def convert(args: argparse.Namespace) -> None:
     """Write the files for every image that has instance masks."""
-    categories = json.loads(args.classes.read_text())
-    things = {category["id"]: bool(category["isthing"]) for category in categories}
+    categories = _read(args.classes)
+    things = _things(categories, args.classes)
     city = args.format == "cityscapes"
     # Cityscapes has more classes than are scored: the others are void.
     void = range(-1, 256) if city else args.void
     images, annotations = [], []
+    tally = Tally(things)
+    names = []
+    for paths in Side(args.images, "", "--images").files().values():
+        if len(paths) > 1:
+            raise DatasetError(f"{paths[1]}: {paths[0].name} has the same name but for the suffix")
+        names.append(paths[0])
     args.output.mkdir(parents=True, exist_ok=True)
-    names = sorted(path for path in args.images.rglob("*") if path.suffix in IMAGE_SUFFIXES)
-    if not names:
-        raise DatasetError(f"{args.images} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     for number, image in enumerate(names, start=1):
         relative = image.relative_to(args.images)
         masks = read_masks(args, relative)
@@ -105,6 +112,7 @@ def convert(args: argparse.Namespace) -> None:
             raise DatasetError(f"{relative}: {error}") from None
         with Image.open(image) as opened:
             size = opened.size[::-1]
+        tally.add(masks, segments)
         if ids.shape != size:
             raise DatasetError(f"{relative} is {size}, its masks {ids.shape} (height, width)")
         name = _city_stem(relative) + "_gtFine_panoptic.png" if city else _png(relative)
@@ -122,6 +130,54 @@ def convert(args: argparse.Namespace) -> None:
     content = {"images": images, "annotations": annotations, "categories": categories}
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(content))
+    print("\n".join(tally.lines({c["id"]: c["name"] for c in categories})))
+
+
+class Tally:
+    """What became no segment, over all images.
+
+    Args:
+        is_thing: class id -> whether it is a thing.
+    """
+
+    def __init__(self, is_thing: Mapping[int, bool]) -> None:
+        self.is_thing = is_thing
+        self.void: Counter[int] = Counter()
+        self.segments: Counter[int] = Counter()
+        self.lost = 0
+
+    def add(self, masks: Masks, segments: Sequence[Mapping[str, Any]]) -> None:
+        """Count one image."""
+        values, counts = np.unique(masks.semantic, return_counts=True)
+        self.void.update(
+            {
+                v: n
+                for v, n in zip(values.tolist(), counts.tolist(), strict=True)
+                if v not in self.is_thing
+            }
+        )
+        self.segments.update(segment["category_id"] for segment in segments)
+        things = [c for c, is_thing in self.is_thing.items() if is_thing]
+        seen = masks.instances[np.isin(masks.semantic, things)]
+        self.lost += len(np.setdiff1d(masks.instances, [*np.unique(seen), 0]))
+
+    def lines(self, names: Mapping[int, str]) -> list[str]:
+        """The counts in words, and a doubt where they look like ids that are one off."""
+        shown = ", ".join(f"{v} ({n} pixels)" for v, n in sorted(self.void.items()))
+        lines = [f"void semantic values: {shown or 'none'}"]
+        empty = [c for c in sorted(names) if not self.segments[c]]
+        if empty:
+            named = ", ".join(f"{c} {names[c]}" for c in empty[:10])
+            lines.append(f"classes without a segment: {named}{', ...' if empty[10:] else ''}")
+        if self.lost:
+            lines.append(f"instances without a pixel of a thing, left out: {self.lost}")
+        first, last = min(names), max(names)
+        if (self.void[first - 1] and last in empty) or (self.void[last + 1] and first in empty):
+            lines.append(
+                f"warning: the value beside the ids {first} to {last} of the classes is void "
+                "and the class at the other end has no segment: are the ids in --classes one off?"
+            )
+        return lines
 
 
 def read_masks(args: argparse.Namespace, image: Path) -> Masks:
@@ -132,10 +188,9 @@ def read_masks(args: argparse.Namespace, image: Path) -> Masks:
         has_instance = values >= 1000
         semantic = np.where(has_instance, values // 1000, values)
         return Masks(semantic, np.where(has_instance, values, 0), values)
-    semantic = read_label(str(args.semantic / _png(image))).astype(np.int64)
-    file = str(args.instances / _png(image))
-    with Image.open(file) as opened:
-        colour = opened.mode in ("RGB", "RGBA")
+    semantic = read_label(_mask(args.semantic, image)).astype(np.int64)
+    file = _mask(args.instances, image)
+    colour = read_image(file, "raw").shape[2] >= 3
     values = read_label(file, colour=colour).astype(np.int64)
     if args.format == "ade20k":
         if not colour:
@@ -228,8 +283,8 @@ def check_files(path: Path, folder: Path) -> int:
     Raises:
         DatasetError: what :func:`check_annotation` finds, or an image annotated twice.
     """
-    content = json.loads(path.read_text())
-    things = {c["id"]: bool(c["isthing"]) for c in content["categories"]}
+    content = _read(path)
+    things = _things(content["categories"], path)
     seen = set()
     for annotation in content["annotations"]:
         if annotation["image_id"] in seen:
@@ -291,6 +346,34 @@ def _box(mask: np.ndarray) -> list[int]:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     x, y = int(columns[0]), int(rows[0])
     return [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())  # a byte order mark is no error
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path}: not readable as JSON ({error})") from None
+
+
+def _things(categories: Any, path: Path) -> dict[int, bool]:
+    """Class id -> whether it is a thing."""
+    try:
+        things = {int(c["id"]): bool(c["isthing"]) for c in categories if str(c["name"])}
+    except (TypeError, ValueError, KeyError) as error:
+        raise DatasetError(
+            f"{path}: classes should be a list of id, name and isthing ({error!r})"
+        ) from None
+    if not things or len(things) < len(categories):
+        raise DatasetError(f"{path}: no classes, or an id twice")
+    return things
+
+
+def _mask(folder: Path, image: Path) -> str:
+    """The mask of an image's name, whatever its suffix."""
+    path = Side(folder, "", "").file(image.with_suffix("").as_posix())
+    if path is None:
+        raise DatasetError(f"{image}: no mask {_png(image)} in {folder}")
+    return str(path)
 
 
 def _png(image: Path) -> str:

@@ -107,7 +107,8 @@ def main() -> None:
             draw(label, (line - corner) / step, metres, args.buffer)
         target = city / "labels_png" / f"{path.stem}.png"
         target.parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(target), label)
+        if not cv2.imwrite(str(target), label):
+            sys.exit(f"{target} could not be written")
         written.append((city.name, path.stem))
     for city_name in sorted({city for city, _ in written}):
         stems = [stem for city, stem in written if city == city_name]

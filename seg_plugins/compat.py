@@ -10,14 +10,17 @@ gone                       repair
 ``PIL.Image.LINEAR``       present while the module's body runs, then removed again
 ``pkg_resources``          stands in while the module's body runs (setuptools 81 removed it)
 ``detectron2._C``          a placeholder that answers the version questions of ``default_setup``
-                           and says what is missing when an operator is used
+                           and says what is missing when an operator is used; ``COCOEvaluator``
+                           runs pycocotools' own evaluation
+``random.sample`` of sets  ``MapDataset`` draws the next record where a mapper gives None
+``_LRScheduler`` as base   the hook ``LRScheduler`` keeps the state of PyTorch's schedulers
 =========================  =====================================================================
 
-A stack on which nothing is missing is left as it is. Run with Detectron2 0.6 on Python 3.11 with
-PyTorch 2.14.1, NumPy 2.4.6, Pillow 13.0 and setuptools 84, and on Python 3.10 with PyTorch 2.11,
-NumPy 1.26.4, Pillow 9.5 and setuptools 69; upstream main was not run. ``tests/test_compat.py``
-removes each thing and shows its repair. This module stands alone: it imports nothing of the
-package, so that it can come first.
+A stack on which nothing is missing is left as it is. Run with Detectron2 0.6 and upstream main of
+June 2026 (02b5c4e, without its extension) on Python 3.11 with PyTorch 2.14.1, NumPy 2.4.6, Pillow
+13.0 and setuptools 84, and with 0.6 on Python 3.10 with PyTorch 2.11, NumPy 1.26.4, Pillow 9.5 and
+setuptools 69. ``tests/test_compat.py`` removes each thing and shows its repair. This module stands
+alone: it imports nothing of the package, so that it can come first.
 """
 
 from __future__ import annotations
@@ -26,11 +29,14 @@ import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import logging
+import random
 import sys
 import types
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec
+from typing import Any
 
 PACKAGE = "detectron2"
 EXTENSION = f"{PACKAGE}._C"
@@ -72,9 +78,9 @@ class _Placeholder(types.ModuleType):
             raise AttributeError(name)
         raise MissingExtensionError(
             f"detectron2._C.{name} is not available: this Detectron2 was installed without its "
-            "C++ extension, which deformable convolution, rotated boxes and the fast COCO "
-            "evaluation need. Install upstream with it: make setup DETECTRON2=git (needs GitHub "
-            "and a compiler), or choose a configuration without these operators."
+            "C++ extension, which deformable convolution on a GPU and rotated boxes need. Install "
+            "upstream with it: make setup DETECTRON2=git (needs GitHub and a compiler), or choose "
+            "a configuration without these operators."
         )
 
 
@@ -103,7 +109,7 @@ class _RepairingLoader(importlib.abc.Loader):
     def exec_module(self, module: types.ModuleType) -> None:
         with _pillow_linear(), _pkg_resources():
             self.loader.exec_module(module)
-        _repair_numpy(module)
+        _repair(module)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.loader, name)  # get_source, is_package, ... for inspect and pkgutil
@@ -172,13 +178,64 @@ def _resource_exists(package: str, resource: str) -> bool:
     return os.path.exists(_resource_filename(package, resource))
 
 
-def _repair_numpy(module: types.ModuleType) -> None:
+def _repair(module: Any) -> None:
+    """Mend a Detectron2 module whose body has run."""
     import numpy
 
     if vars(module).get("np") is numpy:
-        repaired = numpy_with_aliases()
-        if repaired is not None:
-            module.np = repaired  # type: ignore[attr-defined]
+        module.np = numpy_with_aliases() or numpy
+    if module.__name__ in _REPAIRS:
+        _REPAIRS[module.__name__](module)
+
+
+def _evaluate_by_pycocotools(module: Any) -> None:
+    """The faster evaluation of ``COCOEvaluator`` calls the extension for every image."""
+    if isinstance(module._C, _Placeholder):
+        module.COCOeval_opt = module.COCOeval
+
+
+class SetSamplingRandom(random.Random):
+    """A generator that draws from a set too, as Python's did before 3.11."""
+
+    def sample(self, population: Any, k: int, **options: Any) -> list[Any]:
+        """``random.Random.sample``, of a set in the order of its iteration."""
+        if isinstance(population, (set, frozenset)):
+            population = tuple(population)
+        return super().sample(population, k, **options)
+
+
+def _sample_sets(module: Any) -> None:
+    """``MapDataset`` makes its generator by ``random.Random``."""
+    if sys.version_info >= (3, 11) and module.random is random:
+        module.random = types.ModuleType("random", "random, with a generator that samples sets.")
+        vars(module.random).update(vars(random), Random=SetSamplingRandom)
+
+
+def _keep_scheduler_state(module: Any) -> None:
+    """0.6 asks for ``_LRScheduler``, which since PyTorch 2.0 is not its schedulers' base."""
+    from torch.optim import lr_scheduler
+
+    if hasattr(module, "_LRScheduler") or lr_scheduler._LRScheduler in lr_scheduler.StepLR.mro():
+        return
+
+    def state_dict(self: Any) -> dict[str, Any]:
+        kept = isinstance(self.scheduler, lr_scheduler.LRScheduler)
+        return self.scheduler.state_dict() if kept else {}
+
+    def load_state_dict(self: Any, state_dict: dict[str, Any]) -> None:
+        if isinstance(self.scheduler, lr_scheduler.LRScheduler):
+            logging.getLogger(module.__name__).info("Loading scheduler from state_dict ...")
+            self.scheduler.load_state_dict(state_dict)
+
+    module.LRScheduler.state_dict = state_dict
+    module.LRScheduler.load_state_dict = load_state_dict
+
+
+_REPAIRS = {
+    f"{PACKAGE}.evaluation.fast_eval_api": _evaluate_by_pycocotools,
+    f"{PACKAGE}.data.common": _sample_sets,
+    f"{PACKAGE}.engine.hooks": _keep_scheduler_state,
+}
 
 
 def numpy_with_aliases() -> types.ModuleType | None:
@@ -200,11 +257,7 @@ def numpy_with_aliases() -> types.ModuleType | None:
 
 
 def install() -> None:
-    """Install the finder and the warning filters; a second call changes nothing.
-
-    Raises:
-        ImportError: Detectron2 was imported before and could not be repaired any more.
-    """
+    """Install the finder and the warning filters; a second call changes nothing."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
     for message, category in KNOWN_WARNINGS:
@@ -212,4 +265,4 @@ def install() -> None:
     # Modules that were imported before this package: what can still be repaired, is.
     for name, module in list(sys.modules.items()):
         if name.startswith(PACKAGE + ".") and module is not None:
-            _repair_numpy(module)
+            _repair(module)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+import random
 import re
 import subprocess
 import sys
@@ -14,6 +17,12 @@ from seg_plugins import compat
 import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset, MetadataCatalog
+from detectron2.engine import hooks
+from detectron2.evaluation import COCOEvaluator
+from detectron2.solver.lr_scheduler import LRMultiplier
+from detectron2.structures import Boxes, Instances
+from fvcore.common.param_scheduler import MultiStepParamScheduler
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -173,6 +182,118 @@ def test_a_built_extension_is_used(tmp_path):
 def _write(file: Path, text: str) -> Path:
     file.write_text(text)
     return file.parent
+
+
+def test_coco_evaluation_scores_boxes_and_masks(tmp_path):
+    """Overlap 0.62 is a match at three of COCO's ten thresholds."""
+    boxes = {1: [0, 0, 10, 10], 2: [20, 20, 10, 10]}
+    truth = {
+        "info": {},
+        "images": [{"id": i, "height": 40, "width": 40, "file_name": f"{i}.jpg"} for i in boxes],
+        "categories": [{"id": 7, "name": "a"}],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 7, "iscrowd": 0, "area": 100, "bbox": box}
+            | {"segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]]}
+            for i, box in boxes.items()
+            for x, y, w, h in [box]
+        ],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    metadata = MetadataCatalog.get("compat_coco")
+    metadata.set(
+        json_file=str(tmp_path / "truth.json"),
+        thing_classes=["a"],
+        thing_dataset_id_to_contiguous_id={7: 0},
+    )
+    DatasetCatalog.register("compat_coco", lambda: [])
+    try:
+        evaluator = COCOEvaluator("compat_coco", ("bbox", "segm"), False, str(tmp_path))
+        evaluator.reset()
+        for image, (x, y, w, h) in boxes.items():
+            wide = 6.2 if image == 2 else w
+            found = Instances((40, 40), pred_boxes=Boxes(torch.tensor([[x, y, x + wide, y + h]])))
+            found.scores, found.pred_classes = torch.tensor([0.9]), torch.tensor([0])
+            found.pred_masks = torch.zeros(1, 40, 40, dtype=torch.bool)
+            found.pred_masks[0, y : y + h, x : x + w] = True
+            evaluator.process([{"image_id": image}], [{"instances": found}])
+        results = evaluator.evaluate()
+    finally:
+        DatasetCatalog.remove("compat_coco")
+        MetadataCatalog.remove("compat_coco")
+    # Precision 1 up to recall 0.5 where one of two is found: 51 of 101 recalls.
+    assert results["segm"]["AP"] == pytest.approx(100)
+    assert results["bbox"]["AP"] == pytest.approx((3 * 100 + 7 * 100 * 51 / 101) / 10, abs=0.01)
+
+
+def test_the_faster_coco_evaluation_of_a_built_extension_is_kept(tmp_path):
+    check(
+        """
+        import detectron2
+        detectron2.__path__.append(sys.path[0])
+        from detectron2.evaluation import coco_evaluation, fast_eval_api
+        assert coco_evaluation.COCOeval_opt is fast_eval_api.COCOeval_opt
+        assert fast_eval_api.COCOeval_opt is not fast_eval_api.COCOeval
+        """,
+        path=_write(tmp_path / "_C.py", ""),
+    )
+
+
+def test_a_mapper_may_skip_records():
+    dataset = MapDataset(DatasetFromList([1, 2, 3, 4]), lambda x: None if x in (2, 3) else 10 * x)
+    copy = pickle.loads(pickle.dumps(dataset))  # as to a worker that is spawned
+    for each in (dataset, copy):
+        assert (each[0], each[3]) == (10, 40)
+        assert {each[1] for _ in range(20)} == {10, 40}
+
+
+def test_sampling_of_lists_is_as_before():
+    ours, theirs = compat.SetSamplingRandom(5), random.Random(5)
+    assert ours.sample(range(100), 7) == theirs.sample(range(100), 7)
+    assert ours.sample(["a", "b"], 2, counts=[2, 3]) == theirs.sample(["a", "b"], 2, counts=[2, 3])
+
+
+def test_modules_imported_before_are_repaired():
+    check(
+        """
+        dataset = MapDataset([1, 2, 3], lambda x: None if x == 2 else x)
+        assert dataset[1] in (1, 3)
+        """,
+        before="import sys, types\nfrom PIL import Image\nImage.LINEAR = 2\n"
+        "sys.modules['detectron2._C'] = types.ModuleType('detectron2._C')\n"
+        "import detectron2\ndetectron2._C = sys.modules['detectron2._C']\n"
+        "from detectron2.data.common import MapDataset\n",
+    )
+
+
+def _rates(make_scheduler, steps, state=None):
+    """Learning rates before each step under the hook, and the hook's state after them."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.0)
+    hook = hooks.LRScheduler(optimizer, make_scheduler(optimizer))
+    if state is not None:
+        hook.load_state_dict(state["hook"])
+        optimizer.load_state_dict(state["optimizer"])
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        hook.scheduler.step()
+    return rates, {"hook": hook.state_dict(), "optimizer": optimizer.state_dict()}
+
+
+@pytest.mark.parametrize(
+    "make_scheduler",
+    [
+        lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.5),
+        lambda optimizer: torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 6], 0.5),
+        lambda optimizer: LRMultiplier(optimizer, MultiStepParamScheduler([1, 0.5, 0.25], 9), 9),
+    ],
+    ids=["StepLR", "MultiStepLR", "LRMultiplier"],
+)
+def test_a_schedule_goes_on_where_it_was(make_scheduler, tmp_path):
+    first, state = _rates(make_scheduler, 4)
+    torch.save(state, tmp_path / "state.pth")
+    rest, _ = _rates(make_scheduler, 4, torch.load(tmp_path / "state.pth", weights_only=True))
+    assert first + rest == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
 
 
 def test_known_warnings_are_silenced_by_exact_message_only():

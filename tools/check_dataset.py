@@ -3,6 +3,7 @@
 
 python tools/check_dataset.py --dataset camvid_train --against camvid_val
 python tools/check_dataset.py --custom datasets/my.yaml --json report.json
+python tools/check_dataset.py --custom datasets/my.yaml --dataset my_val
 python tools/check_dataset.py --dataset folder:my/images,my/masks --num-classes 4
 python tools/check_dataset.py --config-file configs/... DATASETS.TRAIN "('camvid_train',)"
 """
@@ -26,8 +27,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--dataset", help="a registered name, or folder:IMAGES,MASKS")
+    parser.add_argument(
+        "--dataset", help="a registered name, folder:IMAGES,MASKS, or a name of --custom"
+    )
+    source = parser.add_mutually_exclusive_group()
     source.add_argument("--custom", help="a YAML file: see datasets/custom.example.yaml")
     source.add_argument("--config-file", help="check the datasets of a configuration")
     parser.add_argument("--against", nargs="*", default=[], help="datasets to look for leaks in")
@@ -39,6 +42,10 @@ def main() -> int:
     parser.add_argument("--json", help="write the report to this file too")
     parser.add_argument("opts", nargs="*", help="KEY VALUE pairs for --config-file")
     args = parser.parse_args()
+    if not (args.dataset or args.custom or args.config_file):
+        parser.error("needs --dataset, --custom or --config-file")
+    if args.dataset and args.config_file:
+        parser.error("--config-file names the datasets; leave --dataset out")
     if args.opts and not args.config_file:
         parser.error(f"unexpected {args.opts[0]!r}; KEY VALUE pairs belong to --config-file")
     try:
@@ -74,11 +81,10 @@ def _names(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     for name in (args.dataset or "", *args.against):
         if name.startswith(PREFIX):
             register_folder_dataset(name, args.num_classes or count_classes(name))
+    names = list(register_custom_dataset(args.custom).values()) if args.custom else []
     if args.dataset:
         return [args.dataset], args.against
-    if args.custom:
-        names = list(register_custom_dataset(args.custom).values())
-    else:
+    if args.config_file:
         cfg = seg_plugins.load_config(args.config_file, args.opts)
         apply_custom_dataset(cfg)
         names = list(dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]))

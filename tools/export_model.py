@@ -41,5 +41,5 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     try:
         main(parser().parse_args())
-    except (ConfigError, DatasetError, WeightsError, ExportError) as error:
+    except (ConfigError, DatasetError, WeightsError, ExportError, OSError) as error:
         sys.exit(f"error: {error}")

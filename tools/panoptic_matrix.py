@@ -150,7 +150,7 @@ def draw(runs: dict[str, Path], count: int, path: Path) -> None:
 def predict(cfg: Any, run: Path, records: list[dict[str, Any]]) -> list[Any]:
     """``panoptic_seg`` of each record."""
     model = Trainer.build_model(cfg)
-    Trainer.build_checkpointer(cfg, model).load(str(run / "model_final.pth"))
+    Trainer.build_checkpointer(cfg, model).load(str(run / "model_final.pth"), complete=True)
     mapper = build_mapper(cfg, False)
     return [model.eval()([mapper(dict(record))])[0]["panoptic_seg"] for record in records]
 

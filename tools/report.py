@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import seg_plugins  # noqa: F401 - first: it makes Detectron2 run and registers everything
-from seg_plugins.engine.atomic_file import write_atomically
+from seg_plugins.io.files import write_atomically
 from seg_plugins.visualization.report import build_page, read_run
 
 

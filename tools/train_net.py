@@ -15,8 +15,12 @@ from seg_plugins.engine.report_hook import write_report
 
 def evaluate(cfg: Any, resume: bool) -> dict[str, Any]:
     """Evaluate MODEL.WEIGHTS (or the last checkpoint) on DATASETS.TEST."""
-    model = Trainer.build_model(cfg)
-    Trainer.build_checkpointer(cfg, model).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    start = cfg.clone()
+    start.defrost()
+    start.MODEL.TIMM.PRETRAINED = False  # the weights replace them
+    model = Trainer.build_model(start)
+    checkpointer = Trainer.build_checkpointer(cfg, model)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume, complete=True)
     results = Trainer.test(cfg, model)
     write_pictures(cfg, model)
     write_report(cfg, model)

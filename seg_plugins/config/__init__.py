@@ -4,23 +4,27 @@ The keys stand, each with its default and a word on it, in ``model_keys.py`` (MO
 ``data_keys.py`` (INPUT, DATASETS, DATALOADER) and ``run_keys.py`` (SOLVER, TEST, the rest).
 """
 
+from .errors import ConfigError
 from .keys import add_seg_config, get_cfg
 from .loading import (
-    ConfigError,
     config_root,
     find_config,
     get_config_file,
+    get_value,
     load_config,
     merge_opts,
 )
+from .origin import Origin
 
 __all__ = [
     "ConfigError",
+    "Origin",
     "add_seg_config",
     "config_root",
     "find_config",
     "get_cfg",
     "get_config_file",
+    "get_value",
     "load_config",
     "merge_opts",
 ]

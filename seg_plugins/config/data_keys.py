@@ -59,6 +59,6 @@ def add_dataset_keys(datasets: CfgNode) -> None:
 
 def add_dataloader_keys(dataloader: CfgNode) -> None:
     """What becomes of damaged samples."""
-    # Share of the training set that may be damaged: such samples are replaced by others and
-    # named in the log. 0: a damaged sample is an error.
+    # Share of the training samples that may be damaged, which are replaced by others, and of the
+    # annotations that may be wrong, which are left out; the log names them. 0: an error.
     set_defaults(dataloader, MAX_DAMAGED=0.0)

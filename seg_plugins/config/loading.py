@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,9 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 
+from .errors import ConfigError
 from .keys import get_cfg
-
-
-class ConfigError(ValueError):
-    """A configuration file, key or value is wrong; the message names it and the fix."""
+from .values import typed
 
 
 def config_root() -> Path:
@@ -47,7 +46,7 @@ def find_config(path: str | Path) -> Path:
     Raises:
         ConfigError: there is neither.
     """
-    file = Path(path)
+    file = Path(path).expanduser()
     if file.is_file():
         return file
     if file.is_absolute() or file.suffix not in (".yaml", ".yml"):
@@ -66,13 +65,15 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         ConfigError: a missing file, a YAML tag that would run code, an unknown key (the nearest
             known one is named) or a value of the wrong type.
     """
-    file = find_config(path)
     cfg = get_cfg()
-    loaded = _read_yaml(file)
-    _check_keys(loaded, cfg, str(file))
-    _merge(cfg, lambda: cfg.merge_from_other_cfg(CfgNode(loaded)), str(file))
+    merge_file(cfg, find_config(path))
     merge_opts(cfg, opts)
     return cfg
+
+
+def merge_file(cfg: CfgNode, file: Path) -> None:
+    """Apply a YAML file and its bases in place; errors as :func:`load_config`."""
+    _merge(cfg, _read_yaml(file), cfg, str(file))
 
 
 def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
@@ -82,18 +83,30 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
         raise ConfigError(
             f"Options come as KEY VALUE pairs separated by spaces; '{opts[-1]}' is left over."
         )
-    for key in opts[::2]:
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        parts = key.split(".")
         node: Any = cfg
-        for i, part in enumerate(key.split(".")):
+        for depth, part in enumerate(parts):
             if not isinstance(node, CfgNode) or part not in node:
-                raise ConfigError(_unknown_key(cfg, key.split("."), i, "the command line"))
-            node = node[part]
-    _merge(cfg, lambda: cfg.merge_from_list(opts), "the command line")
+                raise ConfigError(_unknown_key(cfg, parts, depth, "the command line"))
+            parent, node = node, node[part]
+        setattr(parent, parts[-1], _typed(key, value, node, "the command line"))
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def own_values(file: Path) -> tuple[dict[str, Any], list[Path]]:
+    """What a YAML file says itself, and the files that its ``_BASE_`` names."""
+    content = _read_yaml(file, bases=False)
+    bases = content.pop("_BASE_", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    return content, [file.parent / Path(base).expanduser() for base in bases]
+
+
+def _read_yaml(file: Path, *, bases: bool = True) -> dict[str, Any]:
     try:
-        return CfgNode.load_yaml_with_base(str(file), allow_unsafe=False)
+        if bases:
+            content = CfgNode.load_yaml_with_base(str(file), allow_unsafe=False)
+        else:
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{mark.name}, line {mark.line + 1}" if mark else str(file)
@@ -101,21 +114,46 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         if isinstance(error, yaml.constructor.ConstructorError):
             reason += " (tags that create Python objects are refused: they can run code)"
         raise ConfigError(f"{where}: {reason}") from None
-    except FileNotFoundError as error:
-        raise ConfigError(f"{file} or one of its _BASE_ files is missing: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} or one of its _BASE_ files is not readable: {error}") from None
+    except (AssertionError, AttributeError, TypeError) as error:  # Detectron2's reading of bases
+        raise ConfigError(
+            f"{file} or one of its _BASE_ files should hold keys and values: {error}"
+        ) from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} should hold keys and values, as in SOLVER: {{MAX_ITER: 1000}}")
+    return content
 
 
-def _check_keys(
-    loaded: dict[str, Any], cfg: CfgNode, file: str, path: tuple[str, ...] = ()
+def _merge(
+    node: CfgNode, loaded: dict[str, Any], cfg: CfgNode, file: str, path: tuple[str, ...] = ()
 ) -> None:
-    known = cfg
-    for part in path:
-        known = known[part]
+    """Set the values of a file, in the types of their keys."""
     for key, value in loaded.items():
-        if key not in known:
+        if key not in node:
             raise ConfigError(_unknown_key(cfg, [*path, key], len(path), file))
-        if isinstance(value, dict) and isinstance(known[key], CfgNode):
-            _check_keys(value, cfg, file, (*path, key))
+        if isinstance(value, dict) and isinstance(node[key], CfgNode):
+            _merge(node[key], value, cfg, file, (*path, key))
+        else:
+            setattr(node, key, _typed(".".join([*path, key]), value, node[key], file))
+
+
+def _typed(key: str, value: Any, present: Any, source: str) -> Any:
+    return typed(key, value, None if key in _any_type() else present, source)
+
+
+@functools.cache
+def _any_type() -> frozenset[str]:
+    """Keys that are None by default: they may be a text here and a list there."""
+    cfg = get_cfg()
+    return frozenset(key for key in _all_keys(cfg) if get_value(cfg, key) is None)
+
+
+def get_value(cfg: CfgNode, key: str) -> Any:
+    """The value of a key in full, such as ``SOLVER.BASE_LR``."""
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
 
 
 def _unknown_key(cfg: CfgNode, parts: Sequence[str], depth: int, file: str) -> str:
@@ -125,6 +163,7 @@ def _unknown_key(cfg: CfgNode, parts: Sequence[str], depth: int, file: str) -> s
         if not isinstance(node, CfgNode):
             break
         node = node[part]
+    parts = [str(part) for part in parts]
     prefix = "".join(f"{part}." for part in parts[:depth])
     siblings = [prefix + key for key in node] if isinstance(node, CfgNode) else []
     name = ".".join(parts)
@@ -142,11 +181,3 @@ def _all_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
         if isinstance(value, CfgNode):
             keys += _all_keys(value, f"{prefix}{key}.")
     return keys
-
-
-def _merge(cfg: CfgNode, merge: Any, source: str) -> None:
-    """Run a merge of yacs and turn its complaints into a :class:`ConfigError`."""
-    try:
-        merge()
-    except (AssertionError, KeyError, ValueError) as error:
-        raise ConfigError(f"{source}: {error}") from None

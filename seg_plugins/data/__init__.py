@@ -3,6 +3,7 @@
 from .border_weights import border_weights
 from .build import MAPPER_REGISTRY, build_mapper, mapper_name
 from .class_weights import class_weights
+from .dataset import Dataset
 from .datasets.catalogue import register_datasets
 from .datasets.custom import apply_custom_dataset, register_custom_dataset
 from .errors import DatasetError
@@ -12,6 +13,7 @@ from .semantic_mapper import SemanticMapper
 
 __all__ = [
     "MAPPER_REGISTRY",
+    "Dataset",
     "DatasetError",
     "InstanceMapper",
     "PanopticMapper",

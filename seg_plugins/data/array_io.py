@@ -99,6 +99,12 @@ def as_label(file_name: str, label: np.ndarray, *, colour: bool) -> np.ndarray:
         return label
     if label.dtype == bool:
         return label.astype(np.uint8)
+    unknown = 0 if label.dtype.kind != "f" else int((~np.isfinite(label)).sum())
+    if unknown:
+        raise DatasetError(
+            f"{file_name}: {unknown} pixels are NaN or infinite where class ids are expected; "
+            "store pixels without a class as the ignore label, e.g. 255"
+        )
     low, high = label.min(), label.max()
     if not -(1 << 15) <= low <= high < 1 << 16 or (low < 0 and high >= 1 << 15):
         raise DatasetError(f"{file_name}: values from {low} to {high} where class ids are expected")

@@ -5,29 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from fvcore.common.registry import Registry
 
+from ..tasks import task_named
 from .augmentation_builder import ignore_label_of
+from .dataset import Dataset, task_of_dataset
 from .multi_image import CopyPaste, Mosaic
 
 __all__ = ["MAPPER_REGISTRY", "build_mapper", "mapper_name"]
 
 MAPPER_REGISTRY = Registry("MAPPER")
 MAPPER_REGISTRY.__doc__ = "Dataset mappers by name: called with a dict and a generator."
-
-# What a dataset's evaluator_type says of its task.
-_MAPPER_OF_EVALUATOR = {
-    "sem_seg": "SemanticMapper",
-    "sem_seg_em": "SemanticMapper",
-    "sem_seg_volume": "SemanticMapper",
-    "cityscapes_sem_seg": "SemanticMapper",
-    "coco": "InstanceMapper",
-    "cityscapes_instance": "InstanceMapper",
-    "coco_panoptic_seg": "PanopticMapper",
-    "cityscapes_panoptic_seg": "PanopticMapper",
-    "ade20k_panoptic_seg": "PanopticMapper",
-}
 
 
 def build_mapper(cfg: CfgNode, is_train: bool) -> Any:
@@ -44,7 +32,7 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Any:
     inputs = cfg.INPUT
     if not is_train or not (inputs.COPY_PASTE or inputs.MOSAIC):
         return mapper
-    records = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
+    records = [record for name in cfg.DATASETS.TRAIN for record in Dataset.get(name).records]
     if inputs.COPY_PASTE:
         if name != "InstanceMapper" or inputs.MASK_FORMAT != "bitmask":
             raise ValueError("INPUT.COPY_PASTE needs InstanceMapper and INPUT.MASK_FORMAT bitmask")
@@ -55,14 +43,14 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Any:
 
 
 def mapper_name(cfg: CfgNode) -> str:
-    """The mapper that :func:`build_mapper` makes."""
+    """The mapper that :func:`build_mapper` makes.
+
+    Raises:
+        DatasetError: the task of the first dataset cannot be told.
+    """
     if cfg.INPUT.MAPPER:
         return cfg.INPUT.MAPPER
     names = cfg.DATASETS.TRAIN or cfg.DATASETS.TEST
     if not names:
-        return "SemanticMapper"
-    metadata = MetadataCatalog.get(names[0])
-    evaluator = metadata.get("evaluator_type", "")
-    if evaluator == "coco_panoptic_seg" and metadata.get("sem_seg_root"):
-        return "InstanceMapper"  # the "separated" form: instances, and a label beside them
-    return _MAPPER_OF_EVALUATOR.get(evaluator, "SemanticMapper")
+        return task_named("semantic").mapper
+    return task_of_dataset(names[0]).mapper

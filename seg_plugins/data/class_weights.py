@@ -6,19 +6,18 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ..io.files import write_atomically
 from .augmentations import class_counts
+from .dataset import Dataset
 from .datasets.class_table import load_class_table
 from .datasets.root import user_cache_dir
 from .errors import DatasetError
-from .label_encoding import LabelEncoding
 
 __all__ = ["SCHEMES", "class_weights", "count_pixels", "median_frequency"]
 
@@ -51,6 +50,15 @@ def class_weights(dataset_name: str, scheme: str) -> list[float]:
     if scheme not in SCHEMES:
         raise ValueError(f"unknown class weights '{scheme}'; known are {', '.join(SCHEMES)}")
     images = count_pixels(dataset_name)
+    names = Dataset.get(dataset_name).stuff.names
+    empty = [name for name, shown in zip(names, images.any(axis=0), strict=False) if not shown]
+    if len(empty) == len(names):
+        raise DatasetError(f"dataset '{dataset_name}': no pixel of its labels has a class")
+    if empty:
+        logging.getLogger(__name__).warning(
+            "%s: no pixel of %d classes, whose weight is 1: %s",
+            dataset_name, len(empty), ", ".join(empty[:10]),
+        )  # fmt: skip
     if scheme == "median_frequency":
         return median_frequency(images)
     counted = images.sum(axis=0)[:-1]
@@ -89,33 +97,28 @@ def count_pixels(dataset_name: str) -> np.ndarray:
     Raises:
         DatasetError: no semantic labels, an unreadable one, or an id outside the classes.
     """
-    records = DatasetCatalog.get(dataset_name)
-    metadata = MetadataCatalog.get(dataset_name)
-    classes = len(metadata.get("stuff_classes", ()))
+    dataset = Dataset.get(dataset_name)
+    records, classes, ignore_label = dataset.records, len(dataset.stuff), dataset.ignore_label
     if not records or "sem_seg_file_name" not in records[0] or not classes:
         raise DatasetError(f"dataset '{dataset_name}' has no semantic labels to count")
-    ignore_label = metadata.get("ignore_label", 255)
     cache = _cache_file(dataset_name, records, classes, ignore_label)
     if cache.is_file():
-        return np.array(json.loads(cache.read_text()), np.int64)
+        try:
+            return np.array(json.loads(cache.read_text()), np.int64).reshape(-1, classes + 1)
+        except (OSError, ValueError, TypeError) as error:
+            logging.getLogger(__name__).warning("%s is counted anew (%s)", cache, error)
     logging.getLogger(__name__).info(
         "Counting the classes of %d labels of %s", len(records), dataset_name
     )
 
     def count(record: dict[str, Any]) -> np.ndarray:
-        encoding = record.get("sem_seg_encoding") or LabelEncoding()
+        encoding = record.get("sem_seg_encoding") or dataset.read_label
         counts = class_counts(encoding(record["sem_seg_file_name"]))
         result = np.zeros(classes + 1, np.int64)
         known = min(classes, len(counts))
         result[:known] = counts[:known]
         if ignore_label < len(counts):
             result[classes] = counts[ignore_label]
-        if result.sum() != counts.sum():
-            wrong = [i for i in np.flatnonzero(counts) if i >= classes and i != ignore_label]
-            raise DatasetError(
-                f"{record['sem_seg_file_name']}: label value {wrong[0]} is none of the {classes} "
-                f"classes of '{dataset_name}' nor its ignore label {ignore_label}"
-            )
         return result
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -145,9 +148,8 @@ def _write(path: Path, content: list[list[int]]) -> None:
     """Write atomically; a cache that cannot be written is no error."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump(content, file)
-        os.replace(file.name, path)
+        text = json.dumps(content).encode()
+        write_atomically(path, lambda file: file.write(text), durable=False)
     except OSError as error:
         logging.getLogger(__name__).info("Class counts are not cached: %s", error)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from ..io.files import write_atomically
 
 __all__ = ["DecodedCache"]
 
@@ -69,9 +70,10 @@ class DecodedCache:
             if self._used + pixels.nbytes > self.max_bytes:
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-                np.save(file, np.ascontiguousarray(pixels), allow_pickle=False)
-            os.replace(file.name, path)
+            array = np.ascontiguousarray(pixels)
+            write_atomically(
+                path, lambda file: np.save(file, array, allow_pickle=False), durable=False
+            )
             self._used += pixels.nbytes
         except OSError as error:
             # A full disk makes training slow, not impossible.

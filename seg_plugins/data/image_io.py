@@ -8,8 +8,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .array_io import as_image, as_label, read_npy, read_text
 from .errors import DatasetError
-from .nifti import is_nifti, read_nifti
-from .tiff import read_tiff
+from .file_kind import is_lossy, kind_of
+from .nifti import read_nifti
+from .tiff import count_pages, read_tiff, several_pages
 
 # Names are taken apart as strings: pathlib keeps the parts of each path that it has seen in the
 # interpreter's table of strings, which grows by megabytes over tens of thousands of images.
@@ -19,6 +20,8 @@ __all__ = ["IMAGE_FORMATS", "MAX_PIXELS", "pixels_of", "read_image", "read_label
 IMAGE_FORMATS = ("BGR", "RGB", "L", "raw")
 # Larger images are refused from the header: a small file can claim gigabytes.
 MAX_PIXELS = 300_000_000
+# Pillow's own limit where nobody has set another; it is lower than ours.
+_PILLOW_LIMIT = Image.MAX_IMAGE_PIXELS
 _EXIF_ORIENTATION = 0x0112
 _SAMPLES_PER_PIXEL = 277
 _JPEG_END = b"\xff\xd9"
@@ -33,29 +36,35 @@ def open_image(file_name: str) -> Image.Image:
     """Open an image and check its header; the pixels are not read yet.
 
     Raises:
-        DatasetError: a missing, unreadable or oversized file.
+        DatasetError: a missing, unreadable or oversized file, or one of several pages.
     """
+    if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS == _PILLOW_LIMIT:
+        Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
         image = Image.open(file_name)
     except FileNotFoundError:
         raise DatasetError(f"{file_name}: no such file") from None
     except Image.DecompressionBombError as error:
-        raise DatasetError(f"{file_name}: {error}") from None
+        raise DatasetError(
+            f"{file_name}: {error} (PIL.Image.MAX_IMAGE_PIXELS is {Image.MAX_IMAGE_PIXELS}, the "
+            f"limit here {MAX_PIXELS})"
+        ) from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        is_tiff = file_name.lower().endswith((".tif", ".tiff"))
-        kind = _NotForPillow if is_tiff else DatasetError
+        kind = _NotForPillow if kind_of(file_name) == "tiff" else DatasetError
         raise kind(f"{file_name}: not a readable image ({error})") from None
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise DatasetError(
-            f"{file_name}: {width}x{height} pixels are more than the limit of {MAX_PIXELS}"
+            f"{file_name}: {width}x{height} pixels are more than the limit of {MAX_PIXELS}; cut it "
+            "into tiles"
         )
+    _refuse_pages(file_name, image)
     return image
 
 
 def stored_rotated(file_name: str) -> bool:
     """Whether an EXIF tag says that the pixels are to be rotated or mirrored for display."""
-    if file_name.endswith((".npy", ".txt")) or is_nifti(file_name):
+    if kind_of(file_name) not in ("picture", "tiff"):
         return False
     try:
         with open_image(file_name) as image:
@@ -68,8 +77,8 @@ def read_image(file_name: str, image_format: str = "BGR") -> np.ndarray:
     """Read an image, upright as its EXIF tag says.
 
     Args:
-        file_name: any format that Pillow reads, ``.npy``, or NIfTI (``.nii``, ``.nii.gz``), whose
-            slices are channels.
+        file_name: any format that Pillow reads, NPY, or NIfTI (plain or gzip), whose slices are
+            channels. What the file is, its content says, not its name.
         image_format: "RGB", "BGR" or "L" convert to 8-bit channels in that order; "raw" gives
             the stored channels and values: 16-bit, float, one or more than three channels.
 
@@ -77,11 +86,12 @@ def read_image(file_name: str, image_format: str = "BGR") -> np.ndarray:
         (H, W, C) array; uint8 unless `image_format` is "raw".
 
     Raises:
-        DatasetError: the file is missing, unreadable or too large.
+        DatasetError: the file is missing, unreadable, too large, or of several pages.
     """
-    if file_name.endswith(".npy"):
+    kind = kind_of(file_name)
+    if kind == "npy":
         pixels = as_image(file_name, read_npy(file_name), image_format)
-    elif is_nifti(file_name):
+    elif kind == "nifti":
         volume = read_nifti(file_name).transpose(1, 2, 0)
         pixels = as_image(file_name, volume, image_format)
     else:
@@ -96,6 +106,8 @@ def read_image(file_name: str, image_format: str = "BGR") -> np.ndarray:
         except _NotForPillow as error:
             if image_format != "raw":
                 raise DatasetError(f"{error}; INPUT.FORMAT raw reads more kinds of TIFF") from None
+            if (pages := count_pages(file_name)) > 1:
+                raise several_pages(file_name, pages) from None
             pixels = as_image(file_name, read_tiff(file_name, MAX_PIXELS), image_format)
     return pixels[:, :, ::-1] if image_format == "BGR" else pixels
 
@@ -128,33 +140,63 @@ def read_label(file_name: str, *, colour: bool = False) -> np.ndarray:
     """Read a label image as stored: palette indices stay indices, 16 bits stay 16 bits.
 
     Args:
-        file_name: any format that Pillow reads, ``.npy``, NIfTI of one slice, or ``.txt`` with a
-            line per row.
+        file_name: any format that Pillow reads and that keeps values, NPY, NIfTI of one slice, or
+            text with a line per row. Several channels are ids where they are equal.
         colour: the label holds colours, as (H, W, 3) uint8, RGB.
 
     Returns:
         (H, W) integers or, with `colour`, (H, W, 3) uint8.
 
     Raises:
-        DatasetError: an unreadable file, or a colour picture where ids are expected.
+        DatasetError: an unreadable file, a lossy one, or a colour picture where ids are expected.
     """
-    if file_name.endswith(".npy"):
+    kind = kind_of(file_name)
+    if kind == "npy":
         return as_label(file_name, read_npy(file_name), colour=colour)
-    if file_name.endswith(".txt"):
+    if kind == "text":
         return as_label(file_name, read_text(file_name), colour=colour)
-    if is_nifti(file_name):
+    if kind == "nifti":
         return as_label(file_name, _only_slice(file_name), colour=colour)
     with open_image(file_name) as image:
+        if is_lossy(file_name):
+            raise DatasetError(
+                f"{file_name}: a label stored as {image.format}, whose lossy compression changes "
+                "ids and colours; export the labels as PNG from where they were drawn"
+            )
         if colour:
             return _pixels(file_name, image, "RGB")
-        if image.mode not in _INTEGER_MODES:
-            raise DatasetError(
-                f"{file_name}: a {image.mode} picture where a label with one class id per pixel "
-                "is expected; if its colours stand for classes, say so in the dataset's "
-                "description (labels: colours)"
-            )
-        # Pillow widens some 16-bit files.
-        return as_label(file_name, _pixels(file_name, image, "raw")[:, :, 0], colour=False)
+        if image.mode in _INTEGER_MODES:
+            ids = _pixels(file_name, image, "raw")[:, :, 0]
+        else:
+            ids = _equal_channels(file_name, image)
+        return as_label(file_name, ids, colour=False)  # Pillow widens some 16-bit files
+
+
+def _equal_channels(file_name: str, image: Image.Image) -> np.ndarray:
+    """The ids of a label that was stored with as many channels as a colour picture."""
+    if image.mode in ("RGB", "RGBA", "LA"):
+        pixels = _pixels(file_name, image, "raw")
+        colours = pixels[:, :, : 1 if image.mode == "LA" else 3]
+        alpha = pixels[:, :, colours.shape[2] :]  # must tell nothing that the colours do not
+        if (alpha == alpha[:1, :1]).all() and (colours == colours[:, :, :1]).all():
+            return colours[:, :, 0]
+    raise DatasetError(
+        f"{file_name}: a {image.mode} picture where a label with one class id per pixel is "
+        "expected (equal channels are read as ids); if its colours stand for classes, say so in "
+        "the dataset's description (labels: colours)"
+    )
+
+
+def _refuse_pages(file_name: str, image: Image.Image) -> None:
+    """Only the first page would be read."""
+    if image.format == "TIFF":
+        pages = count_pages(file_name)
+    elif image.format != "MPO":  # the further pictures of a camera's MPO are previews
+        pages = getattr(image, "n_frames", 1)
+    else:
+        pages = 1
+    if pages > 1:
+        raise several_pages(file_name, pages)
 
 
 def _refuse_hidden_bands(file_name: str, image: Image.Image, image_format: str) -> None:

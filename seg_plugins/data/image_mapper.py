@@ -15,7 +15,7 @@ from .decoded_cache import DecodedCache
 from .elastic import ElasticDeformation, Warp
 from .errors import DatasetError
 from .geometry import Geometry
-from .image_io import IMAGE_FORMATS, read_image
+from .image_io import IMAGE_FORMATS, read_image, stored_rotated
 from .label_encoding import LabelEncoding
 from .photometric import Photometric
 
@@ -141,11 +141,37 @@ class ImageMapper:
         height, width = image.shape[:2]
         expected = sample.setdefault("height", height), sample.setdefault("width", width)
         if (height, width) != expected:
-            raise DatasetError(
-                f"{name}: the image is {height}x{width} (height x width), its annotation says "
-                f"{expected[0]}x{expected[1]}"
-            )
+            raise DatasetError(size_problem(name, (height, width), expected))
+        unknown = not_finite(image)
+        if unknown:
+            raise DatasetError(f"{name}: {unknown}")
         return image
+
+
+def size_problem(name: str, found: tuple[int, int], expected: tuple[int, int]) -> str:
+    """What is wrong where an image has another (height, width) than its annotation says."""
+    problem = (
+        f"{name}: the image is {found[0]}x{found[1]} (height x width), its annotation says "
+        f"{expected[0]}x{expected[1]}"
+    )
+    if found == expected[::-1] and stored_rotated(name):
+        problem += (
+            ": these are the sides before its EXIF tag turns it upright. If it was annotated "
+            "upright, as most programs show it, exchange width and height in the annotation file; "
+            "if not, store the image without the tag"
+        )
+    return problem
+
+
+def not_finite(image: np.ndarray) -> str:
+    """What is wrong with an image that holds NaN or infinite values; "" where nothing is."""
+    if image.dtype.kind != "f" or np.isfinite(image).all():
+        return ""
+    count = int((~np.isfinite(image).all(axis=2)).sum())
+    return (
+        f"{count} of {image.shape[0] * image.shape[1]} pixels hold NaN or infinity; give them a "
+        "value, and the ignore label in the label"
+    )
 
 
 def check_size(

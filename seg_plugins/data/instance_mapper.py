@@ -32,18 +32,22 @@ class InstanceMapper(ImageMapper):
     """Read one sample of detection or instance segmentation and augment it.
 
     From a dict with ``annotations``, in training, ``instances``: ``gt_boxes`` (XYXY, pixels of
-    the augmented image, clipped to it), ``gt_classes`` and ``gt_masks``. Crowds and what lies
-    outside the crop are left out. A dict that has ``sem_seg_file_name`` too, as those of
-    Detectron2's "separated" panoptic datasets, gives ``sem_seg`` (H, W) int64 as well.
+    the augmented image, clipped to it), ``gt_classes`` and, where all objects have one,
+    ``gt_masks``. Crowds and what lies outside the crop are left out. A dict that has
+    ``sem_seg_file_name`` too, as those of Detectron2's "separated" panoptic datasets, gives
+    ``sem_seg`` (H, W) int64 as well.
 
     Args:
         mask_format: "polygon"; "bitmask", which run lengths and elastic deformation need; or
             "none" for boxes alone.
+        needs_masks: refuse objects without a mask; False takes their boxes, cut at the crop.
         **shared: see `ImageMapper`.
     """
 
     @configurable
-    def __init__(self, *, mask_format: str = "polygon", **shared: Any) -> None:
+    def __init__(
+        self, *, mask_format: str = "polygon", needs_masks: bool = True, **shared: Any
+    ) -> None:
         super().__init__(**shared)
         if mask_format not in ("polygon", "bitmask", "none"):
             raise ValueError(
@@ -55,11 +59,15 @@ class InstanceMapper(ImageMapper):
                 "follow; set it to 'bitmask'"
             )
         self.mask_format = mask_format
+        self.needs_masks = needs_masks
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         """Arguments of the constructor."""
-        return super().from_config(cfg, is_train) | {"mask_format": cfg.INPUT.MASK_FORMAT}
+        return super().from_config(cfg, is_train) | {
+            "mask_format": cfg.INPUT.MASK_FORMAT,
+            "needs_masks": cfg.MODEL.MASK_ON,
+        }
 
     def read(self, sample: dict[str, Any], size: tuple[int, int]) -> Content:
         """Check the annotations and gather their boxes."""
@@ -74,17 +82,23 @@ class InstanceMapper(ImageMapper):
 
     def _check_mask(self, annotation: dict[str, Any], file_name: str) -> None:
         segmentation = annotation.get("segmentation")
-        if self.mask_format == "none" or isinstance(segmentation, list):
+        if self.mask_format == "none" or (isinstance(segmentation, list) and segmentation):
             return
-        if not isinstance(segmentation, dict):
-            raise DatasetError(
-                f"{file_name}: an annotation has no segmentation; train on boxes alone with "
-                "INPUT.MASK_FORMAT none and MODEL.MASK_ON False"
+        if not segmentation:
+            where = (
+                f"{file_name}: annotation {annotation.get('id', '?')} has no mask (segmentation)"
             )
+            if self.needs_masks:
+                raise DatasetError(f"{where}; MODEL.MASK_ON False trains on boxes alone")
+            if self.elastic is not None:
+                raise DatasetError(
+                    f"{where}, and INPUT.ELASTIC cannot bend a box; set INPUT.ELASTIC.SIGMA 0.0"
+                )
+            return
         if self.mask_format == "polygon":
             raise DatasetError(
-                f"{file_name}: an annotation has run lengths (RLE) where INPUT.MASK_FORMAT is "
-                "'polygon'; set it to 'bitmask'"
+                f"{file_name}: annotation {annotation.get('id', '?')} has run lengths (RLE) where "
+                "INPUT.MASK_FORMAT is 'polygon'; set it to 'bitmask'"
             )
 
     def targets(self, content: Content, warp: Warp) -> dict[str, Any]:
@@ -107,7 +121,10 @@ class InstanceMapper(ImageMapper):
             # Where objects are cut or bent, their boxes become those of what is left.
             whole = np.allclose(geometry.box, (0, 0, *geometry.source[::-1]))
             for index in np.flatnonzero(kept):
-                mask, bounds = self._mask(content.annotations[index]["segmentation"], warp)
+                segmentation = content.annotations[index].get("segmentation")
+                if not segmentation:
+                    continue  # its box, cut at the crop, is all there is
+                mask, bounds = self._mask(segmentation, warp)
                 if bounds is None:
                     kept[index] = False
                     continue
@@ -118,6 +135,8 @@ class InstanceMapper(ImageMapper):
         instances.gt_boxes = Boxes(torch.from_numpy(boxes[kept].astype(np.float32)))
         classes = [content.annotations[i]["category_id"] for i in np.flatnonzero(kept)]
         instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
+        if len(masks) < len(classes):
+            return instances
         if self.mask_format == "polygon":
             instances.gt_masks = PolygonMasks(masks)
         elif self.mask_format == "bitmask":

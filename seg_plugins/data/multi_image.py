@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 
+from .errors import DatasetError
 from .image_mapper import generator
 from .instance_masks import mask_bounds
 
 __all__ = ["CopyPaste", "Mosaic"]
 
 Mapper = Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
-# An instance that pasting covers down to fewer pixels is dropped.
+# An instance that pasting covers, or the frame cuts, down to fewer pixels is dropped.
 _MIN_PIXELS = 16
 
 
@@ -55,24 +56,30 @@ class _MultiImage:
 class CopyPaste(_MultiImage):
     """Paste a random subset of another image's instances (Ghiasi et al. 2021).
 
-    Both images are augmented on their own before. Needs an `InstanceMapper` with bitmasks.
+    Both images are augmented on their own before. Needs an `InstanceMapper` with bitmasks. A
+    semantic label in the sample, ``sem_seg``, gets the other label's values where it is covered.
     """
 
     def combine(self, sample: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Paste about half of another image's instances."""
         other = self.another(rng)
-        chosen = torch.from_numpy(rng.random(len(other["instances"])) < 0.5)
-        pasted = other["instances"][chosen]
+        base, pasted = sample["instances"], other["instances"]
+        if not (base.has("gt_masks") and pasted.has("gt_masks")):
+            raise DatasetError(
+                f"{sample['file_name']} or {other['file_name']}: INPUT.COPY_PASTE needs a mask of "
+                "each object; set it to 0.0 for boxes alone"
+            )
+        pasted = pasted[torch.from_numpy(rng.random(len(pasted)) < 0.5)]
         size = sample["image"].shape[1:]
         masks = _fit(pasted.gt_masks.tensor, size)
+        inside = masks.flatten(1).sum(1) >= _MIN_PIXELS
+        pasted, masks = pasted[inside], masks[inside]
         cover = masks.any(dim=0)
-        source = _fit(other["image"], size)
-        sample["image"] = torch.where(cover, source, sample["image"])
-        base = sample["instances"]
-        sample["instances"] = _visible(
-            torch.cat([base.gt_masks.tensor & ~cover, masks]),
-            torch.cat([base.gt_classes, pasted.gt_classes]),
-            tuple(size),
+        for key in ("image", "sem_seg"):
+            if key in sample:
+                sample[key] = torch.where(cover, _fit(other[key], size), sample[key])
+        sample["instances"] = Instances.cat(
+            [_uncovered(base, cover), _with_masks(pasted, masks, tuple(size))]
         )
         return sample
 
@@ -128,13 +135,24 @@ def _fit(values: torch.Tensor, size: Sequence[int], fill: int = 0) -> torch.Tens
     return torch.nn.functional.pad(values, missing, value=fill) if any(missing) else values
 
 
-def _visible(masks: torch.Tensor, classes: torch.Tensor, size: tuple[int, int]) -> Instances:
-    """Instances of which enough is left, with the boxes of what is left."""
-    kept = masks.sum(dim=(1, 2)) >= _MIN_PIXELS
-    masks = masks[kept]
+def _uncovered(instances: Instances, cover: torch.Tensor) -> Instances:
+    """Instances as they are where nothing covers them, else what is left of them, if enough."""
+    masks = instances.gt_masks.tensor
+    touched = (masks & cover).flatten(1).any(1)
+    left = masks & ~cover
+    enough = left.flatten(1).sum(1) >= _MIN_PIXELS
+    cut = _with_masks(instances[touched & enough], left[touched & enough], instances.image_size)
+    kept = Instances.cat([instances[~touched], cut])
+    # In the former order, so that the sample does not tell what was pasted over.
+    places = torch.cat([torch.where(~touched)[0], torch.where(touched & enough)[0]])
+    return kept[torch.argsort(places)]
+
+
+def _with_masks(instances: Instances, masks: torch.Tensor, size: tuple[int, int]) -> Instances:
+    """The instances in a frame of another size, with these masks and their boxes."""
     boxes = [mask_bounds(mask) for mask in masks.numpy()]
-    instances = Instances(size)
-    instances.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-    instances.gt_classes = classes[kept]
-    instances.gt_masks = BitMasks(masks)
-    return instances
+    changed = Instances(size)
+    changed.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    changed.gt_classes = instances.gt_classes
+    changed.gt_masks = BitMasks(masks)
+    return changed

@@ -13,23 +13,19 @@ import numpy as np
 
 from .errors import DatasetError
 
-__all__ = ["is_nifti", "read_nifti"]
+__all__ = ["read_nifti"]
 
 # 2048 slices of 512x512; more is refused from the header.
 MAX_VALUES = 1 << 29
 _HEADER_BYTES = 352
 _TYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4",
+    1024: "i8", 1280: "u8",
 }  # fmt: skip
 
 
-def is_nifti(file_name: str | Path) -> bool:
-    """Whether a file's name ends as NIfTI's do."""
-    return str(file_name).endswith((".nii", ".nii.gz"))
-
-
 def read_nifti(file_name: str | Path) -> np.ndarray:
-    """Read a NIfTI-1 volume (``.nii`` or ``.nii.gz``).
+    """Read a NIfTI-1 volume, packed by gzip or not.
 
     Returns:
         (z, y, x) values in the machine's byte order: as stored, or float32 where the header has a
@@ -40,7 +36,9 @@ def read_nifti(file_name: str | Path) -> np.ndarray:
     """
     path = Path(file_name)
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
             return _read(file)
     except FileNotFoundError:
         raise DatasetError(f"{path}: no such file") from None
@@ -73,7 +71,9 @@ def _read(file: BufferedIOBase) -> np.ndarray:
     if len(content) < x * y * z * kind.itemsize:
         raise DatasetError("the file is truncated")
     values = np.frombuffer(content, kind).reshape(z, y, x).astype(kind.newbyteorder("="))
-    # A slope of 0 means "not scaled".
-    if slope == 0 or (slope == 1 and shift == 0):
+    # A slope of 0 means "not scaled", and so does one that is no number, which some tools write.
+    if slope == 0 or not math.isfinite(slope) or (slope == 1 and shift == 0):
         return values
+    if not math.isfinite(shift):
+        raise DatasetError(f"the values are scaled by {slope} and shifted by {shift}")
     return (values * slope + shift).astype(np.float32)

@@ -11,9 +11,12 @@ from PIL import Image
 
 from .errors import DatasetError
 
-__all__ = ["declared_nodata", "nodata_of", "read_tiff"]
+__all__ = ["count_pages", "declared_nodata", "nodata_of", "read_tiff", "several_pages"]
 
 _GDAL_NODATA = 42113
+_SUBFILE_TYPE = 254
+# Bits of that tag: a smaller copy of another picture, or its mask.
+_NOT_A_PAGE = 1 | 4
 
 # Deflate cannot pack more tightly than this; a small file can claim gigabytes.
 _MAX_RATIO = 1100
@@ -109,3 +112,44 @@ def _tag_by_tifffile(file_name: str) -> str | None:
             return None if tag is None else tag.value
     except _DAMAGE as error:
         raise DatasetError(f"{file_name}: not a readable TIFF ({error})") from None
+
+
+def count_pages(file_name: str) -> int:
+    """The pictures of a TIFF; smaller copies and masks, which GeoTIFF has beside them, are none.
+
+    A damaged chain of pages is counted up to the damage: reading tells what is wrong.
+    """
+    count, seen = 0, {0}
+    with open(file_name, "rb") as file:
+        start = file.read(16)
+        order = "<" if start[:2] == b"II" else ">"
+        # BigTIFF has wider offsets.
+        wide = start[2:4] in (b"+\0", b"\0+")
+        offset, entries, width = ("Q", "Q", 20) if wide else ("I", "H", 12)
+        try:
+            (place,) = struct.unpack_from(order + offset, start, 8 if wide else 4)
+            while place not in seen:
+                seen.add(place)
+                file.seek(place)
+                (number,) = struct.unpack(order + entries, file.read(struct.calcsize(entries)))
+                tags = file.read(min(number, 1 << 16) * width)
+                count += not _subfile_type(tags, order, width) & _NOT_A_PAGE
+                (place,) = struct.unpack(order + offset, file.read(struct.calcsize(offset)))
+        except (struct.error, OSError, OverflowError):
+            pass
+    return count
+
+
+def _subfile_type(tags: bytes, order: str, width: int) -> int:
+    for start in range(0, len(tags) - width + 1, width):
+        if struct.unpack_from(order + "H", tags, start)[0] == _SUBFILE_TYPE:
+            return struct.unpack_from(order + "I", tags, start + (8 if width == 12 else 12))[0]
+    return 0
+
+
+def several_pages(file_name: str, pages: int) -> DatasetError:
+    """The error for a file of which only one page would be read, to be raised."""
+    return DatasetError(
+        f"{file_name}: {pages} pages where one picture is expected; save each as a file of its "
+        "own, or all as the channels of one .npy file of (H, W, C)"
+    )

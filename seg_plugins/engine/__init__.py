@@ -2,7 +2,8 @@
 
 from ..config import ConfigError
 from ..data import DatasetError
-from .atomic_file import WriteError
+from ..evaluation import EvaluationError
+from ..io.files import WriteError
 from .checkpoint import WeightsError
 from .failures import DataWorkerError, OutOfMemoryError
 from .launch import argument_parser, launch
@@ -15,6 +16,7 @@ EXPECTED_ERRORS = (
     ConfigError,
     DataWorkerError,
     DatasetError,
+    EvaluationError,
     NonFiniteError,
     OutOfMemoryError,
     WeightsError,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,20 +15,13 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from iopath.common.file_io import get_cache_dir
 
-from .atomic_file import damage, digest_file, remove_temporaries, write_atomically
+from ..io.files import WriteError, damage, digest_file, remove_temporaries, write_atomically
+from .checkpoint_files import candidates, numbered
 from .nonfinite import require_finite
-from .safe_load import UnsafeFileError, load_pickle, load_torch
-from .weights_file import WeightsFileError, read_safetensors
+from .weights_fit import check_start, check_whole, fit, load_into
+from .weights_layout import AVERAGE, Weights, WeightsError, plain_name, read_weights, take_average
 
-__all__ = ["AVERAGE", "Checkpointer", "WeightsError", "write_atomically"]
-
-_NUMBERED = re.compile(r"model_\d+\.pth")
-# Under this name checkpoints keep averaged weights; they are what the model is used with.
-AVERAGE = "ema"
-
-
-class WeightsError(RuntimeError):
-    """Weights could not be found or read; the message names the file and the fix."""
+__all__ = ["AVERAGE", "Checkpointer", "WeightsError"]
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -56,7 +50,6 @@ class Checkpointer(DetectionCheckpointer):
         self.keep, self.background = keep, background
         self._pool: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
-        self._average_counts = False
 
     # ----------------------------------------------------------------------------------- saving
 
@@ -72,30 +65,48 @@ class Checkpointer(DetectionCheckpointer):
             extra: further values to store, e.g. ``iteration``.
 
         Raises:
-            WriteError: the disk is full, ...; earlier checkpoints are untouched. A background
-                save raises it at the next save or :meth:`wait`.
+            WriteError: the disk is full, ...; earlier checkpoints are untouched. One of a save in
+                the background is raised by :meth:`wait`, and only logged where another save
+                follows, which has newer weights.
             NonFiniteError: the weights hold NaN or infinity.
         """
         if not self.save_dir or not self.save_to_disk:
             return
         # The trainer's state first: it knows whether the last iteration was sound.
         states = {key: item.state_dict() for key, item in self.checkpointables.items()}
-        data: dict[str, Any] = {"model": self.model.state_dict(), **states, **extra}
+        data: dict[str, Any] = {"model": _plain(self.model.state_dict()), **states, **extra}
         require_finite(data["model"], f"{name}.pth")
         if not (self.background and in_background):
-            self.wait()
+            failed = self._settle()
             self._write(name, data, tag_last)
+            if failed is not None:
+                raise failed
             return
         copy = _copied(data)
-        self.wait()
+        failed = self._settle()
         self._pool = self._pool or ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending = self._pool.submit(self._write, name, copy, tag_last)
+        if failed is not None:
+            raise failed
 
     def wait(self) -> None:
         """Wait for a save in the background, and raise what went wrong in it."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
+
+    def _settle(self) -> BaseException | None:
+        """Wait for a save in the background, whose failure must not stop the next one.
+
+        Returns:
+            What is to be raised after the next save; a disk's failure is only logged.
+        """
+        pending, self._pending = self._pending, None
+        error = pending.exception() if pending is not None else None
+        if not isinstance(error, WriteError):
+            return error
+        self.logger.error("A save in the background has failed: %s", error)
+        return None
 
     def _write(self, name: str, data: dict[str, Any], tag_last: bool) -> None:
         path = Path(self.save_dir) / f"{name}.pth"
@@ -104,7 +115,7 @@ class Checkpointer(DetectionCheckpointer):
         if tag_last:
             self.tag_last_checkpoint(path.name)
         if self.keep:
-            for old in self._numbered()[self.keep :]:
+            for old in numbered(Path(self.save_dir))[self.keep :]:
                 old.unlink(missing_ok=True)
                 digest_file(old).unlink(missing_ok=True)
 
@@ -117,29 +128,9 @@ class Checkpointer(DetectionCheckpointer):
 
     # ---------------------------------------------------------------------------------- finding
 
-    def _numbered(self) -> list[Path]:
-        """Periodic checkpoints, the newest first."""
-        files = (f for f in Path(self.save_dir).glob("model_*.pth") if _NUMBERED.match(f.name))
-        return sorted(files, key=lambda file: file.name, reverse=True)
-
-    def candidates(self) -> list[Path]:
-        """Files to resume from: the one tagged last, then the newest first, ``model_best`` last."""
-        folder = Path(self.save_dir)
-        files = sorted(
-            folder.glob("model_*.pth"),
-            key=lambda file: (file.name != "model_best.pth", file.stat().st_mtime_ns),
-            reverse=True,
-        )
-        tag = folder / "last_checkpoint"
-        if tag.is_file():
-            # A damaged tag may hold anything: only a name, and only below this folder.
-            name = Path(tag.read_text("latin1").strip().replace("\0", "")).name
-            files = [folder / name] * bool(name) + [file for file in files if file.name != name]
-        return files
-
     def has_checkpoint(self) -> bool:
         """Whether there is something to resume from, intact or not."""
-        return bool(self.candidates())
+        return bool(candidates(Path(self.save_dir)))
 
     def newest_intact(self) -> Path | None:
         """The checkpoint to resume from, or None where there is none at all.
@@ -162,7 +153,7 @@ class Checkpointer(DetectionCheckpointer):
 
     def _search(self) -> tuple[str | None, list[str]]:
         damaged: list[str] = []
-        for file in self.candidates():
+        for file in candidates(Path(self.save_dir)):
             problem = damage(file, ours=True)
             if problem is None:
                 if damaged:
@@ -174,7 +165,9 @@ class Checkpointer(DetectionCheckpointer):
 
     # ---------------------------------------------------------------------------------- loading
 
-    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+    def resume_or_load(
+        self, path: str, *, resume: bool = True, complete: bool = False
+    ) -> dict[str, Any]:
         """Continue from the newest intact checkpoint of the run, or load weights only.
 
         Raises:
@@ -185,24 +178,61 @@ class Checkpointer(DetectionCheckpointer):
                 remove_temporaries(Path(self.save_dir))
             newest = self.newest_intact()
             if newest is not None:
-                return self.load(str(newest))
-        return self.load(path, checkpointables=[])
+                return self.load(str(newest), complete=complete)
+        return self.load(path, checkpointables=[], complete=complete)
 
-    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def load(
+        self, path: str, checkpointables: list[str] | None = None, *, complete: bool = False
+    ) -> dict[str, Any]:
         """Load weights (and, on resume, states) from a file or a model-zoo address.
+
+        A file is a start for a training, and what of it fits is taken and counted; or it is the
+        model, and every tensor must come from it; or a training goes on from it: then no tensor
+        may be missing, and those of another size (another number of classes) start anew.
 
         Without a trainer to continue, weights are the averaged ones where the file holds them.
 
+        Args:
+            path: "" loads nothing.
+            checkpointables: names of the states to restore; None: all.
+            complete: the file is the model.
+
+        Returns:
+            What else the file holds.
+
         Raises:
-            WeightsError: the file is missing, damaged or asks for more than arrays, or an address
-                cannot be reached; the message names the path, and the cache where a copy may be
-                put by hand.
+            WeightsError: the file is missing, damaged, asks for more than arrays or does not fit,
+                or an address cannot be reached; the message names the path, and the cache where a
+                copy may be put by hand.
         """
-        if path:
-            self._require(path)
-        wanted = kwargs.get("checkpointables", args[0] if args else None)
-        self._average_counts = "trainer" not in (self.checkpointables if wanted is None else wanted)
-        return super().load(path, *args, **kwargs)
+        if not path:
+            if complete:
+                raise WeightsError(
+                    "no weights: set MODEL.WEIGHTS to the trained file, or give --resume where "
+                    "OUTPUT_DIR holds the run's checkpoints"
+                )
+            self.logger.info("No weights are named: the model starts as it was initialised")
+            return {}
+        self._require(path)
+        wanted = list(self.checkpointables) if checkpointables is None else checkpointables
+        weights = self._read(self.path_manager.get_local_path(path))
+        continues = bool(wanted)
+        if not continues:
+            take_average(weights)
+        found = fit(weights, self.model)
+        if complete or continues:
+            check_whole(found, other_sizes=not complete)
+        else:
+            check_start(found)
+        load_into(found, self.model)
+        partial = found.misfits or found.missing
+        self.logger.log(logging.WARNING if partial else logging.INFO, "%s", found)
+        for key in wanted:
+            if key in weights.rest:
+                self.checkpointables[key].load_state_dict(weights.rest.pop(key))
+            else:
+                self.logger.warning("%s holds no state of the %s, which starts anew", path, key)
+        return weights.rest
 
     def _require(self, path: str) -> None:
         if "://" not in path:
@@ -222,39 +252,19 @@ class Checkpointer(DetectionCheckpointer):
                 f'{get_cache_dir()}; "" starts from random weights.'
             ) from None
 
-    def _load_file(self, f: str) -> dict[str, Any]:
-        problem = damage(Path(f))
+    def _read(self, file: str) -> Weights:
+        problem = damage(Path(file))
         if problem:
-            raise WeightsError(f"{f} is damaged: {problem}")
-        try:
-            content = _read(f)
-        except (UnsafeFileError, WeightsFileError) as error:
-            raise WeightsError(f"MODEL.WEIGHTS: {error}") from None
-        if self._average_counts and AVERAGE in content:
-            self.logger.info("Taking the averaged weights of %s", f)
-            content["model"] = {**content["model"], **content[AVERAGE]["average"]}
-        return content
+            raise WeightsError(f"{file} is damaged: {problem}")
+        return read_weights(file)
 
 
-def _read(file: str) -> dict[str, Any]:
-    """The content as Detectron2 understands it: a dict with ``model``."""
-    if file.endswith(".safetensors"):
-        return {"model": read_safetensors(file)[0]}
-    content = load_pickle(file) if file.endswith(".pkl") else load_torch(file)
-    if not isinstance(content, Mapping):
-        raise UnsafeFileError(f"{file} holds a {type(content).__name__}, not weights by name")
-    content = dict(content)
-    if file.endswith(".pkl") and not ("model" in content and "__author__" in content):
-        # Caffe2's and Detectron's releases; detection models keep their arrays in "blobs".
-        blobs = content.get("blobs", content)
-        weights = {k: v for k, v in blobs.items() if not k.endswith("_momentum")}
-        return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
-    if "model_state" in content and "model" not in content:  # pycls
-        weights = {
-            k: v for k, v in content["model_state"].items() if not k.endswith("num_batches_tracked")
-        }
-        return {"model": weights, "__author__": "pycls", "matching_heuristics": True}
-    return content if "model" in content else {"model": content}
+def _plain(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A state dict by the names that the model has without ``torch.compile`` and the like."""
+    result = OrderedDict((plain_name(name), value) for name, value in state.items())
+    versions = getattr(state, "_metadata", {})
+    result.__dict__["_metadata"] = {plain_name(name): value for name, value in versions.items()}
+    return result
 
 
 def _copied(value: Any) -> Any:
@@ -262,7 +272,9 @@ def _copied(value: Any) -> Any:
     if torch.is_tensor(value):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
-        return {key: _copied(item) for key, item in value.items()}
+        copy = OrderedDict((key, _copied(item)) for key, item in value.items())
+        copy.__dict__.update(getattr(value, "__dict__", {}))  # a state dict's versions of modules
+        return copy
     if isinstance(value, (list, tuple)):
         return type(value)(_copied(item) for item in value)
     return value

@@ -10,18 +10,11 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from .atomic_file import WriteError
+from ..io.files import WriteError
+from .best_metric import BestMetric
 from .checkpoint import Checkpointer
 
 logger = logging.getLogger(__name__)
-
-# The first of these that an evaluation gives decides which checkpoint is best.
-BEST_METRICS = ("panoptic_seg/PQ", "segm/AP", "bbox/AP", "sem_seg/mIoU")
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether a smaller value of a metric is an improvement: losses and errors."""
-    return "loss" in metric or "error" in metric
 
 
 class PeriodicCheckpoint(HookBase):
@@ -61,15 +54,20 @@ class PeriodicCheckpoint(HookBase):
 
 
 class BestCheckpoint(HookBase):
-    """Saves ``model_best.pth`` after an evaluation with a better ``TEST.BEST_METRIC``.
+    """Saves ``model_best.pth`` after an evaluation with a better figure.
 
     ``last_checkpoint`` is not touched: ``--resume`` continues from the last checkpoint, not from
     the best.
+
+    Args:
+        checkpointer: saves.
+        cfg: says when to stop early.
+        metric: the figure that decides.
     """
 
-    def __init__(self, checkpointer: Checkpointer, cfg: CfgNode) -> None:
+    def __init__(self, checkpointer: Checkpointer, cfg: CfgNode, metric: BestMetric) -> None:
         self.checkpointer = checkpointer
-        self.metric = cfg.TEST.BEST_METRIC
+        self.metric = metric
         self.patience = cfg.SOLVER.EARLY_STOPPING.PATIENCE
         self.min_gain = cfg.SOLVER.EARLY_STOPPING.MIN_GAIN
         self.best = -math.inf  # the metric, or its negative where lower is better
@@ -79,14 +77,14 @@ class BestCheckpoint(HookBase):
     def after_step(self) -> None:
         """Look for a new result of the metric in the event storage."""
         latest: Mapping[str, tuple[float, int]] = self.trainer.storage.latest()
-        name = self.metric or next((m for m in BEST_METRICS if m in latest), "")
+        name = self.metric.name
         if name not in latest:
             return
         value, iteration = latest[name]
         if iteration == self._seen or iteration != self.trainer.iter:
             return
         self._seen = iteration
-        score = -value if lower_is_better(name) else value
+        score = value if self.metric.higher_is_better else -value
         self.without_gain = 0 if score > self.best + self.min_gain else self.without_gain + 1
         if score > self.best:
             self.best = score
@@ -103,7 +101,11 @@ class BestCheckpoint(HookBase):
         except WriteError as error:
             logger.error("%s Training goes on.", error)
 
-    after_train = after_step  # the last evaluation runs after the last step
+    def after_train(self) -> None:
+        """Look at the last evaluation, which runs after the last step."""
+        self.after_step()
+        if self._seen < 0 and self.best == -math.inf and self.trainer.complete:
+            logger.warning("%s was never measured: there is no model_best.pth.", self.metric.name)
 
     def state_dict(self) -> dict[str, float]:
         """The best value and its age, so that a resumed run does not forget them."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from ..config import ConfigError
-from ..data import mapper_name
+from ..data import Dataset, mapper_name
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,14 @@ DETECTRON2_TASKS = {
     "RetinaNet": ("instances",),
     "PanopticFPN": ("sem_seg", "instances"),
     "PanopticDeepLab": ("sem_seg",),
+}
+
+_MORE_SAMPLES = {
+    "TRAIN": "Nothing can be trained on it.",
+    "TEST": (
+        "Of a description (DATASETS.CUSTOM): give split.val_fraction a share that takes one, or 0 "
+        "to train without validation. Else set DATASETS.TEST ()."
+    ),
 }
 
 
@@ -53,10 +62,13 @@ def check_datasets(cfg: CfgNode) -> None:
         key = f"DATASETS.{split}"
         for name in cfg.DATASETS[split]:
             _check_known(key, name)
+            dataset = Dataset.get(name, cfg.DATALOADER.MAX_DAMAGED)
+            if not dataset.records:
+                raise ConfigError(f"{key}: {name} has no sample. {_MORE_SAMPLES[split]}")
             if "sem_seg" in tasks:
-                _check_semantic(cfg, key, name)
+                _check_semantic(cfg, key, dataset)
             if "instances" in tasks:
-                _check_instances(cfg, key, name)
+                _check_instances(cfg, key, dataset)
     _check_same_classes(cfg, tasks)
 
 
@@ -82,59 +94,56 @@ def _check_known(key: str, name: str) -> None:
         raise ConfigError(f"{key}: dataset '{name}' is not registered. Nearest: {', '.join(near)}")
 
 
-def _check_semantic(cfg: CfgNode, key: str, name: str) -> None:
-    metadata = MetadataCatalog.get(name)
-    classes = metadata.get("stuff_classes")
-    if classes is None:
+def _check_semantic(cfg: CfgNode, key: str, dataset: Dataset) -> None:
+    classes = dataset.stuff.names
+    if not classes:
         raise ConfigError(
-            f"{key}: {name} has no semantic classes, which {cfg.MODEL.META_ARCHITECTURE} is "
-            "trained on. Choose a semantic dataset, e.g. shapes_train."
+            f"{key}: {dataset.name} has no semantic classes, which {cfg.MODEL.META_ARCHITECTURE} "
+            "is trained on. Choose a semantic dataset, e.g. shapes_train."
         )
     head = cfg.MODEL.SEM_SEG_HEAD
     # K = 1 is a binary problem with one logit: background and one class.
     if len(classes) != head.NUM_CLASSES and not (head.NUM_CLASSES == 1 and len(classes) == 2):
         raise ConfigError(
-            f"{name} has {len(classes)} classes, the model {head.NUM_CLASSES}: set "
+            f"{dataset.name} has {len(classes)} classes, the model {head.NUM_CLASSES}: set "
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES {len(classes)}"
         )
-    ignore = metadata.get("ignore_label", 255)
-    if ignore != head.IGNORE_VALUE:
+    if dataset.ignore_label != head.IGNORE_VALUE:
         raise ConfigError(
-            f"{name} marks ignored pixels with {ignore}, the model expects {head.IGNORE_VALUE}: "
-            f"set MODEL.SEM_SEG_HEAD.IGNORE_VALUE {ignore}"
+            f"{dataset.name} marks ignored pixels with {dataset.ignore_label}, the model expects "
+            f"{head.IGNORE_VALUE}: set MODEL.SEM_SEG_HEAD.IGNORE_VALUE {dataset.ignore_label}"
         )
 
 
-def _check_instances(cfg: CfgNode, key: str, name: str) -> None:
-    classes = MetadataCatalog.get(name).get("thing_classes")
-    if classes is None:
-        DatasetCatalog.get(name)  # Detectron2 fills COCO metadata in while loading
-        classes = MetadataCatalog.get(name).get("thing_classes")
-    if classes is None:
+def _check_instances(cfg: CfgNode, key: str, dataset: Dataset) -> None:
+    if not dataset.things:
         raise ConfigError(
-            f"{key}: {name} has no object instances, which {cfg.MODEL.META_ARCHITECTURE} is "
-            "trained on. Choose an instance dataset, e.g. shapes_instance_train."
+            f"{key}: {dataset.name} has no object instances, which "
+            f"{cfg.MODEL.META_ARCHITECTURE} is trained on. Choose an instance dataset, e.g. "
+            "shapes_instance_train."
         )
-    count = len(classes)
-    if classes == MetadataCatalog.get(name).get("stuff_classes"):
-        # Detectron2's panoptic datasets repeat all classes here; the ids tell which are things.
-        count = len(set(MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id.values()))
-    if count != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+    if dataset.num_things != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
         raise ConfigError(
-            f"{name} has {count} object classes, the model "
-            f"{cfg.MODEL.ROI_HEADS.NUM_CLASSES}: set MODEL.ROI_HEADS.NUM_CLASSES {count}"
+            f"{dataset.name} has {dataset.num_things} object classes, the model "
+            f"{cfg.MODEL.ROI_HEADS.NUM_CLASSES}: set MODEL.ROI_HEADS.NUM_CLASSES "
+            f"{dataset.num_things}"
         )
 
 
 def _check_same_classes(cfg: CfgNode, tasks: Sequence[str]) -> None:
-    lists = {"sem_seg": "stuff_classes", "instances": "thing_classes"}
-    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
-    for key in (lists[task] for task in tasks):
-        for name in names[1:]:
-            first, other = (list(MetadataCatalog.get(n).get(key) or []) for n in (names[0], name))
-            if first != other:
-                different = next((a, b) for a, b in zip(first, other, strict=False) if a != b)
-                raise ConfigError(
-                    f"{names[0]} and {name} name their classes differently: "
-                    f"'{different[0]}' against '{different[1]}'."
-                )
+    """Every dataset counts the same classes in the same order."""
+    datasets = [Dataset.get(name) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)]
+    lists = {"sem_seg": "stuff", "instances": "things"}
+    for kind in (lists[task] for task in tasks):
+        for other in datasets[1:]:
+            first, second = (getattr(d, kind).names for d in (datasets[0], other))
+            if first == second:
+                continue
+            pairs = zip_longest(first, second, fillvalue="(none)")
+            a, b = next(pair for pair in pairs if pair[0] != pair[1])
+            key = "stuff_classes" if kind == "stuff" else "thing_classes"
+            raise ConfigError(
+                f"{datasets[0].name} and {other.name} name their classes differently: '{a}' "
+                f"against '{b}'. Where the same classes are meant, give both the same list: "
+                f"MetadataCatalog.get('{other.name}').{key} = {list(first)}"
+            )

@@ -13,7 +13,7 @@ from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.utils import comm
 from torch import nn
 
-from ..data import build_mapper
+from ..data import Dataset, build_mapper
 from ..evaluation import build_evaluator, format_results
 from .stopping import check_stop
 from .worker_signals import held_back, init_worker
@@ -50,7 +50,11 @@ class Evaluates:
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """Detectron2's loader over every image once, through the mapper ``INPUT.MAPPER``."""
-        loader = build_detection_test_loader(cfg, dataset_name, mapper=build_mapper(cfg, False))
+        loader = build_detection_test_loader(
+            Dataset.get(dataset_name).records,
+            mapper=build_mapper(cfg, False),
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
         loader.worker_init_fn = init_worker
         return loader
 

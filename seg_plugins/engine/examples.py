@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from torch import nn
 
-from ..data import build_mapper
-from ..data.image_io import read_image, read_label
+from ..data import Dataset, build_mapper
+from ..data.image_io import read_image
 from ..data.panoptic_mapper import read_segment_ids
+from ..tasks import task_of_output
 from ..visualization import errors, overlays
 from ..visualization.segments import panoptic
 
@@ -48,11 +49,13 @@ def write_examples(cfg: CfgNode, model: nn.Module, folder: Path, count: int) -> 
     was_training = model.training
     model.eval()
     for task, dataset, ranked in _scored(folder.parent):
-        records = {str(record["file_name"]): record for record in DatasetCatalog.get(dataset)}
+        records = {str(record["file_name"]): record for record in dataset.records}
         for rank, score in _extremes(ranked, count):
             record = records.get(str(score["file_name"]))
             if record is None:  # scored on another machine, or the dataset has moved since
-                logger.warning("%s is not in %s: no pictures of it", score["file_name"], dataset)
+                logger.warning(
+                    "%s is not in %s: no pictures of it", score["file_name"], dataset.name
+                )
                 continue
             with torch.no_grad():
                 output = model([mapper(copy.deepcopy(record))])[0]
@@ -63,7 +66,7 @@ def write_examples(cfg: CfgNode, model: nn.Module, folder: Path, count: int) -> 
             entries.append(
                 {
                     "task": task,
-                    "dataset": dataset,
+                    "dataset": dataset.name,
                     "rank": rank,
                     "file_name": str(score["file_name"]),
                     "score": score["score"],
@@ -76,7 +79,7 @@ def write_examples(cfg: CfgNode, model: nn.Module, folder: Path, count: int) -> 
     (folder / "examples.json").write_text(json.dumps(entries, indent=1), encoding="utf-8")
 
 
-def _scored(inference: Path) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+def _scored(inference: Path) -> Iterator[tuple[str, Dataset, list[dict[str, Any]]]]:
     """(task, dataset, scores of its images from low to high) of the evaluations in a folder."""
     for file in sorted(inference.rglob(f"*{_SUFFIX}")):
         task = file.name.removesuffix(_SUFFIX)
@@ -85,7 +88,7 @@ def _scored(inference: Path) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
         ranked = [line for line in lines if line["score"] is not None]
         ranked.sort(key=lambda line: (line["score"], str(line["file_name"])))
         if results.get("dataset") in DatasetCatalog.list():
-            yield task, results["dataset"], ranked
+            yield task, Dataset.get(results["dataset"]), ranked
 
 
 def _extremes(ranked: list[dict[str, Any]], count: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -95,15 +98,23 @@ def _extremes(ranked: list[dict[str, Any]], count: int) -> Iterator[tuple[str, d
     yield from (("best", line) for line in best)
 
 
-def _legend(dataset: str) -> list[list[Any]]:
+def _legend(dataset: Dataset) -> list[list[Any]]:
     """[class, [R, G, B]] of each semantic class."""
-    metadata = MetadataCatalog.get(dataset)
-    colours = np.asarray(metadata.stuff_colors).tolist()
-    return [[name, colour] for name, colour in zip(metadata.stuff_classes, colours, strict=False)]
+    return [[n, list(c)] for n, c in zip(dataset.stuff.names, dataset.stuff.colors, strict=False)]
+
+
+def has_truth(task: str, record: Mapping[str, Any]) -> bool:
+    """Whether a record has what a task is drawn beside: the key of a model's output names it."""
+    key = task_of_output(task).record_key
+    return key in record or (task == "instances" and "pan_seg_file_name" in record)
 
 
 def draw(
-    task: str, record: Mapping[str, Any], output: Mapping[str, Any], dataset: str, image_format: str
+    task: str,
+    record: Mapping[str, Any],
+    output: Mapping[str, Any],
+    dataset: Dataset,
+    image_format: str,
 ) -> tuple[Pictures, list[list[Any]]]:
     """Draw one sample.
 
@@ -111,20 +122,19 @@ def draw(
         task: ``sem_seg``, ``instances`` or ``panoptic_seg``.
         record: of the dataset.
         output: of the model, at the image's size.
-        dataset: name, for classes and colours.
+        dataset: for classes and colours.
         image_format: of the model's input.
 
     Returns:
         ``image``, ``truth``, ``prediction`` and ``error``, (H, W, 3) uint8 RGB, as far as there is
         ground truth; and (id, class, pixels, score) of each predicted panoptic segment.
     """
-    metadata = MetadataCatalog.get(dataset)
     image = picture_of(record, image_format)
     if task == "sem_seg":
-        return {"image": image, **_semantic(image, record, output, metadata)}, []
+        return {"image": image, **_semantic(image, record, output, dataset)}, []
     if task == "instances":
         return {"image": image, **_instances(image, record, output)}, []
-    pictures, segments = _panoptic(image, record, output, metadata)
+    pictures, segments = _panoptic(image, record, output, dataset)
     return {"image": image, **pictures}, segments
 
 
@@ -136,14 +146,15 @@ def picture_of(record: Mapping[str, Any], image_format: str) -> np.ndarray:
 
 
 def _semantic(
-    image: np.ndarray, record: Mapping[str, Any], output: Mapping[str, Any], metadata: Any
+    image: np.ndarray, record: Mapping[str, Any], output: Mapping[str, Any], dataset: Dataset
 ) -> Pictures:
     # Label files may hold other values than the class ids, or colours.
-    truth = metadata.get("sem_seg_loading_fn", read_label)(record["sem_seg_file_name"])
+    read = record.get("sem_seg_encoding") or dataset.read_label
+    truth = read(record["sem_seg_file_name"])
     scores = output["sem_seg"]
     labels = (scores.argmax(0) if len(scores) > 1 else scores[0] > 0).cpu().numpy()
-    colours = np.asarray(metadata.stuff_colors, np.uint8)
-    ignore = metadata.get("ignore_label", 255)
+    colours = np.asarray(dataset.stuff.colors, np.uint8)
+    ignore = dataset.ignore_label
     return {
         "truth": overlays.semantic(image, truth, colours, ignore),
         "prediction": overlays.semantic(image, labels, colours, ignore),
@@ -183,13 +194,13 @@ def _true_masks(record: Mapping[str, Any], shape: tuple[int, int]) -> np.ndarray
 
 
 def _panoptic(
-    image: np.ndarray, record: Mapping[str, Any], output: Mapping[str, Any], metadata: Any
+    image: np.ndarray, record: Mapping[str, Any], output: Mapping[str, Any], dataset: Dataset
 ) -> tuple[Pictures, list[list[Any]]]:
     ids, infos = output["panoptic_seg"]
     ids = ids.cpu().numpy()
     true_ids = read_segment_ids(record["pan_seg_file_name"])
-    found = _segments(ids, infos or [], metadata)
-    truth = _segments(true_ids, record["segments_info"], metadata)
+    found = _segments(ids, infos or [], dataset)
+    truth = _segments(true_ids, record["segments_info"], dataset)
     void = -1
     names = [name for name, _ in (*truth, *found)]
     numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
@@ -203,7 +214,7 @@ def _panoptic(
         [str(info["id"]), name, int(mask.sum()), info.get("score")]
         for (name, mask), info in zip(found, infos or [], strict=True)
     ]
-    colours = np.asarray(metadata.stuff_colors, np.uint8)
+    colours = np.asarray(dataset.stuff.colors, np.uint8)
     # Ids of the ground truth are too long to be read.
     pictures = {
         "truth": panoptic(image, true_ids, record["segments_info"], colours, numbers=False),
@@ -214,14 +225,14 @@ def _panoptic(
 
 
 def _segments(
-    ids: np.ndarray, infos: list[dict[str, Any]], metadata: Any
+    ids: np.ndarray, infos: list[dict[str, Any]], dataset: Dataset
 ) -> list[tuple[str, np.ndarray]]:
     """(class name, (H, W) bool) of each segment."""
     segments = []
     for info in infos:
         number = info["category_id"]
         kind = "thing" if info.get("isthing", True) else "stuff"
-        names = metadata.get(f"{kind}_classes") or ()
+        names = (dataset.things if kind == "thing" else dataset.stuff).names
         name = names[number] if number < len(names) else f"{kind} {number}"
         segments.append((name, ids == info["id"]))
     return segments

@@ -50,9 +50,11 @@ def _memory_message(error: Exception, batch: Sequence[dict[str, Any]]) -> str:
             f" Peak of this process: {peak / 2**30:.1f} GiB; {free / 2**30:.1f} of "
             f"{total / 2**30:.1f} GiB are free."
         )
+    # Python's own MemoryError says nothing.
+    reason = next((line[:200] for line in str(error).splitlines() if line.strip()), "MemoryError")
     return (
         f"Memory ran out on {len(batch)} images in this process (height x width: {shown}).{used} "
         "Raise SOLVER.ACCUMULATE (the same batch in parts), set SOLVER.AMP.ENABLED True or "
         "MODEL.ACTIVATION_CHECKPOINTING True, or lower SOLVER.IMS_PER_BATCH, INPUT.CROP.SIZE or "
-        f"INPUT.MIN_SIZE_TRAIN. ({str(error).splitlines()[0][:200]})"
+        f"INPUT.MIN_SIZE_TRAIN. ({reason})"
     )

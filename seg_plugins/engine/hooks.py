@@ -13,15 +13,15 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import nn
 
-from ..data import build_mapper
+from ..data import Dataset, build_mapper
+from ..io.files import write_atomically
+from ..tasks import TASKS
 from ..visualization import overlays
-from .atomic_file import write_atomically
-from .examples import draw, picture_of
+from .examples import draw, has_truth, picture_of
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,8 @@ def write_pictures(cfg: CfgNode, model: nn.Module) -> Path | None:
     if not cfg.TEST.PICTURES or not cfg.DATASETS.TEST or not comm.is_main_process():
         return None
     name = cfg.DATASETS.TEST[0]
-    records = DatasetCatalog.get(name)
+    dataset = Dataset.get(name)
+    records = dataset.records
     chosen = np.linspace(0, len(records) - 1, min(cfg.TEST.PICTURES, len(records))).astype(int)
     mapper = build_mapper(cfg, False)
     rows = []
@@ -58,7 +59,7 @@ def write_pictures(cfg: CfgNode, model: nn.Module) -> Path | None:
         for index in chosen:
             record = records[int(index)]
             prediction = model([mapper(copy.deepcopy(record))])[0]
-            rows.append(_row(record, prediction, name, cfg.INPUT.FORMAT))
+            rows.append(_row(record, prediction, dataset, cfg.INPUT.FORMAT))
     model.train(was_training)
     path = Path(cfg.OUTPUT_DIR) / "inference" / "pictures.png"
     os.makedirs(path.parent, exist_ok=True)
@@ -69,15 +70,15 @@ def write_pictures(cfg: CfgNode, model: nn.Module) -> Path | None:
 
 
 def _row(
-    record: Mapping[str, Any], prediction: Mapping[str, Any], name: str, image_format: str
+    record: Mapping[str, Any], prediction: Mapping[str, Any], dataset: Dataset, image_format: str
 ) -> list[np.ndarray]:
-    tasks = ["sem_seg"] if "sem_seg" in prediction and "sem_seg_file_name" in record else []
-    if "panoptic_seg" in prediction and "pan_seg_file_name" in record:
-        tasks.append("panoptic_seg")
-    elif "instances" in prediction:
-        tasks.append("instances")
+    """The image, and truth and prediction of each task that both have."""
     row = [picture_of(record, image_format)]
-    for task in tasks:
-        drawn, _ = draw(task, record, prediction, name, image_format)
+    keys = [task.output for task in TASKS if task.output in prediction]
+    shown = [key for key in keys if has_truth(key, record)]
+    if "panoptic_seg" in shown:  # which shows the instances too
+        shown = [key for key in shown if key != "instances"]
+    for key in reversed(shown):
+        drawn, _ = draw(key, record, prediction, dataset, image_format)
         row += [drawn["truth"], drawn["prediction"]]
     return row

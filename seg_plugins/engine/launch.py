@@ -112,11 +112,14 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if args.num_gpus is None:
         args.num_gpus = min(1, gpus)
+    if args.num_gpus < 0:
+        raise SystemExit(f"--num-gpus {args.num_gpus}: 0 is the CPU, 1 or more are GPUs.")
     if args.num_gpus > gpus:
         raise SystemExit(
             f"--num-gpus {args.num_gpus}: this machine has {gpus} usable GPU(s). Use --num-gpus "
             f"{gpus}" + ("" if gpus else ", or torchrun for several processes on the CPU") + "."
         )
+    _check_machines(args)
     if args.num_gpus * args.num_machines <= 1:
         return main(args)
     with passed_on():
@@ -131,7 +134,36 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
     return None
 
 
+def _check_machines(args: argparse.Namespace) -> None:
+    """Refuse machines that would not find each other, or would each train for itself."""
+    machines, rank = args.num_machines, args.machine_rank
+    if machines < 1 or not 0 <= rank < machines:
+        raise SystemExit(
+            f"--machine-rank {rank} of --num-machines {machines}: ranks count from 0 to the number "
+            "of machines less one."
+        )
+    if machines > 1 and args.num_gpus < 1:
+        raise SystemExit(
+            f"--num-machines {machines} takes GPUs, and this machine uses none. On CPUs start "
+            f"torchrun on each machine, with its own number from 0 on as --node-rank: torchrun "
+            f"--nnodes {machines} --node-rank 0 --nproc-per-node 1 --master-addr HOST "
+            "--master-port 29500 tools/train_net.py --num-gpus 0 --config-file CONFIG"
+        )
+    if machines > 1 and args.dist_url == "auto":
+        raise SystemExit(
+            f"--num-machines {machines} needs the address of machine 0, the same on all: "
+            "--dist-url tcp://HOST:29500."
+        )
+
+
 def _launch_torchrun(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
+    if args.num_machines > 1 and args.num_machines * int(os.environ["LOCAL_WORLD_SIZE"]) != int(
+        os.environ["WORLD_SIZE"]
+    ):
+        raise SystemExit(
+            f"--num-machines {args.num_machines} is torchrun's to say: torchrun --nnodes "
+            f"{args.num_machines} ..."
+        )
     local_rank = int(os.environ["LOCAL_RANK"])
     local_size = int(os.environ["LOCAL_WORLD_SIZE"])
     use_gpu = args.num_gpus != 0 and torch.cuda.is_available()

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import Backbone
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -73,6 +74,22 @@ def compile_parts(model: nn.Module, backend: str) -> None:
         # Losses exchange counts between processes: they stay outside.
         head.layers = torch.compile(head.layers, backend=backend)
     logger.info("Backbone%s compiled by %s at first use", " and head" if head else "", backend)
+
+
+def unused_features(model: nn.Module) -> list[str]:
+    """Features of a system's backbones (an FPN's own, too) that no part has among its inputs.
+
+    Parts name them as Detectron2's do: ``in_features``, ``box_in_features``, ...; where no part
+    does, nothing is known and the list is empty.
+    """
+    used: set[str] = set()
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name.endswith("in_features") and isinstance(value, (list, tuple, dict)):
+                used.update(map(str, value))
+    backbones = [module for module in model.modules() if isinstance(module, Backbone)]
+    features = dict.fromkeys(name for backbone in backbones for name in backbone.output_shape())
+    return [name for name in features if name not in used] if used else []
 
 
 def checkpoint_activations(backbone: nn.Module) -> int:

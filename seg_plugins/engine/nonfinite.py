@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .atomic_file import write_atomically
+from ..io.files import write_atomically
 
 # Names of parameters in the message and the file: the first show where it began.
 _MAX_NAMES = 50
@@ -38,18 +38,23 @@ def bad_names(names: Sequence[str], values: torch.Tensor) -> list[str]:
     return [name for name, ok in zip(names, finite.tolist(), strict=True) if not ok][:_MAX_NAMES]
 
 
+def nonfinite_names(state: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity; at most 50."""
+    names = [name for name, value in state.items() if torch.is_floating_point(value)]
+    if not names:
+        return []
+    # 0 for a finite tensor, NaN otherwise; one transfer for all.
+    marks = torch.stack([(state[name].detach().float() * 0).sum().cpu() for name in names])
+    return bad_names(names, marks)
+
+
 def require_finite(state: Mapping[str, torch.Tensor], what: str) -> None:
     """Refuse weights that hold NaN or infinity.
 
     Raises:
         NonFiniteError: with the names of the tensors.
     """
-    names = [name for name, value in state.items() if torch.is_floating_point(value)]
-    if not names:
-        return
-    # 0 for a finite tensor, NaN otherwise; one transfer for all.
-    marks = torch.stack([(state[name].detach().float() * 0).sum().cpu() for name in names])
-    wrong = bad_names(names, marks)
+    wrong = nonfinite_names(state)
     if wrong:
         raise NonFiniteError(
             f"{what} was not written: NaN or infinity in {', '.join(wrong[:5])}"

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .weights_layout import named, plain_name
+
 logger = logging.getLogger(__name__)
 
 
@@ -23,7 +25,7 @@ def optimizer_state(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     return {
         **optimizer.state_dict(),
-        "names": [names[p] for p in parameters],
+        "names": [plain_name(names[p]) for p in parameters],
         "kind": type(optimizer).__name__,
     }
 
@@ -44,22 +46,38 @@ def load_optimizer(
         )  # fmt: skip
         return
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    # Checkpoints of Detectron2 know the order only.
-    order = saved.get("names") or [names[p] for p in parameters]
-    by_name = {order[int(i)]: values for i, values in saved["state"].items() if int(i) < len(order)}
+    order = saved.get("names")
+    if order is None:
+        # Checkpoints of Detectron2 know the order only.
+        count = sum(len(group["params"]) for group in saved["param_groups"])
+        if count != len(parameters):
+            logger.warning(
+                "The optimizer's state is one of %d parameters without their names, and %d are "
+                "trained: starting without its momenta.", count, len(parameters),
+            )  # fmt: skip
+            return
+        order = [plain_name(names[p]) for p in parameters]
+    by_name = {order[int(i)]: values for i, values in saved["state"].items()}
     fresh = []
     for parameter in parameters:
-        values = by_name.get(names[parameter])
+        name = plain_name(names[parameter])
+        values = by_name.pop(name, None)
         if not values:
-            fresh.append(names[parameter])
+            fresh.append(name)
         elif any(_misfit(value, parameter) for value in values.values()):
-            fresh.append(f"{names[parameter]} (another shape)")
+            fresh.append(f"{name} (another shape)")
         else:
             optimizer.state[parameter] = {
                 key: _placed(key, value, parameter) for key, value in values.items()
             }
-    if fresh and by_name:
-        logger.warning("Without momentum, as at the start: %s", ", ".join(fresh))
+    if fresh and saved["state"]:
+        logger.warning(
+            "Without momentum, as at the start: %s (%d of %d parameters)",
+            named(fresh), len(fresh), len(parameters),
+        )  # fmt: skip
+    if by_name:
+        logger.info("Momenta of %d parameters that are not trained now were left out: %s",
+                    len(by_name), named(by_name))  # fmt: skip
 
 
 def _misfit(value: Any, parameter: nn.Parameter) -> bool:

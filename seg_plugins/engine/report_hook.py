@@ -16,9 +16,9 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..config import ConfigError
+from ..io.files import write_atomically
 from ..modeling.analysis import analyze, size_at_test
 from ..visualization.report import build_page, read_run
-from .atomic_file import write_atomically
 from .examples import write_examples
 from .run_record import write_record
 

@@ -18,7 +18,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import nn
 
-from .atomic_file import write_atomically
+from ..io.files import write_atomically
 
 
 def hardware() -> str:

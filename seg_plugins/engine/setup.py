@@ -16,14 +16,16 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..config import ConfigError, find_config, load_config
+from ..config import ConfigError, Origin, find_config, load_config
 from ..data import apply_custom_dataset, class_weights
-from ..data.doctor import check_dataset
+from ..data.doctor import check_before_training
 from .consistency import check_datasets, check_masks
 from .launch import use_available_device
 from .model_options import be_deterministic
+from .output_dir import check_output_dir, hold
 from .process_memory import keep_freed_memory
 from .resume import former_config, log_changes
+from .run_checks import check_training, check_values, complete_schedule, tell_rate
 
 PACKAGE_LOGGER = logging.getLogger("seg_plugins")
 logger = logging.getLogger(__name__)
@@ -41,14 +43,20 @@ def setup(args: argparse.Namespace) -> CfgNode:
         args.config_file = str(find_config(args.config_file))
         cfg = load_config(args.config_file, args.opts or ())
         use_available_device(cfg, args)
+        check_values(cfg)
         apply_custom_dataset(cfg)
         check_datasets(cfg)
         if not args.eval_only:
             check_masks(cfg)
+            check_training(cfg)
+            origin = Origin(args.config_file, args.opts or ())
+            complete_schedule(cfg, origin)
+            tell_rate(cfg, origin)
         if comm.is_main_process():
-            _check_output_dir(Path(cfg.OUTPUT_DIR), args)
+            if not (args.resume or args.eval_only):
+                check_output_dir(Path(cfg.OUTPUT_DIR))
             if not args.eval_only:
-                _examine_samples(cfg)
+                check_before_training(cfg)
         comm.synchronize()
         former = former_config(Path(cfg.OUTPUT_DIR)) if args.resume else {}
         _complete(cfg, args, former)
@@ -59,6 +67,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if cfg.MODEL.DEVICE == "cpu":
         keep_freed_memory()
     default_setup(cfg, args)
+    if comm.is_main_process():
+        hold(Path(cfg.OUTPUT_DIR))
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=PACKAGE_LOGGER.name)
     for record in records:
         PACKAGE_LOGGER.handle(record)
@@ -75,42 +85,6 @@ def _log_held_back() -> Iterator[list[logging.LogRecord]]:
         yield holder.buffer
     finally:
         PACKAGE_LOGGER.removeHandler(holder)
-
-
-def _check_output_dir(folder: Path, args: argparse.Namespace) -> None:
-    if args.resume or args.eval_only:
-        return
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"OUTPUT_DIR {folder} is a file. Choose a folder: OUTPUT_DIR NAME")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ConfigError(
-            f"OUTPUT_DIR {folder} is not empty. Add --resume to continue the training in it, or "
-            f"start a new one beside it: OUTPUT_DIR {_free_name(folder)}"
-        )
-
-
-def _examine_samples(cfg: CfgNode) -> None:
-    """Let the doctor look at some samples of each dataset: minutes saved when they are wrong."""
-    if not cfg.DATASETS.CHECK_SAMPLES:
-        return
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        report = check_dataset(name, max_samples=cfg.DATASETS.CHECK_SAMPLES)
-        errors = [problem for problem in report.problems if problem.is_error]
-        if errors:
-            shown = "".join(f"\n  {problem.message}" for problem in errors[:5])
-            raise ConfigError(
-                f"{name}: {len(errors)} errors in {report.checked} of {report.samples} samples:"
-                f"{shown}\ntools/check_dataset.py --dataset {name} lists all; correct them, or set "
-                "DATASETS.CHECK_SAMPLES 0 to train all the same."
-            )
-        logger.info("%s: %d samples, %d checked", name, report.samples, report.checked)
-
-
-def _free_name(folder: Path) -> Path:
-    number = 2
-    while folder.with_name(f"{folder.name}_{number}").exists():
-        number += 1
-    return folder.with_name(f"{folder.name}_{number}")
 
 
 def _complete(cfg: CfgNode, args: argparse.Namespace, former: Mapping[str, Any]) -> None:
@@ -159,8 +133,6 @@ def _scale_rate(cfg: CfgNode) -> None:
     solver = cfg.SOLVER
     if solver.REFERENCE_BATCH in (0, solver.IMS_PER_BATCH):
         return
-    if solver.REFERENCE_BATCH < 0:
-        raise ConfigError(f"SOLVER.REFERENCE_BATCH {solver.REFERENCE_BATCH} should be 0 or more")
     rate = solver.BASE_LR * solver.IMS_PER_BATCH / solver.REFERENCE_BATCH
     logger.info(
         "SOLVER.BASE_LR %g for a batch of %d becomes %g for %d",

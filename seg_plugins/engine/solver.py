@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from ..config import ConfigError
 
 # Normalisation layers of torch; timm's and Detectron2's derive from these or are listed by name.
 NORM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+
+logger = logging.getLogger(__name__)
 
 SCHEDULES = ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR")
 
@@ -42,6 +45,12 @@ def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
             f"SOLVER.LR_SCHEDULER_NAME {solver.LR_SCHEDULER_NAME} is not one of "
             f"{', '.join(SCHEDULES)}"
         )
+    if solver.WARMUP_ITERS >= solver.MAX_ITER:
+        logger.warning(
+            "SOLVER.WARMUP_ITERS %d is as long as the run (SOLVER.MAX_ITER %d): the rate never "
+            "reaches SOLVER.BASE_LR. Set SOLVER.WARMUP_ITERS %d",
+            solver.WARMUP_ITERS, solver.MAX_ITER, solver.MAX_ITER // 10,
+        )  # fmt: skip
     if solver.LR_SCHEDULER_NAME != "WarmupPolyLR":
         return build_lr_scheduler(cfg, optimizer)
     schedule: ParamScheduler = PolynomialSchedule(
@@ -67,7 +76,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
         ConfigError: a prefix in ``LR_FACTORS`` matches no parameter.
     """
     solver = cfg.SOLVER
-    factors = {str(prefix): float(factor) for prefix, factor in solver.LR_FACTORS}
+    factors = _rate_factors(solver.LR_FACTORS)
     used: set[str] = set()
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     seen: set[nn.Parameter] = set()
@@ -83,7 +92,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
                 rate *= solver.BIAS_LR_FACTOR
                 if solver.WEIGHT_DECAY_BIAS is not None:
                     decay = solver.WEIGHT_DECAY_BIAS
-            full = f"{module_name}.{name}"
+            full = f"{module_name}.{name}".lstrip(".")  # the model itself has no name
             prefixes = [p for p in factors if full == p or full.startswith(p + ".")]
             if prefixes:
                 longest = max(prefixes, key=len)
@@ -101,6 +110,22 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
         {"params": parameters, "lr": rate, "weight_decay": decay}
         for (rate, decay), parameters in groups.items()
     ]
+
+
+def _rate_factors(pairs: Sequence[Any]) -> dict[str, float]:
+    factors: dict[str, float] = {}
+    for pair in pairs:
+        try:
+            prefix, factor = pair
+            factors[str(prefix)] = float(factor)
+        except (TypeError, ValueError):
+            continue  # one name is missing below
+    if len(factors) != len(pairs) or any(factor < 0 for factor in factors.values()):
+        raise ConfigError(
+            f"SOLVER.LR_FACTORS {list(pairs)} should be pairs of a name and a factor of at least "
+            "0, each name once: [['backbone', 0.1], ['sem_seg_head', 1.0]]"
+        )
+    return factors
 
 
 def _sgd(cfg: CfgNode, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from ..config import ConfigError
 from ..data import DatasetError
+from ..data.training_records import training_records
 from .data_stream import SampleStream, StreamBatches
 from .worker_signals import held_back, init_worker
 
@@ -119,20 +119,21 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[..., Any]) -> TrainLoader:
     """The training stream over ``DATASETS.TRAIN`` with ``DATALOADER``'s settings.
 
     Raises:
-        ConfigError: a sampler other than ``TrainingSampler``, an empty set, or a batch that does
-            not divide among the processes.
+        ConfigError: a sampler other than ``TrainingSampler``, or a batch that does not divide
+            among the processes.
+        DatasetError: see `training_records`.
     """
     if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
         raise ConfigError(
             f"DATALOADER.SAMPLER_TRAIN {cfg.DATALOADER.SAMPLER_TRAIN} is not supported here: "
             "use TrainingSampler"
         )
-    records = get_detection_dataset_dicts(
-        cfg.DATASETS.TRAIN,
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        min_keypoints=0,
-        proposal_files=None,
-    )
+    records = training_records(cfg)
+    if len(records) < cfg.SOLVER.IMS_PER_BATCH:
+        logger.warning(
+            "The training set has %d images, fewer than SOLVER.IMS_PER_BATCH %d: a batch holds an "
+            "image more than once", len(records), cfg.SOLVER.IMS_PER_BATCH,
+        )  # fmt: skip
     ratios = None
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING and all("width" in r for r in records):
         ratios = np.array([r["width"] / r["height"] for r in records])

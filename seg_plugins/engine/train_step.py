@@ -21,7 +21,9 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from ..modeling.losses import recorded_counts
+from ..config import ConfigError
+from ..modeling.losses import recorded_means
+from .accumulation import Parts
 from .failures import explained
 from .nonfinite import NonFiniteError
 from .optimizer_state import load_optimizer, optimizer_state
@@ -107,6 +109,7 @@ class TrainStep(SimpleTrainer):
             self.scaler.unscale_(self.optimizer)
         used = [(n, p) for n, p in zip(self._names, self._parameters, strict=True)
                 if p.grad is not None]  # fmt: skip
+        self._check_used({n for n, _ in used})
         gradients = [p.grad for _, p in used]
         norms = torch.stack([n.float() for n in torch._foreach_norm(gradients)])
         norm = torch.linalg.vector_norm(norms)
@@ -126,36 +129,33 @@ class TrainStep(SimpleTrainer):
         self._read_due()
 
     def _compute_gradients(self, batch: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """Gradients of the batch, and its losses, detached.
-
-        In parts, each part's mean counts by the pixels (else images) that it is the mean of: the
-        sum is what the whole batch would give.
-        """
+        """Gradients of the batch, and its losses, detached; see :mod:`.accumulation`."""
         self.optimizer.zero_grad(set_to_none=True)
         count = min(self.options.accumulate, len(batch))
         limits = [i * len(batch) // count for i in range(count + 1)]
-        sums: dict[str, Tensor] = {}
-        seen: Tensor | None = None
+        parts = Parts(self._parameters)
         for i in range(count):
             part = list(batch[limits[i] : limits[i + 1]])
-            with self._synchronised(i == count - 1), recorded_counts() as counts:
+            with self._synchronised(i == count - 1), recorded_means() as means:
                 with autocast(self.device, self.options.dtype):
                     losses: dict[str, Tensor] = self.model(part)
-                total = torch.stack([v.float().reshape(()) for v in losses.values()]).sum()
+                losses = {k: v.float().reshape(()) for k, v in losses.items()}
                 if count == 1:
-                    self.scaler.scale(total).backward()
+                    self.scaler.scale(torch.stack(list(losses.values())).sum()).backward()
                     return {k: v.detach() for k, v in losses.items()}
-                here = (counts[0] if counts else torch.tensor(len(part))).to(total)
-                seen = here if seen is None else seen + here
-                share = here / seen.clamp(min=1)
-                gradients = [p.grad for p in self._parameters if p.grad is not None]
-                if gradients:
-                    torch._foreach_mul_(gradients, 1 - share)
-                self.scaler.scale(total * share).backward()
-            for name, value in losses.items():
-                before = sums.get(name, torch.zeros_like(share))
-                sums[name] = before * (1 - share) + value.detach().float() * share
-        return sums
+                parts.add(losses, means, len(part), self.scaler.scale, last=i == count - 1)
+        return parts.losses
+
+    def _check_used(self, used: set[str]) -> None:
+        """In several processes, a parameter without a gradient would leave others unaveraged."""
+        if not getattr(self.model, "find_unused_parameters", True):
+            unused = [name.removeprefix("module.") for name in self._names if name not in used]
+            if unused:
+                raise ConfigError(
+                    f"{len(unused)} parameters have no part in the losses, which several processes "
+                    f"cannot average: {', '.join(unused[:3])}, ... Leave these layers out of the "
+                    "model, or freeze them (requires_grad False), or train in one process."
+                )
 
     def _synchronised(self, yes: bool) -> contextlib.AbstractContextManager[Any]:
         """Whether gradients are averaged over the processes in the backward pass."""

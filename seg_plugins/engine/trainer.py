@@ -17,12 +17,13 @@ from torch import nn
 
 from ..data import build_mapper
 from . import random_state
+from .best_metric import BestMetric, find_best_metric
 from .checkpoint import AVERAGE, Checkpointer
 from .checkpoint_hooks import BestCheckpoint, PeriodicCheckpoint, on_main_process
 from .evaluating import Evaluates
 from .failures import explained
 from .hooks import Pictures
-from .model_options import apply_model_options
+from .model_options import apply_model_options, unused_features
 from .report_hook import Report
 from .run_record import RunRecord
 from .solver import build_clip, build_optimizer, build_schedule
@@ -49,6 +50,7 @@ class Trainer(Evaluates, DefaultTrainer):
         super(DefaultTrainer, self).__init__()  # the parts below replace DefaultTrainer's
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         self.cfg = cfg
+        self.best_metric = self.build_best_metric(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         self.train_loader = self.build_train_loader(cfg)
@@ -94,7 +96,16 @@ class Trainer(Evaluates, DefaultTrainer):
     def distribute(cls, cfg: CfgNode, model: nn.Module) -> nn.Module:
         """The model wrapped for several processes, or itself."""
         devices = [comm.get_local_rank()] if cfg.MODEL.DEVICE.startswith("cuda") else None
-        return create_ddp_model(model, broadcast_buffers=False, device_ids=devices)
+        unused = unused_features(model)
+        if unused and comm.get_world_size() > 1:
+            logger.warning(
+                "No head uses %s of the backbone: the search for what has no gradient costs time "
+                "in every iteration. Leave them out of the backbone's OUT_FEATURES",
+                ", ".join(unused),
+            )
+        return create_ddp_model(
+            model, broadcast_buffers=False, device_ids=devices, find_unused_parameters=bool(unused)
+        )
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -133,6 +144,15 @@ class Trainer(Evaluates, DefaultTrainer):
             **states,
         )
 
+    @classmethod
+    def build_best_metric(cls, cfg: CfgNode) -> BestMetric | None:
+        """The figure that ``TEST.BEST_METRIC`` names; an unknown one is an error before training.
+
+        Building the evaluators shows, too, what is wrong with the truth.
+        """
+        evaluators = {name: cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST}
+        return find_best_metric(cfg, evaluators)
+
     def build_writers(self) -> list[Any]:
         """Log, ``metrics.json``, TensorBoard, W&B."""
         return build_writers(self.cfg, self.start_iter, self.max_iter)
@@ -146,7 +166,8 @@ class Trainer(Evaluates, DefaultTrainer):
         items.append(PeriodicCheckpoint(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
         items.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self.evaluate))
         if comm.is_main_process():
-            items.append(BestCheckpoint(self.checkpointer, cfg))
+            if self.best_metric is not None:
+                items.append(BestCheckpoint(self.checkpointer, cfg, self.best_metric))
             items.append(Pictures(cfg))
             items.append(RunRecord(cfg))
         return items

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import get_detection_dataset_dicts
 from detectron2.utils import comm
 from torch import nn
 
-from ..data import build_mapper
+from ..data import Dataset, build_mapper
+from ..data.training_records import has_object
 from .random_state import untouched_random_state
 from .stopping import check_stop
+
+logger = logging.getLogger(__name__)
 
 # Training-time changes of the images, turned off.
 _PLAIN_INPUT: dict[str, Any] = {
@@ -63,7 +66,11 @@ def validation_loss(cfg: CfgNode, model: nn.Module) -> dict[str, float]:
     plain.INPUT.MAX_SIZE_TRAIN = cfg.INPUT.MAX_SIZE_TEST
     plain.DATASETS.TRAIN = cfg.DATASETS.TEST
     mapper = build_mapper(plain, True)
-    records = get_detection_dataset_dicts(cfg.DATASETS.TEST, filter_empty=True)
+    names = cfg.DATASETS.TEST
+    records = [r for name in names for r in Dataset.get(name).records if has_object(r)]
+    if not records:
+        logger.warning("TEST.LOSS: no image of DATASETS.TEST has an object that is no crowd")
+        return {}
     rank, world_size = comm.get_rank(), comm.get_world_size()
     sums: dict[str, float] = {}
     count = 0

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from detectron2.engine import HookBase
 from torch import Tensor, nn
+
+from .weights_layout import named, plain_name
+
+logger = logging.getLogger(__name__)
 
 
 class WeightAverage:
@@ -60,14 +65,24 @@ class WeightAverage:
 
     def state_dict(self) -> dict[str, Any]:
         """Average and number of updates."""
-        return {"average": dict(self.average), "updates": self.updates}
+        average = {plain_name(name): value for name, value in self.average.items()}
+        return {"average": average, "updates": self.updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore :meth:`state_dict`'s content; tensors of another shape keep their start."""
         self.updates = state["updates"]
-        for name, value in state["average"].items():
-            if name in self.average and self.average[name].shape == value.shape:
-                self.average[name].copy_(value)
+        saved, fresh = state["average"], []
+        for name, own in self.average.items():
+            value = saved.get(plain_name(name))
+            if value is not None and value.shape == own.shape:
+                own.copy_(value)
+            else:
+                fresh.append(name)
+        if fresh:
+            logger.warning(
+                "%d of %d averaged weights start anew, missing or of another size: %s",
+                len(fresh), len(self.average), named(fresh),
+            )  # fmt: skip
 
 
 class AverageWeights(HookBase):

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.engine.defaults import default_writers
-from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
+from detectron2.utils.events import (
+    CommonMetricPrinter,
+    EventStorage,
+    EventWriter,
+    TensorboardXWriter,
+    get_event_storage,
+)
 from fvcore.common.history_buffer import HistoryBuffer
 
 from ..config import ConfigError
-from .atomic_file import write_atomically
+from ..io.files import write_atomically
 
 # Enough for every window of the writers; Detectron2 keeps a million values of each metric.
 HISTORY = 1000
@@ -25,6 +32,41 @@ class BoundedStorage(EventStorage):
     def __init__(self, start_iter: int = 0) -> None:
         super().__init__(start_iter)
         self._history: defaultdict[str, HistoryBuffer] = defaultdict(lambda: HistoryBuffer(HISTORY))
+
+
+class JsonWriter(EventWriter):
+    """``metrics.json``: a line of JSON for each iteration that has metrics.
+
+    What is no number (the IoU of a class that is nowhere) is null, which JSON has and NaN it has
+    not.
+
+    Args:
+        file: lines are added to it.
+        window: values whose median is written, as the other writers do.
+    """
+
+    def __init__(self, file: Path, window: int = 20) -> None:
+        self._file = file.open("a", encoding="utf-8")
+        self._window = window
+        self._last = -1
+
+    def write(self) -> None:
+        """Write metrics that are new since the last call, and see them to the disk."""
+        lines: dict[int, dict[str, float | int | None]] = {}
+        values = get_event_storage().latest_with_smoothing_hint(self._window)
+        for name, (value, iteration) in values.items():
+            if iteration > self._last:
+                number = float(value) if math.isfinite(value) else None
+                lines.setdefault(iteration, {"iteration": iteration})[name] = number
+        for iteration in sorted(lines):
+            self._file.write(json.dumps(lines[iteration], sort_keys=True, allow_nan=False) + "\n")
+        self._last = max(lines, default=self._last)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 class WandbWriter(EventWriter):
@@ -74,13 +116,19 @@ class WandbWriter(EventWriter):
 
 
 def build_writers(cfg: CfgNode, start_iter: int, max_iter: int) -> list[Any]:
-    """Detectron2's writers (log, ``metrics.json``, TensorBoard), and W&B if it is named.
+    """Log, ``metrics.json`` and TensorBoard, and W&B if it is named.
 
     Lines of ``metrics.json`` from ``start_iter`` on, which a killed run has left, are dropped:
     these iterations are made again.
     """
-    _drop_lines(Path(cfg.OUTPUT_DIR) / "metrics.json", start_iter)
-    writers = list(default_writers(cfg.OUTPUT_DIR, max_iter))
+    folder = Path(cfg.OUTPUT_DIR)
+    folder.mkdir(parents=True, exist_ok=True)
+    _drop_lines(folder / "metrics.json", start_iter)
+    writers: list[EventWriter] = [
+        CommonMetricPrinter(max_iter),
+        JsonWriter(folder / "metrics.json"),
+        TensorboardXWriter(cfg.OUTPUT_DIR),
+    ]
     if cfg.WANDB.PROJECT:
         writers.append(WandbWriter(cfg))
     return writers

@@ -9,6 +9,7 @@ from .instance import InstanceEvaluator
 from .panoptic import PanopticEvaluator
 from .results import format_results
 from .semantic import SemanticEvaluator
+from .tasks import declared_metrics
 from .volume import VolumeEvaluator
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "SemanticEvaluator",
     "VolumeEvaluator",
     "build_evaluator",
+    "declared_metrics",
     "format_results",
 ]

@@ -7,25 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 
+from ..data import Dataset
 from .boundary import BoundaryMeasures
 from .cityscapes_instance import CityscapesInstanceEvaluator
 from .cityscapes_semantic import CityscapesSemanticEvaluator
 from .electron_microscopy import ElectronMicroscopyEvaluator
 from .errors import EvaluationError
-from .instance import InstanceEvaluator
+from .instance import COCO_LIMIT, InstanceEvaluator
 from .panoptic import PanopticEvaluator
 from .semantic import SemanticEvaluator
 from .tasks import TaskEvaluators
 from .volume import VolumeEvaluator
 
-EvaluatorBuilder = Callable[[CfgNode, str, "Path | None"], DatasetEvaluator]
+EvaluatorBuilder = Callable[[CfgNode, Dataset, "Path | None"], DatasetEvaluator]
 
 
 class EvaluatorRegistry:
-    """Builders of evaluators by ``evaluator_type``: ``builder(cfg, dataset_name, output_dir)``."""
+    """Builders of evaluators by ``evaluator_type``: ``builder(cfg, dataset, output_dir)``."""
 
     def __init__(self) -> None:
         self._builders: dict[str, EvaluatorBuilder] = {}
@@ -64,105 +64,101 @@ EVALUATOR_REGISTRY = EvaluatorRegistry()
 
 
 def build_evaluator(
-    cfg: CfgNode, dataset_name: str, output_dir: str | Path | None = None
+    cfg: CfgNode, dataset_name: str | Dataset, output_dir: str | Path | None = None
 ) -> DatasetEvaluator:
     """The evaluator for a dataset, from its metadata's ``evaluator_type``.
 
     Args:
         cfg: the configuration; builders read their own keys of it.
-        dataset_name: registered dataset; its ``evaluator_type`` is one name, or a list of them
-            for a dataset with several tasks.
+        dataset_name: registered name, or the :class:`~seg_plugins.data.Dataset`; its
+            ``evaluator_type`` is one name, or a list of them for a dataset with several tasks,
+            and where it names none that of what its records hold.
         output_dir: folder for result files; None writes nothing.
 
     Raises:
-        EvaluationError: the dataset has no evaluator_type, or an unknown one.
+        EvaluationError: an unknown evaluator_type.
+        DatasetError: the dataset is not readable.
     """
-    evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type", None)
-    if not evaluator_type:
-        raise EvaluationError(
-            f"Dataset '{dataset_name}' has no evaluator_type in its metadata. Known types: "
-            f"{', '.join(EVALUATOR_REGISTRY)}."
-        )
-    types = [evaluator_type] if isinstance(evaluator_type, str) else list(evaluator_type)
+    dataset = Dataset.get(dataset_name)
+    types = dataset.evaluator_types
     folder = Path(output_dir) if output_dir else None
-    evaluators = [EVALUATOR_REGISTRY.get(name)(cfg, dataset_name, folder) for name in types]
+    evaluators = [EVALUATOR_REGISTRY.get(name)(cfg, dataset, folder) for name in types]
     return evaluators[0] if len(evaluators) == 1 else TaskEvaluators(evaluators)
 
 
-def build_semantic(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> SemanticEvaluator:
+def build_semantic(cfg: CfgNode, dataset: Dataset, output_dir: Path | None) -> SemanticEvaluator:
     """``sem_seg``: label maps."""
-    return SemanticEvaluator(dataset_name, output_dir, **_semantic_options(cfg, dataset_name))
+    return SemanticEvaluator(dataset, output_dir, **_semantic_options(cfg, dataset))
 
 
 def build_electron_microscopy(
-    cfg: CfgNode, dataset_name: str, output_dir: Path | None
+    cfg: CfgNode, dataset: Dataset, output_dir: Path | None
 ) -> ElectronMicroscopyEvaluator:
     """``sem_seg_em``: label maps of membranes, with the errors of ISBI 2012."""
-    options = _semantic_options(cfg, dataset_name)
-    return ElectronMicroscopyEvaluator(dataset_name, output_dir, **options)
+    options = _semantic_options(cfg, dataset)
+    return ElectronMicroscopyEvaluator(dataset, output_dir, **options)
 
 
-def build_volume(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> VolumeEvaluator:
+def build_volume(cfg: CfgNode, dataset: Dataset, output_dir: Path | None) -> VolumeEvaluator:
     """``sem_seg_volume``: label maps of slices, with Dice per volume."""
-    return VolumeEvaluator(dataset_name, output_dir, **_semantic_options(cfg, dataset_name))
+    return VolumeEvaluator(dataset, output_dir, **_semantic_options(cfg, dataset))
 
 
-def build_instance(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> InstanceEvaluator:
+def build_instance(cfg: CfgNode, dataset: Dataset, output_dir: Path | None) -> InstanceEvaluator:
     """``coco``: boxes and masks."""
     return InstanceEvaluator(
-        dataset_name,
+        dataset,
         output_dir,
+        max_dets_per_image=max(COCO_LIMIT, cfg.TEST.DETECTIONS_PER_IMAGE),
         boundary=cfg.TEST.BOUNDARY_MEASURES,
         save_predictions=cfg.TEST.SAVE_PREDICTIONS,
     )
 
 
-def build_panoptic(cfg: CfgNode, dataset_name: str, output_dir: Path | None) -> TaskEvaluators:
+def build_panoptic(cfg: CfgNode, dataset: Dataset, output_dir: Path | None) -> TaskEvaluators:
     """``coco_panoptic_seg``: PQ and, where the dataset has their truth, label maps and masks."""
     evaluators: list[DatasetEvaluator] = []
-    records = DatasetCatalog.get(dataset_name)
-    if records and "sem_seg_file_name" in records[0]:
-        evaluators.append(build_semantic(cfg, dataset_name, output_dir))
-    if MetadataCatalog.get(dataset_name).get("json_file", None):
-        evaluators.append(build_instance(cfg, dataset_name, output_dir))
+    if dataset.records and "sem_seg_file_name" in dataset.records[0]:
+        evaluators.append(build_semantic(cfg, dataset, output_dir))
+    if dataset.separated or dataset.metadata.get("json_file"):
+        evaluators.append(build_instance(cfg, dataset, output_dir))
     saved = cfg.TEST.SAVE_PREDICTIONS
-    evaluators.append(PanopticEvaluator(dataset_name, output_dir, save_predictions=saved))
+    evaluators.append(PanopticEvaluator(dataset, output_dir, save_predictions=saved))
     return TaskEvaluators(evaluators)
 
 
 def build_cityscapes_semantic(
-    cfg: CfgNode, dataset_name: str, output_dir: Path | None
+    cfg: CfgNode, dataset: Dataset, output_dir: Path | None
 ) -> CityscapesSemanticEvaluator:
     """``cityscapes_sem_seg``: Cityscapes' pixel-level scores."""
     saved = cfg.TEST.SAVE_PREDICTIONS
-    return CityscapesSemanticEvaluator(dataset_name, output_dir, save_predictions=saved)
+    return CityscapesSemanticEvaluator(dataset, output_dir, save_predictions=saved)
 
 
 def build_cityscapes_instance(
-    cfg: CfgNode, dataset_name: str, output_dir: Path | None
+    cfg: CfgNode, dataset: Dataset, output_dir: Path | None
 ) -> CityscapesInstanceEvaluator:
     """``cityscapes_instance``: Cityscapes' instance-level AP."""
     saved = cfg.TEST.SAVE_PREDICTIONS
-    return CityscapesInstanceEvaluator(dataset_name, output_dir, save_predictions=saved)
+    return CityscapesInstanceEvaluator(dataset, output_dir, save_predictions=saved)
 
 
 def build_cityscapes_panoptic(
-    cfg: CfgNode, dataset_name: str, output_dir: Path | None
+    cfg: CfgNode, dataset: Dataset, output_dir: Path | None
 ) -> TaskEvaluators:
     """``cityscapes_panoptic_seg``: PQ, and the two above where the model predicts them."""
     saved = cfg.TEST.SAVE_PREDICTIONS
     return TaskEvaluators(
         [
-            build_cityscapes_semantic(cfg, dataset_name, output_dir),
-            build_cityscapes_instance(cfg, dataset_name, output_dir),
-            PanopticEvaluator(dataset_name, output_dir, save_predictions=saved),
+            build_cityscapes_semantic(cfg, dataset, output_dir),
+            build_cityscapes_instance(cfg, dataset, output_dir),
+            PanopticEvaluator(dataset, output_dir, save_predictions=saved),
         ]
     )
 
 
-def _semantic_options(cfg: CfgNode, dataset_name: str) -> dict[str, Any]:
-    classes = MetadataCatalog.get(dataset_name).stuff_classes
+def _semantic_options(cfg: CfgNode, dataset: Dataset) -> dict[str, Any]:
     return {
-        "boundary": BoundaryMeasures(len(classes)) if cfg.TEST.BOUNDARY_MEASURES else None,
+        "boundary": BoundaryMeasures(len(dataset.stuff)) if cfg.TEST.BOUNDARY_MEASURES else None,
         "save_predictions": cfg.TEST.SAVE_PREDICTIONS,
     }

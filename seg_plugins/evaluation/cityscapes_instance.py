@@ -9,9 +9,9 @@ from typing import Any
 from seg_plugins.ops.segmentation_metrics import mask_overlaps
 
 import numpy as np
-from detectron2.data import MetadataCatalog
 from PIL import Image
 
+from ..data import Dataset
 from .average_precision import RECALL_STEPS, precision_at_recalls
 from .cityscapes_files import (
     INSTANCE_LABELS,
@@ -56,23 +56,23 @@ class CityscapesInstanceEvaluator(StreamingEvaluator):
 
     def __init__(
         self,
-        dataset_name: str,
+        dataset_name: str | Dataset,
         output_dir: str | Path | None = None,
         *,
         save_predictions: bool = False,
         distributed: bool = True,
         allow_missing: bool = False,
     ) -> None:
-        metadata = MetadataCatalog.get(dataset_name)
-        self._files = list(ground_truth_files(metadata.gt_dir, "instanceIds").items())
+        dataset = Dataset.get(dataset_name)
+        self._files = list(ground_truth_files(dataset.required("gt_dir"), "instanceIds").items())
         self._labels = [label.name for label in INSTANCE_LABELS]
-        unknown = set(metadata.thing_classes) - set(self._labels)
+        names = dataset.things.names
+        unknown = set(names) - set(self._labels)
         self._label_of_class = [
-            self._labels.index(name) if name not in unknown else -1
-            for name in metadata.thing_classes
+            self._labels.index(name) if name not in unknown else -1 for name in names
         ]
         super().__init__(
-            dataset_name,
+            dataset,
             output_dir,
             image_keys=[name for name, _ in self._files],
             save_predictions=save_predictions,

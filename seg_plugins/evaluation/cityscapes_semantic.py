@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling import args as official
 from cityscapesscripts.helpers.labels import category2labels
-from detectron2.data import MetadataCatalog
 from PIL import Image
 
+from ..data import Dataset
 from .cityscapes_files import (
     EVALUATED,
     IGNORE,
@@ -74,7 +74,7 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
 
     def __init__(
         self,
-        dataset_name: str,
+        dataset_name: str | Dataset,
         output_dir: str | Path | None = None,
         *,
         instance_scores: bool = True,
@@ -82,12 +82,13 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
         distributed: bool = True,
         allow_missing: bool = False,
     ) -> None:
-        self._label_files = ground_truth_files(MetadataCatalog.get(dataset_name).gt_dir, "labelIds")
+        dataset = Dataset.get(dataset_name)
+        self._label_files = ground_truth_files(dataset.required("gt_dir"), "labelIds")
         self._instance_scores = instance_scores
         # Decodes the instance image while the labels are decoded.
         self._reader = ThreadPoolExecutor(1)
         super().__init__(
-            dataset_name,
+            dataset,
             output_dir,
             image_keys=list(self._label_files),
             save_predictions=save_predictions,

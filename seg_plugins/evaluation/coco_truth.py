@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +11,9 @@ from seg_plugins.ops.run_length import RunLengthMasks
 
 import numpy as np
 import pycocotools.mask as coco_mask
-from detectron2.data import MetadataCatalog
-from detectron2.data.datasets.coco import convert_to_coco_dict
-from detectron2.utils.file_io import PathManager
+from detectron2.structures import BoxMode
 
+from ..data import Dataset
 from .errors import EvaluationError
 
 # COCO's area ranges in square pixels, ends included: all, small, medium, large.
@@ -32,7 +30,7 @@ class ImageTruth:
     """The G annotations of one image, sorted by category.
 
     Attributes:
-        categories: (G,) int64 index of the category in :attr:`CocoTruth.category_ids`.
+        categories: (G,) int64 index of the category in :attr:`CocoTruth.categories`.
         boxes: (G, 4) float64 x, y, width, height in pixels.
         areas: (G,) float64 square pixels, as annotated.
         crowd: (G,) bool.
@@ -71,69 +69,98 @@ class ImageTruth:
 
 
 class CocoTruth:
-    """The annotations of a data set.
+    """The instances of a dataset, in the order of its classes.
 
     Args:
-        content: a COCO instances dict: ``images``, ``categories`` and, where the truth is known,
-            ``annotations``.
-        source: where it comes from, for messages.
+        dataset: with instance truth, of its own or in the ``json_file`` beside it.
+
+    Raises:
+        EvaluationError: an image stands twice, or only some annotations have a mask.
     """
 
-    def __init__(self, content: Mapping[str, Any], source: str) -> None:
-        self.source = source
-        self.has_annotations = "annotations" in content
-        self.category_ids = sorted({category["id"] for category in content["categories"]})
-        self._images = {image["id"]: image for image in content["images"]}
+    def __init__(self, dataset: Dataset) -> None:
+        self.source = dataset.source
+        records = dataset.instance_records
+        self._records = {record["image_id"]: record for record in records}
+        if len(self._records) != len(records):
+            raise EvaluationError(f"{self.source}: an image_id stands for two images.")
         #: Image ids in the ascending order in which COCO breaks ties of the score.
-        self.image_ids = sorted(self._images)
-        self._annotations: dict[Any, list[Mapping[str, Any]]] = {}
-        for annotation in content.get("annotations", ()):
-            self._annotations.setdefault(annotation["image_id"], []).append(annotation)
+        self.image_ids = sorted(self._records)
+        #: Whether the truth is known; it is not for hidden test sets.
+        self.has_annotations = any("annotations" in record for record in records)
+        #: (predicted class, id in the dataset's file, name) of each category.
+        self.categories = dataset.instance_classes
+        self.has_masks = self._check_masks()
 
-    @classmethod
-    def of_dataset(cls, dataset_name: str) -> CocoTruth:
-        """From the ``json_file`` of the metadata, or else from the dataset's own dicts."""
-        json_file = MetadataCatalog.get(dataset_name).get("json_file", None)
-        if json_file is None:
-            return cls(convert_to_coco_dict(dataset_name), dataset_name)
-        with PathManager.open(json_file) as file:
-            return cls(json.load(file), json_file)
+    def _check_masks(self) -> bool:
+        """Whether annotations come with masks: all of them or none."""
+        found = [(r, a) for r in self._records.values() for a in r.get("annotations", ())]
+        without = [(r, a) for r, a in found if not a.get("segmentation")]
+        if 0 < len(without) < len(found):
+            record, annotation = without[0]
+            raise EvaluationError(
+                f"{self.source}: {len(without)} of {len(found)} annotations have no mask, the "
+                f"first is {annotation.get('id', 'one')} of {record['file_name']}: give all of "
+                "them a segmentation, or none to score boxes alone."
+            )
+        return bool(found) and not without
 
-    @cached_property
-    def has_masks(self) -> bool:
-        """Whether annotations come with masks."""
-        return any(a.get("segmentation") for found in self._annotations.values() for a in found)
+    @property
+    def class_names(self) -> list[str]:
+        """The classes' names."""
+        return [name for _, _, name in self.categories]
+
+    @property
+    def category_ids(self) -> list[int]:
+        """The classes' ids in the dataset's file."""
+        return [category for _, category, _ in self.categories]
 
     def image(self, image_id: Any) -> ImageTruth:
         """The annotations of one image."""
-        info = self._images[image_id]
-        index = {category: i for i, category in enumerate(self.category_ids)}
-        found = [a for a in self._annotations.get(image_id, ()) if a["category_id"] in index]
-        found.sort(key=lambda annotation: index[annotation["category_id"]])  # stable
+        record = self._records[image_id]
+        if not {"height", "width"} <= record.keys():
+            raise EvaluationError("its record has no height and width, which scores need.")
+        found = sorted(record.get("annotations", ()), key=lambda a: a["category_id"])  # stable
+        boxes = [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYWH_ABS) for a in found]
         return ImageTruth(
-            categories=np.array([index[a["category_id"]] for a in found], np.int64),
-            boxes=np.array([a["bbox"] for a in found], np.float64).reshape(-1, 4),
-            areas=np.array([self._area(a) for a in found], np.float64),
+            categories=np.array([a["category_id"] for a in found], np.int64),
+            boxes=np.array(boxes, np.float64).reshape(-1, 4),
+            areas=np.array([_area(a) for a in found], np.float64),
             crowd=np.array([bool(a.get("iscrowd", 0)) for a in found], bool),
             segmentations=[a.get("segmentation") for a in found],
-            height=info["height"],
-            width=info["width"],
+            height=int(record["height"]),
+            width=int(record["width"]),
         )
-
-    def _area(self, annotation: Mapping[str, Any]) -> float:
-        if "area" not in annotation:
-            raise EvaluationError(
-                f"{self.source}: annotation {annotation.get('id')} has no 'area'; COCO's scores "
-                f"by size need one."
-            )
-        return annotation["area"]
 
     @cached_property
     def positives(self) -> np.ndarray:
         """(K, A) int64: annotations that count, per category and area range."""
-        counts = np.zeros((len(self.category_ids), len(AREA_RANGES)), np.int64)
+        counts = np.zeros((len(self.categories), len(AREA_RANGES)), np.int64)
         for image_id in self.image_ids:
             truth = self.image(image_id)
             for area, ignored in enumerate(truth.ignored):
                 np.add.at(counts[:, area], truth.categories[~ignored], 1)
         return counts
+
+
+def _area(annotation: Mapping[str, Any]) -> float:
+    """Square pixels of an annotation: those it states, or as Detectron2 works them out.
+
+    Which is from the corners of polygons, the pixels of run lengths, or the sides of the box.
+    """
+    if "area" in annotation:
+        return float(annotation["area"])
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, list) and segmentation:
+        return float(sum(_polygon_area(np.asarray(p, np.float64)) for p in segmentation))
+    if isinstance(segmentation, Mapping) and isinstance(segmentation["counts"], list):
+        return float(sum(segmentation["counts"][1::2]))
+    if isinstance(segmentation, Mapping):
+        return float(coco_mask.area(segmentation))
+    box = BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYWH_ABS)
+    return float(box[2] * box[3])
+
+
+def _polygon_area(flat: np.ndarray) -> float:
+    x, y = flat[0::2], flat[1::2]
+    return 0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))

@@ -10,9 +10,10 @@ from seg_plugins.ops.homotopic_warp import homotopic_warp
 
 import numpy as np
 import torch
-from detectron2.data import MetadataCatalog
 
+from ..data import Dataset
 from .confusion import divide
+from .errors import EvaluationError
 from .fixed_point import SCALE, to_fixed
 from .rand_measures import agreement, regions
 from .semantic import SemanticEvaluator
@@ -50,18 +51,32 @@ class ElectronMicroscopyEvaluator(SemanticEvaluator):
         **options: of :class:`SemanticEvaluator`.
     """
 
+    lower_is_better = frozenset(
+        f"em/{name}"
+        for name in (
+            "PixelError",
+            "PixelFError",
+            "RandError",
+            "RandErrorThinned",
+            "InformationError",
+            "InformationErrorThinned",
+            "VariationOfInformation",
+            "WarpingError",
+        )
+    )
+
     def __init__(
-        self, dataset_name: str, output_dir: str | Path | None = None, **options: Any
+        self, dataset_name: str | Dataset, output_dir: str | Path | None = None, **options: Any
     ) -> None:
-        metadata = MetadataCatalog.get(dataset_name)
-        name = metadata.get("cell_class", "cell")
-        if name not in metadata.stuff_classes:
-            raise ValueError(
-                f"'{dataset_name}' has no class '{name}' (classes: {metadata.stuff_classes}); set "
-                f"'cell_class' in its metadata."
+        dataset = Dataset.get(dataset_name)
+        name = dataset.metadata.get("cell_class", "cell")
+        if name not in dataset.stuff.names:
+            raise EvaluationError(
+                f"'{dataset.name}' has no class '{name}' (classes: {list(dataset.stuff.names)}); "
+                "set 'cell_class' in its metadata."
             )
-        self._cell = list(metadata.stuff_classes).index(name)
-        super().__init__(dataset_name, output_dir, **options)
+        self._cell = dataset.stuff.names.index(name)
+        super().__init__(dataset, output_dir, **options)
 
     def reset(self) -> None:
         """Forget everything seen; called before each round of evaluation."""

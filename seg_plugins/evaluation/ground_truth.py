@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
+from ..data import Dataset
 from .errors import EvaluationError
 
 
@@ -24,13 +25,12 @@ class LabelSource:
     metadata's ``sem_seg_loading_fn``; the mappers read with the same one.
 
     Args:
-        records: the dataset's dicts.
-        metadata: the dataset's metadata.
+        dataset: with semantic labels.
     """
 
-    def __init__(self, records: Sequence[Mapping[str, Any]], metadata: Any) -> None:
-        self._records = records
-        self._read = metadata.get("sem_seg_loading_fn", read_label_image)
+    def __init__(self, dataset: Dataset) -> None:
+        self._records = dataset.records
+        self._read = dataset.metadata.get("sem_seg_loading_fn", read_label_image)
 
     def __len__(self) -> int:
         return len(self._records)

@@ -10,8 +10,8 @@ from seg_plugins.ops.instance_matching import match_instances
 from seg_plugins.ops.run_length import RunLengthMasks, mask_boundaries, mask_iou
 
 import numpy as np
-from detectron2.data import MetadataCatalog
 
+from ..data import Dataset
 from .average_precision import (
     AREA_SUFFIXES,
     FLAG_BYTES,
@@ -34,6 +34,8 @@ from .instance_predictions import (
 from .streaming import StreamingEvaluator
 
 TASKS = ("bbox", "segm", "boundary")
+#: Detections per image and category that count in COCO's own figures.
+COCO_LIMIT = 100
 
 
 class InstanceEvaluator(StreamingEvaluator):
@@ -50,10 +52,11 @@ class InstanceEvaluator(StreamingEvaluator):
     predicted.
 
     Args:
-        dataset_name: dataset in COCO's format (``json_file``) or Detectron2's.
+        dataset_name: registered name, or the :class:`~seg_plugins.data.Dataset`.
         output_dir: folder for ``instances_results.json``, ``instances_per_image.jsonl`` and
             ``<task>_curves.npz``; None writes nothing.
-        max_dets_per_image: detections per image and category that count, as in COCO.
+        max_dets_per_image: detections per image and category that count, as in COCO. Above 100,
+            AP at COCO's 100 is given beside it, as ``AP@100``.
         boundary: score Boundary AP as well (Cheng et al., Boundary IoU, 2021): overlap is the
             smaller of mask IoU and the IoU of the masks' boundary bands.
         dilation_ratio: width of the boundary band as a share of the image diagonal.
@@ -68,7 +71,7 @@ class InstanceEvaluator(StreamingEvaluator):
 
     def __init__(
         self,
-        dataset_name: str,
+        dataset_name: str | Dataset,
         output_dir: str | Path | None = None,
         *,
         max_dets_per_image: int = 100,
@@ -78,13 +81,15 @@ class InstanceEvaluator(StreamingEvaluator):
         distributed: bool = True,
         allow_missing: bool = False,
     ) -> None:
-        self._truth = CocoTruth.of_dataset(dataset_name)
+        dataset = Dataset.get(dataset_name)
+        self._truth = CocoTruth(dataset)
         if not (self._truth.has_annotations or save_predictions):
             raise EvaluationError(
                 f"{self._truth.source} has no annotations to score against; pass "
                 f"save_predictions=True to write predictions alone."
             )
-        self._limits = sorted({1, min(10, max_dets_per_image), max_dets_per_image})
+        limits = {1, min(10, max_dets_per_image), min(100, max_dets_per_image), max_dets_per_image}
+        self._limits = sorted(limits)
         self._dilation_ratio = dilation_ratio
         self._record = np.dtype(
             [("score", "f8"), ("position", "u4"), ("category", "u2"), ("rank", "u2")]
@@ -95,9 +100,10 @@ class InstanceEvaluator(StreamingEvaluator):
             ]
         )
         self._boundary = boundary
-        self._category_of_class, self.class_names = self._classes(dataset_name)
+        self._category_of_class = {c: k for k, (c, _, _) in enumerate(self._truth.categories)}
+        self.class_names = self._truth.class_names
         super().__init__(
-            dataset_name,
+            dataset,
             output_dir,
             image_keys=self._truth.image_ids,
             save_predictions=save_predictions,
@@ -147,9 +153,11 @@ class InstanceEvaluator(StreamingEvaluator):
         box_areas = boxes[order, 2] * boxes[order, 3]
         box_overlaps = box_iou(boxes[order], truth, categories[order])
         self._match("bbox", records, box_overlaps, box_areas, truth)
-        if len(order) and self._truth.has_masks and instances.has("pred_masks"):
-            self._match_masks(records, predicted_masks(instances, truth.size, order), truth)
+        # A model that gives masks has the field in images where it finds nothing, too.
+        if self._truth.has_masks and instances.has("pred_masks"):
             self._with_masks = True
+            if len(order):
+                self._match_masks(records, predicted_masks(instances, truth.size, order), truth)
         elif len(order) and self._with_masks:
             raise EvaluationError("detections without pred_masks, while other images had them.")
         self._records += records.tobytes()
@@ -199,26 +207,6 @@ class InstanceEvaluator(StreamingEvaluator):
         records[f"{task}_hit"] = pack_flags(matched & ~ignored)
         records[f"{task}_miss"] = pack_flags(~matched & ~other_size)
 
-    def _classes(self, dataset_name: str) -> tuple[dict[int, int], list[str]]:
-        """Category index by the model's class, and the names in the order of categories."""
-        metadata = MetadataCatalog.get(dataset_name)
-        category_ids = self._truth.category_ids
-        index = {category: i for i, category in enumerate(category_ids)}
-        mapping = metadata.get("thing_dataset_id_to_contiguous_id", None)
-        if mapping is None:
-            mapping = {category: category for category in category_ids}
-        lacking = sorted(set(mapping) - set(category_ids))
-        if lacking:
-            raise EvaluationError(
-                f"{self._truth.source} lacks the categories {lacking} of '{dataset_name}'."
-            )
-        of_class = {contiguous: index[category] for category, contiguous in mapping.items()}
-        names = [str(category) for category in category_ids]
-        for contiguous, name in enumerate(metadata.get("thing_classes", ())):
-            if contiguous in of_class:
-                names[of_class[contiguous]] = name
-        return of_class, names
-
     def _categories(self, classes: np.ndarray) -> np.ndarray:
         unknown = [int(c) for c in np.unique(classes) if int(c) not in self._category_of_class]
         if unknown:
@@ -243,25 +231,41 @@ class InstanceEvaluator(StreamingEvaluator):
         records = records[np.argsort(records["position"], kind="stable")]
         tasks = ["bbox"]
         if self._truth.has_masks and any(with_masks for _, with_masks in states):
-            tasks += ["segm", "boundary"] if self._boundary else ["segm"]
+            tasks += self._mask_tasks()
         results = {}
         for task in tasks:
-            self.curves[task] = PrecisionRecall(
-                categories=records["category"].astype(np.int64),
-                scores=records["score"],
-                ranks=records["rank"],
-                hits=records[f"{task}_hit"],
-                misses=records[f"{task}_miss"],
-                positives=self._truth.positives,
-                limits=self._limits,
-            )
-            results[task] = self._scores(self.curves[task])
+            self.curves[task] = self._curves(task, records)
+            results[task] = self._figures(task, records)
             if self.output_dir:
                 self.curves[task].save(self.output_dir / f"{task}_curves.npz", self.class_names)
         return results
 
-    def _scores(self, curves: PrecisionRecall) -> dict[str, float]:
+    def _curves(self, task: str, records: np.ndarray) -> PrecisionRecall:
+        return PrecisionRecall(
+            categories=records["category"].astype(np.int64),
+            scores=records["score"],
+            ranks=records["rank"],
+            hits=records[f"{task}_hit"],
+            misses=records[f"{task}_miss"],
+            positives=self._truth.positives,
+            limits=self._limits,
+        )
+
+    def metrics(self) -> dict[str, bool]:
+        """Figures of boxes and, with masks in the truth, of masks."""
+        tasks = ["bbox"] + self._mask_tasks() * self._truth.has_masks
+        figures = self._figures("bbox", np.zeros(0, self._record))
+        return {f"{task}/{name}": True for task in tasks for name in figures}
+
+    def _mask_tasks(self) -> list[str]:
+        return ["segm", "boundary"] if self._boundary else ["segm"]
+
+    def _figures(self, task: str, records: np.ndarray) -> dict[str, float]:
+        curves = self.curves.get(task) or self._curves(task, records)
         scores = curves.summary()
+        if self._limits[-1] > COCO_LIMIT:
+            first = records[records["rank"] < COCO_LIMIT]
+            scores[f"AP@{COCO_LIMIT}"] = self._curves(task, first).average_precision()
         for k, name in enumerate(self.class_names):
             scores[f"AP-{name}"] = curves.average_precision(category=k)
         return {key: 100 * value for key, value in scores.items()}

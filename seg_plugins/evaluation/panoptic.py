@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import MetadataCatalog
-from detectron2.utils.file_io import PathManager
 from PIL import Image
 
+from ..data import Dataset
 from .errors import EvaluationError
 from .ground_truth import read_pixels
 from .panoptic_quality import VOID, PanopticCounts
@@ -27,8 +25,9 @@ class PanopticEvaluator(StreamingEvaluator):
     segments are None the ids are category * ``label_divisor`` + instance, and -1 is void.
 
     Args:
-        dataset_name: dataset whose metadata has ``panoptic_json`` and ``panoptic_root`` in COCO's
-            panoptic format.
+        dataset_name: registered name, or the :class:`~seg_plugins.data.Dataset`; with panoptic
+            segments in its records, or in COCO's panoptic format (``panoptic_json`` and
+            ``panoptic_root`` of its metadata).
         output_dir: folder for ``panoptic_seg_results.json`` and ``panoptic_seg_per_image.jsonl``;
             None writes nothing.
         save_predictions: write COCO's panoptic result format to `output_dir`:
@@ -43,35 +42,34 @@ class PanopticEvaluator(StreamingEvaluator):
 
     def __init__(
         self,
-        dataset_name: str,
+        dataset_name: str | Dataset,
         output_dir: str | Path | None = None,
         *,
         save_predictions: bool = False,
         distributed: bool = True,
         allow_missing: bool = False,
     ) -> None:
-        metadata = MetadataCatalog.get(dataset_name)
-        self._root = Path(PathManager.get_local_path(str(metadata.panoptic_root)))
-        with PathManager.open(str(metadata.panoptic_json)) as file:
-            content = json.load(file)
-        self._annotations = content["annotations"]
-        self.categories: list[dict[str, Any]] = content["categories"]
-        self._label_divisor = metadata.get("label_divisor", None)
+        dataset = Dataset.get(dataset_name)
+        truth = dataset.panoptic
+        self._records, self.categories = truth.records, truth.categories
+        self._root = str(dataset.metadata.get("panoptic_root", ""))
+        self._label_divisor = dataset.metadata.get("label_divisor", None)
         self._dataset_id = {
-            kind: {contiguous: category for category, contiguous in metadata.get(key, {}).items()}
-            for kind, key in (
-                (True, "thing_dataset_id_to_contiguous_id"),
-                (False, "stuff_dataset_id_to_contiguous_id"),
-            )
+            True: dataset.things.category_ids,
+            False: dataset.stuff.category_ids,
         }
+        keys = {"id": "image_id", "file_name": "file_name", "height": "height", "width": "width"}
         super().__init__(
-            dataset_name,
+            dataset,
             output_dir,
-            image_keys=[annotation["image_id"] for annotation in self._annotations],
+            image_keys=[record["image_id"] for record in self._records],
             save_predictions=save_predictions,
             predictions_file="panoptic_predictions.json",
             predictions_beside={
-                "images": content.get("images", []),
+                "images": [
+                    {key: record[own] for key, own in keys.items() if own in record}
+                    for record in self._records
+                ],
                 "categories": self.categories,
             },
             distributed=distributed,
@@ -87,21 +85,21 @@ class PanopticEvaluator(StreamingEvaluator):
         """Add one image to the counts; its own figures are PQ, as ``score``, SQ, RQ and counts."""
         ids, segments = output["panoptic_seg"]
         found_ids, found = self._prediction(ids, segments)
-        annotation = self._annotations[position]
-        truth_ids = read_panoptic_png(self._root / annotation["file_name"])
+        record = self._records[position]
+        truth_ids = read_panoptic_png(Path(record["pan_seg_file_name"]))
         if truth_ids.shape[:2] != found_ids.shape:
             raise EvaluationError(
                 f"the prediction is {_size(found_ids)} but the ground truth is "
                 f"{_size(truth_ids)} (height x width); predict at the size of the original image."
             )
         image = PanopticCounts(list(self.counts.index))
-        image.add(truth_ids, annotation["segments_info"], found_ids, found)
+        image.add(truth_ids, record["segments_info"], found_ids, found)
         self.counts.merge(image)
         if self.predictions and self.saving_to:
-            name = Path(annotation["file_name"]).with_suffix(".png").as_posix()
+            name = self._png_name(record)
             write_panoptic_png(self.saving_to / "panoptic_predictions" / name, found_ids)
-            record = {"image_id": annotation["image_id"], "file_name": name}
-            self.predictions.write([{**record, "segments_info": found}])
+            entry = {"image_id": record["image_id"], "file_name": name}
+            self.predictions.write([{**entry, "segments_info": found}])
         qualities = (100 * _mean(values) for values in image.quality())
         scores = dict(zip(("score", "SQ", "RQ"), qualities, strict=True))
         sums = (int(counts.sum()) for counts in image.state()[:3])
@@ -138,6 +136,12 @@ class PanopticEvaluator(StreamingEvaluator):
                 for i, category in enumerate(self.categories)
             }
         }
+
+    def _png_name(self, record: Mapping[str, Any]) -> str:
+        """The truth's own name, below the folder of the truth."""
+        path = Path(record["pan_seg_file_name"])
+        below = self._root and path.is_relative_to(self._root)
+        return (path.relative_to(self._root) if below else Path(path.name)).as_posix()
 
     def _prediction(
         self, ids: torch.Tensor, segments: Sequence[Mapping[str, Any]] | None

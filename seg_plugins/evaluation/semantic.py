@@ -11,8 +11,8 @@ from seg_plugins.ops.segmentation_metrics import argmax_confusion, label_confusi
 
 import numpy as np
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ..data import Dataset
 from .boundary import BoundaryMeasures
 from .confusion import divide, mean_iou, semantic_scores
 from .errors import EvaluationError
@@ -29,8 +29,8 @@ class SemanticEvaluator(StreamingEvaluator):
     number of images.
 
     Args:
-        dataset_name: dataset whose dicts have ``file_name`` and ``sem_seg_file_name`` and whose
-            metadata has ``stuff_classes`` and ``ignore_label``.
+        dataset_name: registered name, or the :class:`~seg_plugins.data.Dataset`, whose records
+            have ``sem_seg_file_name`` and whose metadata has ``stuff_classes``.
         output_dir: folder for ``sem_seg_results.json`` and ``sem_seg_per_image.jsonl``; None
             writes nothing.
         boundary: accumulates the boundary measures as well (slower); see
@@ -46,7 +46,7 @@ class SemanticEvaluator(StreamingEvaluator):
 
     def __init__(
         self,
-        dataset_name: str,
+        dataset_name: str | Dataset,
         output_dir: str | Path | None = None,
         *,
         boundary: BoundaryMeasures | None = None,
@@ -54,20 +54,23 @@ class SemanticEvaluator(StreamingEvaluator):
         distributed: bool = True,
         allow_missing: bool = False,
     ) -> None:
-        metadata = MetadataCatalog.get(dataset_name)
-        self.class_names: Sequence[str] = metadata.stuff_classes
-        self.ignore_label: int = metadata.get("ignore_label", 255)
-        records = DatasetCatalog.get(dataset_name)
-        self._truth = LabelSource(records, metadata)
+        dataset = Dataset.get(dataset_name)
+        if not dataset.stuff:
+            raise EvaluationError(
+                f"'{dataset.name}' has no stuff_classes in its metadata, which label maps are "
+                "scored by."
+            )
+        self.class_names: Sequence[str] = dataset.stuff.names
+        self.ignore_label: int = dataset.ignore_label
+        self._truth = LabelSource(dataset)
         # Category ids of a dataset in COCO's format; thing classes may be listed apart.
-        self._dataset_ids: dict[int, int] = {}
-        for key in ("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id"):
-            self._dataset_ids |= {v: k for k, v in metadata.get(key, {}).items()}
+        numbered = [kind.category_ids for kind in (dataset.things, dataset.stuff) if kind.numbered]
+        self._dataset_ids = {k: v for ids in numbered for k, v in ids.items()}
         self.boundary = boundary
         super().__init__(
-            dataset_name,
+            dataset,
             output_dir,
-            image_keys=[record["file_name"] for record in records],
+            image_keys=[record["file_name"] for record in dataset.records],
             save_predictions=save_predictions,
             predictions_file="sem_seg_predictions.json",
             distributed=distributed,

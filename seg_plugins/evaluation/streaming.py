@@ -11,6 +11,7 @@ import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from ..data import Dataset
 from .errors import EvaluationError
 from .predictions import RecordStream
 from .results import plain_json, readable_json
@@ -26,7 +27,7 @@ class StreamingEvaluator(DatasetEvaluator):
     so any split of the images over processes gives the same digits.
 
     Args:
-        dataset_name: registered dataset.
+        dataset_name: registered name, or the :class:`~seg_plugins.data.Dataset`.
         output_dir: folder for the result files, ``<task>_results.json`` and
             ``<task>_per_image.jsonl``; None writes nothing.
         image_keys: one hashable key per image of the dataset, in dataset order.
@@ -46,10 +47,12 @@ class StreamingEvaluator(DatasetEvaluator):
     image_key: str = "file_name"
     #: The key of a model's output that is scored.
     output_key: str = ""
+    #: Those of the figures, ``group/name``, of which a lower one is better.
+    lower_is_better: frozenset[str] = frozenset()
 
     def __init__(
         self,
-        dataset_name: str,
+        dataset_name: str | Dataset,
         output_dir: str | Path | None = None,
         *,
         image_keys: Sequence[Hashable],
@@ -59,7 +62,8 @@ class StreamingEvaluator(DatasetEvaluator):
         distributed: bool = True,
         allow_missing: bool = False,
     ) -> None:
-        self.dataset_name = dataset_name
+        self.dataset = Dataset.get(dataset_name)
+        self.dataset_name = dataset_name = self.dataset.name
         self.output_dir = Path(output_dir) if output_dir else None
         self.distributed = distributed
         self.allow_missing = allow_missing
@@ -165,6 +169,17 @@ class StreamingEvaluator(DatasetEvaluator):
     def summarize(self, states: Sequence[Any]) -> dict[str, dict[str, float]]:
         """The results from all processes' states, in rank order; main process only."""
         raise NotImplementedError
+
+    def metrics(self) -> dict[str, bool]:
+        """The figures that :meth:`evaluate` gives, ``group/name``: whether higher is better.
+
+        To be called before any image: what has been seen is forgotten.
+        """
+        self.reset()
+        results = self.summarize([self.local_state()])
+        self.reset()
+        names = [f"{group}/{name}" for group, figures in results.items() for name in figures]
+        return {name: name not in self.lower_is_better for name in names}
 
     def extra_json(self) -> dict[str, Any]:
         """Further entries for the results file (after :meth:`summarize`)."""

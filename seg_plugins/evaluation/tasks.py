@@ -27,6 +27,10 @@ class TaskEvaluators(DatasetEvaluator):
         self.evaluators = list(evaluators)
         self._chosen: tuple[bool, ...] | None = None
 
+    def metrics(self) -> dict[str, bool]:
+        """Figures of all tasks, ``group/name``: whether higher is better."""
+        return {k: v for e in self.evaluators for k, v in declared_metrics(e).items()}
+
     def reset(self) -> None:
         """Forget everything seen; called before each round of evaluation."""
         self._chosen = None
@@ -63,6 +67,12 @@ class TaskEvaluators(DatasetEvaluator):
                 continue
             results |= evaluator.evaluate() or {}
         return results if comm.is_main_process() else None
+
+
+def declared_metrics(evaluator: DatasetEvaluator) -> dict[str, bool]:
+    """What an evaluator says of its figures; Detectron2's own evaluators say nothing."""
+    metrics = getattr(evaluator, "metrics", None)
+    return metrics() if callable(metrics) else {}
 
 
 def _wants(evaluator: DatasetEvaluator, output: Mapping) -> bool:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from ..config import ConfigError, load_config
 from ..data.datasets.shapes_scene import make_scene
-from ..engine.atomic_file import write_atomically
 from ..engine.checkpoint import Checkpointer, WeightsError
 from ..engine.weights_file import read_safetensors, safetensors_bytes
+from ..io.files import write_atomically
 from ..modeling.meta_arch.semantic import SemanticSystem
 from ..modeling.sem_seg_heads.segnet import SemSegSegNetHead
 from . import pooling, regions, semantic
@@ -52,7 +52,7 @@ def load_for_export(
 
     Raises:
         ConfigError: the configuration is wrong.
-        WeightsError: no weights are named, or they cannot be read.
+        WeightsError: no weights are named, they cannot be read, or are not the whole model.
     """
     cfg = load_config(config, opts)
     cfg.MODEL.DEVICE, cfg.MODEL.TIMM.PRETRAINED = "cpu", False
@@ -64,7 +64,7 @@ def load_for_export(
     if cfg.MODEL.META_ARCHITECTURE in ("MaskRCNNC4", "MaskRCNNFPN"):
         cfg.MODEL.ROI_MASK_HEAD.OUTPUT_FORMAT = "bitmask"
     model = build_model(cfg)
-    Checkpointer(model, save_to_disk=False).load(cfg.MODEL.WEIGHTS)
+    Checkpointer(model, save_to_disk=False).load(cfg.MODEL.WEIGHTS, complete=True)
     return cfg, model.eval()
 
 
@@ -109,6 +109,11 @@ def export_model(
                 "the semantic systems and Mask R-CNN. --format safetensors takes every model."
             )
         draft.replace(path)
+    if checks and not any(check.count for check in checks):
+        report(
+            f"{path}: the model finds nothing in the made pictures it was compared on, so that "
+            "only the shapes of its outputs were: compare the file on an image of your own."
+        )
     return ExportResult(path, tuple(checks))
 
 

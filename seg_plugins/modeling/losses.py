@@ -23,6 +23,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -34,24 +35,35 @@ MINING_SHARE = 5  # every fifth pixel
 OHEM_THRESHOLD, OHEM_SHARE = 0.7, 16
 FOCAL_GAMMA = 2.0
 
-# Of one thread alone: others may compute losses at the same time.
-_counts: ContextVar[list[Tensor] | None] = ContextVar("_counts", default=None)
+
+class Mean(NamedTuple):
+    """A mean over pixels, and its divisor.
+
+    Attributes:
+        value: scalar, with its graph.
+        count: integer scalar, over all processes.
+    """
+
+    value: Tensor
+    count: Tensor
+
+
+# Of this thread or task alone: two models may be trained side by side.
+_means: ContextVar[list[Mean] | None] = ContextVar("_means", default=None)
 
 
 @contextlib.contextmanager
-def recorded_counts() -> Iterator[list[Tensor]]:
-    """Collect the divisors of all means within the block: integer scalars, over all processes.
+def recorded_means() -> Iterator[list[Mean]]:
+    """Collect the means that are taken within the block, in their order.
 
-    Means of this thread, that is: others are not heard.
-
-    Gradient accumulation weighs the parts of a batch by them.
+    Gradient accumulation weighs the parts of a batch by their divisors.
     """
-    counts: list[Tensor] = []
-    token = _counts.set(counts)
+    found: list[Mean] = []
+    token = _means.set(found)
     try:
-        yield counts
+        yield found
     finally:
-        _counts.reset(token)
+        _means.reset(token)
 
 
 def global_mean(total: Tensor, count: Tensor) -> Tensor:
@@ -72,10 +84,11 @@ def global_mean(total: Tensor, count: Tensor) -> Tensor:
     if world_size > 1:
         count = count.clone()
         dist.all_reduce(count)
-    counts = _counts.get()
-    if counts is not None:
-        counts.append(count)
-    return total * world_size / count.clamp(min=1)
+    mean = total * world_size / count.clamp(min=1)
+    means = _means.get()
+    if means is not None:
+        means.append(Mean(mean, count))
+    return mean
 
 
 class Pixels:

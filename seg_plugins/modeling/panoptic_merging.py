@@ -24,9 +24,10 @@ def merge_panoptic(
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     """Detectron2's ``combine_semantic_and_instance_outputs``, with the same result, in bulk.
 
-    Instances claim pixels by falling score. One that is empty, scores less than `score_threshold`
-    or overlaps what is claimed by more than `overlap_threshold` of its area is dropped. Stuff
-    takes what is left, where a label has at least `stuff_area_threshold` pixels of it.
+    Instances claim pixels by falling score. One that scores less than `score_threshold` or
+    overlaps what is claimed by more than `overlap_threshold` of its area is dropped. Stuff takes
+    what is left, where a label has at least `stuff_area_threshold` pixels of it. What gets no
+    pixel is no segment, whatever the thresholds (Detectron2 describes one of area 0).
 
     Args:
         instances: of the image's size: ``scores``, ``pred_classes``, and ``pred_masks``,

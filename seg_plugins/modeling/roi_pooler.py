@@ -135,11 +135,12 @@ class FusedROIPooler(nn.Module):
             boxes, len(x), self.canonical_box_size, self.canonical_level, self.min_level
         )
         output = x[0].new_zeros(len(boxes), x[0].shape[1], *self.output_size)
+        # At least float32: torchvision has no bfloat16 form, and box corners need the precision.
+        compute = torch.promote_types(x[0].dtype, torch.float32)
         for level, (feature, scale) in enumerate(zip(x, self.scales, strict=True)):
             index = (levels == level).nonzero().squeeze(1)
-            # In float32: torchvision has no bfloat16 form, and box corners need the precision.
             pooled = torchvision.ops.roi_pool(
-                feature.float(), boxes[index].float(), self.output_size, scale
+                feature.to(compute), boxes[index].to(compute), self.output_size, scale
             )
             output = output.index_put((index,), pooled.to(output.dtype))
         return output

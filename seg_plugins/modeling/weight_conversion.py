@@ -47,7 +47,8 @@ class Conversion:
     Attributes:
         weights: name in the target model -> tensor of the target's shape.
         unused: names in the source that have no place in the target.
-        misfits: source names whose tensors have another number of values, with both shapes.
+        misfits: source names whose tensors have another shape, with both; or that stand for a
+            name which another one gave already.
         missing: names of the target that the source does not give.
     """
 
@@ -73,22 +74,38 @@ def convert(
         wanted = next((n for n in _candidates(name, layers) if n in target), None)
         if wanted is None:
             result.unused.append(name)
-        elif tensor.numel() != target[wanted].numel():
+        elif wanted in result.weights:
+            result.misfits.append(f"{name} -> {wanted}: given before")
+        elif not _same_values(tensor.shape, target[wanted].shape):
             shapes = f"{tuple(tensor.shape)} against {tuple(target[wanted].shape)}"
             result.misfits.append(f"{name} -> {wanted}: {shapes}")
         else:
-            # A fully connected layer is a convolution over the whole map; Caffe keeps vectors as
-            # (1, C, 1, 1).
             result.weights[wanted] = tensor.reshape(target[wanted].shape).clone()
-    _complete_batch_norms(result.weights, target)
+    if not any(name.endswith("running_mean") for name in source):
+        _complete_batch_norms(result.weights, target)
     if from_bgr:
-        first = next(n for n, t in target.items() if n.startswith("backbone.") and t.dim() == 4)
+        backbone = (n for n, t in target.items() if n.startswith("backbone.") and t.dim() == 4)
+        first = next(backbone, None)
         if first in result.weights:
             result.weights[first] = result.weights[first].flip(1)
     result.missing = [
         n for n in target if n not in result.weights and not n.endswith("num_batches_tracked")
     ]
     return result
+
+
+def _same_values(source: torch.Size, target: torch.Size) -> bool:
+    """Whether a tensor may take another shape: its values keep their order and meaning.
+
+    A fully connected layer (O, C*h*w) is a convolution (O, C, h, w) over the whole map, and Caffe
+    keeps vectors as (1, C, 1, 1). A kernel in another library's order of axes has as many values
+    as well, and is none of them.
+    """
+    left, right = [n for n in source if n != 1], [n for n in target if n != 1]
+    if left == right:
+        return True
+    matrix = len(left) == 2 and len(target) == 4
+    return matrix and left[0] == target[0] and left[1] == target[1:].numel()
 
 
 def _candidates(name: str, layers: Mapping[str, str]) -> list[str]:

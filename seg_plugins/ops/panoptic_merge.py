@@ -40,9 +40,10 @@ def merge_segments(
 ) -> MergedSegments:
     """Claim pixels for one instance after the other, then for stuff.
 
-    An instance is kept unless it is empty or more than `overlap_threshold` of it is claimed
-    already; it takes the rest of its pixels. A stuff label is kept if at least
-    `stuff_area_threshold` of its pixels are left over. On a device nothing waits for the host.
+    An instance is kept unless more than `overlap_threshold` of it is claimed already; it takes the
+    rest of its pixels. A stuff label is kept if at least `stuff_area_threshold` of its pixels are
+    left over. What would get no pixel is not kept, whatever the thresholds. On a device nothing
+    waits for the host.
 
     Args:
         masks: (N, H, W) bool, or run lengths of N masks.
@@ -119,7 +120,7 @@ def _claim(
         free = mask & (around == 0)
         area = mask.sum(dtype=torch.float64)
         claimed = area - free.sum(dtype=torch.float64)
-        keep = candidate[place] & (area > 0) & (claimed / area <= threshold)
+        keep = candidate[place] & (area > claimed) & (claimed / area <= threshold)
         count += keep
         around.copy_(torch.where(free & keep, count, around))
         kept[place] = keep
@@ -144,9 +145,7 @@ def _fill_stuff(
     flat = labels.reshape(-1)
     areas = torch.zeros(size, dtype=torch.int64, device=ids.device)
     areas.scatter_add_(0, flat, free.reshape(-1).long())
-    present = torch.zeros(size, dtype=torch.bool, device=ids.device)
-    present.index_fill_(0, flat, True)
-    kept_stuff = is_stuff & present & (areas >= threshold)
+    kept_stuff = is_stuff & (areas > 0) & (areas >= threshold)
     numbers = (kept.sum() + kept_stuff.cumsum(0)) * kept_stuff
     ids = torch.where(free, numbers.to(ids.dtype)[labels], ids)
     return MergedSegments(ids, kept, kept_stuff, areas)

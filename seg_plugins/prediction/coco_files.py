@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..engine.checkpoint import write_atomically
+from ..io.files import write_atomically
+from .known_images import KnownImages
 from .labels import Labels
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def write_summaries(folder: Path, records: Path, labels: Labels, model: str = ""
     write_atomically(statistics, lambda file: file.write(table))
     paths = [statistics]
     for kind, rows in (("json", _instance_rows), ("panoptic", _panoptic_rows)):
-        images = _images(listed, kind)
+        images = _images(listed, kind, labels.images)
         if images:
             path = folder / ("instances.json" if kind == "json" else "panoptic.json")
             head = {"images": list(images.values()), "categories": _categories(labels)}
@@ -91,20 +92,22 @@ def _read(path: Path) -> Record:
     return json.loads(path.read_bytes())
 
 
-def _images(paths: list[Path], kind: str) -> dict[str, Record]:
-    """COCO's image entries by record; ids are the numbers in the names if all are numbers."""
-    keys = ("name", "file_name", "height", "width")
-    records = [
-        {key: record[key] for key in keys}
-        for record in map(_read, paths)
-        if kind in record["saved"]
-    ]
+def _images(paths: list[Path], kind: str, known: KnownImages) -> dict[str, Record]:
+    """COCO's image entries by record.
+
+    Ids are those of a dataset's file if it lists all the images; else the numbers in the names if
+    all are numbers; else they count from 1.
+    """
+    records = [record for record in map(_read, paths) if kind in record["saved"]]
+    of_file = [known.id_of(record.get("source") or "") for record in records]
     stems = [Path(record["file_name"]).stem for record in records]
-    numbers = {int(stem) for stem in stems if stem.isdecimal()}
-    numbered = len(numbers) == len(stems)
+    numbers = [int(stem) for stem in stems if stem.isdecimal()]
+    choices: tuple[list[int | None], ...] = (of_file, numbers, [])  # type: ignore[assignment]
+    ids = next((c for c in choices if None not in c and len(set(c)) == len(records)), None)
+    keys = ("file_name", "height", "width")
     return {
-        record.pop("name"): {"id": int(stem) if numbered else place, **record}
-        for place, (record, stem) in enumerate(zip(records, stems, strict=True), 1)
+        record["name"]: {"id": number, **{key: record[key] for key in keys}}
+        for record, number in zip(records, ids or range(1, len(records) + 1), strict=True)
     }
 
 

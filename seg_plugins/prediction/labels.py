@@ -5,15 +5,17 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ..data import DatasetError, apply_custom_dataset
+from ..data.datasets.catalogue import file_category_ids
 from ..data.datasets.class_table import spread_colors
 from ..engine.consistency import tasks_of
+from .known_images import KnownImages
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class Labels:
         things_in_stuff: the category of a thing, instance or panoptic segment, is its place in
             `stuff` (``MODEL.PANOPTIC_FPN.THING_IDS``), not in `things` as in Detectron2.
         label_divisor: of panoptic ids without segments; 0 where there is none.
+        images: the test sets, whose images keep their ids.
     """
 
     things: tuple[Label, ...] = ()
@@ -61,6 +64,7 @@ class Labels:
     ignore_label: int = 255
     things_in_stuff: bool = False
     label_divisor: int = 0
+    images: KnownImages = field(default_factory=KnownImages)
 
     @property
     def all(self) -> tuple[Label, ...]:
@@ -131,17 +135,34 @@ def labels_from_config(cfg: CfgNode) -> Labels:
         metadata.get("ignore_label", cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE),
         bool(thing_ids),
         metadata.get("label_divisor", 0),
+        KnownImages(tuple(cfg.DATASETS.TEST)),
     )
 
 
 def _metadata(cfg: CfgNode) -> dict[str, Any]:
+    """The metadata of the first dataset, with the classes' ids of its annotation file."""
     try:
         apply_custom_dataset(cfg)
     except DatasetError as error:
         logger.warning("Classes are numbered, their names are not at hand: %s", error)
         return {}
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
-    return MetadataCatalog.get(names[0]).as_dict() if names else {}
+    if not names:
+        return {}
+    metadata = MetadataCatalog.get(names[0]).as_dict()
+    # Files of one dataset may number the classes differently: those of the test set count, which
+    # predictions are compared with.
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        try:
+            ids = file_category_ids(name)
+        except DatasetError as error:
+            logger.warning("Category ids count from 1; those of %s are not known: %s", name, error)
+            continue
+        key = "thing_dataset_id_to_contiguous_id"
+        if key not in ids or len(ids[key]) == len(metadata.get("thing_classes") or ()):
+            return metadata | ids
+        logger.warning("%s has ids for %d of the classes only", name, len(ids[key]))
+    return metadata
 
 
 def _labels(

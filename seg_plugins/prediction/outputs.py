@@ -13,8 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..engine.checkpoint import write_atomically
 from ..evaluation.panoptic import write_panoptic_png
+from ..io.files import write_atomically
 from .coco_files import join_saved, write_summaries
 from .labels import Labels
 from .prediction import Prediction

@@ -80,7 +80,7 @@ class Predictor:
 
         Raises:
             ConfigError: the configuration is wrong.
-            WeightsError: there are no weights.
+            WeightsError: there are no weights, or they are not the whole of this model.
         """
         cfg = load_config(config, opts) if not isinstance(config, CfgNode) else config.clone()
         cfg.defrost()
@@ -95,7 +95,7 @@ class Predictor:
         cfg.MODEL.ROI_MASK_HEAD.OUTPUT_FORMAT = "rle"  # the memory of the outlines
         labels = labels_from_config(cfg)
         model = build_model(cfg)
-        Checkpointer(model, save_to_disk=False).load(cfg.MODEL.WEIGHTS)
+        Checkpointer(model, save_to_disk=False).load(cfg.MODEL.WEIGHTS, complete=True)
         return cls(
             model=model,
             preparation=Preparation(cfg),

@@ -10,7 +10,7 @@ import numpy as np
 from detectron2.structures import Instances
 from pycocotools import mask as coco_mask
 
-from ..evaluation.instance_predictions import predicted_masks
+from ..evaluation.instance_predictions import predicted_boxes, predicted_masks
 from ..ops.run_length import RunLengthMasks, encode_label_map
 from ..visualization import overlays
 from .labels import Label, Labels
@@ -26,6 +26,7 @@ class Region:
         colour: (R, G, B) that it is drawn in.
         score: confidence in [0, 1]; None where the model gives none.
         segment_id: its value in the panoptic map; 0 outside panoptic segmentation.
+        own_box: x, y, width, height in pixels as the model gives it; None where it gives none.
     """
 
     label: Label
@@ -33,6 +34,7 @@ class Region:
     colour: tuple[int, int, int]
     score: float | None = None
     segment_id: int = 0
+    own_box: tuple[float, float, float, float] | None = None
 
     @property
     def area(self) -> int:
@@ -41,8 +43,9 @@ class Region:
 
     @property
     def box(self) -> list[float]:
-        """X, y, width and height of the mask in pixels."""
-        return [float(side) for side in coco_mask.toBbox(self.mask)]
+        """X, y, width and height in pixels: the model's own box, or else that of the mask."""
+        sides = coco_mask.toBbox(self.mask) if self.own_box is None else self.own_box
+        return [float(side) for side in sides]
 
 
 def class_regions(ids: np.ndarray, labels: Labels) -> list[Region]:
@@ -82,16 +85,21 @@ def segment_regions(
 def instance_regions(instances: Instances, size: Sequence[int], labels: Labels) -> list[Region]:
     """Instances of an image of `size` (H, W); their boxes where the system finds no masks."""
     masks = instance_masks(instances, (size[0], size[1]))
+    found = zip(
+        instances.pred_classes.tolist(),
+        instances.scores.tolist(),
+        predicted_boxes(instances).tolist(),
+        strict=True,
+    )
     return [
         Region(
             labels.of_instance(class_id),
             {"size": list(size), "counts": masks.string(i)},
             overlays.instance_colour(i),
             score,
+            own_box=(box[0], box[1], box[2], box[3]),
         )
-        for i, (class_id, score) in enumerate(
-            zip(instances.pred_classes.tolist(), instances.scores.tolist(), strict=True)
-        )
+        for i, (class_id, score, box) in enumerate(found)
     ]
 
 

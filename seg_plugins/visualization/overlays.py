@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from detectron2.structures import BoxMode
 from pycocotools import mask as coco_mask
 
 OPACITY = 0.55
@@ -95,18 +96,32 @@ def instance_colour(index: int) -> tuple[int, int, int]:
 
 
 def annotation_masks(record: Mapping[str, Any], shape: tuple[int, int]) -> np.ndarray:
-    """(N, H, W) bool masks of a dataset record's annotations, crowds left out."""
+    """(N, H, W) bool masks of a dataset record's annotations, crowds left out.
+
+    An annotation without a mask gives the pixels of its box.
+    """
     masks = []
     for annotation in record.get("annotations", ()):
         if annotation.get("iscrowd", 0):
             continue
-        code = annotation["segmentation"]
+        code = annotation.get("segmentation")
+        if not code:
+            masks.append(_box_mask(annotation, shape))
+            continue
         if isinstance(code, list):
             code = coco_mask.merge(coco_mask.frPyObjects(code, *shape))
         elif isinstance(code["counts"], list):
             code = coco_mask.frPyObjects(code, *shape)
         masks.append(coco_mask.decode(code).astype(bool))
     return np.stack(masks) if masks else np.zeros((0, *shape), bool)
+
+
+def _box_mask(annotation: Mapping[str, Any], shape: tuple[int, int]) -> np.ndarray:
+    box = BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS)
+    x0, y0, x1, y1 = (max(round(side), 0) for side in box)
+    mask = np.zeros(shape, bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
 
 
 def grid(rows: Sequence[Sequence[np.ndarray]], width: int = 320) -> np.ndarray:

@@ -41,7 +41,7 @@ def test_every_type_passes_every_augmentation(tmp_path, dtype, channels):
     ("values", "message"),
     [
         (np.full((4, 5), 0.5), "fractions"),
-        (np.full((4, 5), np.nan), "from nan to nan"),
+        (np.array([[1, np.nan, np.inf]]), "2 pixels are NaN or infinite where class ids"),
         (np.full((4, 5), 10**12), "class ids are expected"),
         (np.full((4, 5), 70000), "class ids are expected"),
         (np.zeros((4, 5, 2), np.uint8), r"shape \(4, 5, 2\)"),

@@ -50,8 +50,25 @@ def test_counts_are_cached_until_a_label_changes(dataset):
 
 def test_a_value_outside_the_classes_names_the_file(dataset):
     cv2.imwrite(str(dataset / "a.png"), np.full((10, 10), 3, np.uint8))
-    with pytest.raises(DatasetError, match=r"a\.png: label value 3 is none of the 3 classes"):
+    with pytest.raises(DatasetError, match=r"a\.png: the value 3 \(100 pixels\) stands"):
         weights_function("weights_test", "inverse")
+
+
+def test_classes_without_a_pixel_are_named(dataset, caplog):
+    class_weights("weights_test", "inverse")
+    assert "no pixel of 1 classes, whose weight is 1: z" in caplog.text
+    for name in ("a", "b"):
+        cv2.imwrite(str(dataset / f"{name}.png"), np.full((10, 10), 255, np.uint8))
+    with pytest.raises(DatasetError, match="no pixel of its labels has a class"):
+        class_weights("weights_test", "median_frequency")
+
+
+def test_a_damaged_cache_is_counted_anew(dataset):
+    before = count_pixels("weights_test")
+    (file,) = (dataset / "cache").rglob("*.json")
+    file.write_text("[[1, 2")
+    assert np.array_equal(count_pixels("weights_test"), before)
+    assert [p.name for p in file.parent.iterdir()] == [file.name]
 
 
 def test_unknown_scheme_lists_the_known(dataset):

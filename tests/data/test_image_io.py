@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
+
 from seg_plugins.data import DatasetError
-from seg_plugins.data.image_io import read_image, read_label
+from seg_plugins.data.image_io import open_image, read_image, read_label
 from seg_plugins.data.label_encoding import LabelEncoding
 
 import cv2
@@ -88,17 +90,85 @@ def test_a_colour_picture_as_label_is_refused_with_the_fix(tmp_path):
         read_label(path)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_equal_channels_are_ids(tmp_path, mode):
+    path = str(tmp_path / "a.png")
+    picture = Image.fromarray(IDS.astype(np.uint8)).convert(mode)
+    picture.save(path)
+    assert np.array_equal(read_label(path), IDS)
+    if mode != "RGB":  # what only the alpha channel tells would be lost
+        picture.putpixel((0, 0), (0,) * len(mode))
+        picture.save(path)
+        with pytest.raises(DatasetError, match=f"a {mode} picture"):
+            read_label(path)
+
+
+def test_equal_channels_of_16_bits_are_ids(tmp_path):
+    path = str(tmp_path / "a.png")
+    cv2.imwrite(path, np.repeat((IDS * 257).astype(np.uint16)[:, :, None], 3, axis=2))
+    assert np.array_equal(read_label(path), IDS * 257)
+
+
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize(("kind", "lossless"), [("JPEG", None), ("WEBP", False), ("WEBP", True)])
+def test_lossy_labels_are_refused_whatever_their_name(tmp_path, kind, lossless, colour):
+    path = str(tmp_path / "a.png")
+    ids = np.zeros((8, 8, 3), np.uint8)
+    Image.fromarray(ids).save(path, format=kind, **({} if lossless is None else {"lossless": True}
+                                                    if lossless else {"quality": 80}))  # fmt: skip
+    if lossless:
+        assert not read_label(path, colour=colour).any()
+        return
+    with pytest.raises(DatasetError, match=rf"a\.png: a label stored as {kind}.*lossy"):
+        read_label(path, colour=colour)
+
+
+def test_arrays_and_matrices_are_told_by_their_content(tmp_path):
+    np.save(tmp_path / "a.npy", IDS)
+    (tmp_path / "a.npy").rename(tmp_path / "a.png")
+    (tmp_path / "b.regions").write_text("0 1 2\r\n3 200 255\r\n")
+    Image.fromarray(IDS.astype(np.uint8)).save(tmp_path / "c.txt", format="PNG")
+    for name in ("a.png", "b.regions", "c.txt"):
+        assert np.array_equal(read_label(str(tmp_path / name)), IDS)
+
+
+def test_animated_pictures_are_refused(tmp_path):
+    first, second = (Image.new("RGB", (4, 3), (i, 0, 0)) for i in (10, 200))
+    for name in ("a.gif", "a.png", "a.webp"):
+        first.save(tmp_path / name, save_all=True, append_images=[second])
+        with pytest.raises(DatasetError, match="2 pages where one picture is expected"):
+            read_image(str(tmp_path / name))
+
+
+def test_images_up_to_the_limit_are_opened_without_a_word(tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 89_478_485)  # Pillow's own
+    path = str(tmp_path / "a.png")
+    Image.new("1", (1, 1)).save(path)
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[16:24] = (14000).to_bytes(4, "big") * 2  # IHDR
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(bytes(content))
+    with open_image(path) as image:
+        assert image.size == (14000, 14000)
+    assert not recwarn
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # somebody's own
+    with pytest.raises(DatasetError, match=r"a\.png: .*MAX_IMAGE_PIXELS is 1000, the limit here 3"):
+        open_image(path)
+
+
 def test_colours_become_ids(tmp_path):
     path = str(tmp_path / "a.png")
     Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6], [9, 9, 9]]], np.uint8)).save(path)
     colours = (((4, 5, 6), 0), ((1, 2, 3), 1))
-    assert LabelEncoding(colours=colours, ignore_label=7)(path).tolist() == [[1, 0, 7]]
-    with pytest.raises(DatasetError, match="colour #090909 stands for no class"):
-        LabelEncoding(colours=colours, strict=True)(path)
+    ignoring = LabelEncoding(colours=colours, ignore_label=7, ignore_unlisted=True)
+    assert ignoring(path).tolist() == [[1, 0, 7]]
+    expected = r"a\.png: the colour \[9, 9, 9\] \(1 pixels\) stands for none of the 2 classes"
+    with pytest.raises(DatasetError, match=expected):
+        LabelEncoding(colours=colours)(path)
 
 
 def test_values_become_ids_and_the_rest_is_ignored():
-    encoding = LabelEncoding(values=((7, 0), (300, 1)), ignore_label=255)
+    encoding = LabelEncoding(values=((7, 0), (300, 1)), ignore_unlisted=True)
     for dtype in (np.uint16, np.int32, np.int64):
         stored = np.array([[7, 300, 8, 301]], dtype)
         assert encoding.decode(stored).tolist() == [[0, 1, 255, 255]]
@@ -122,8 +192,6 @@ def test_oversized_images_are_refused_from_the_header(tmp_path):
     Image.fromarray(PICTURE).save(path)
     content = bytearray(path.read_bytes())
     content[16:24] = (60000).to_bytes(4, "big") * 2  # IHDR: 60000x60000
-    import zlib
-
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     path.write_bytes(bytes(content))
     with pytest.raises(DatasetError, match=r"a\.png"):

@@ -113,8 +113,38 @@ def test_boxes_alone(instances):
     found = InstanceMapper(is_train=True, mask_format="none")(record, rng())["instances"]
     assert not found.has("gt_masks")
     assert len(found) == sum(not a["iscrowd"] for a in record["annotations"])
-    with pytest.raises(DatasetError, match=r"0000\.png: an annotation has no segm.*FORMAT none"):
+    number = next(a["id"] for a in record["annotations"] if not a["iscrowd"])
+    message = rf"0000\.png: annotation {number} has no mask .*; MODEL\.MASK_ON False"
+    with pytest.raises(DatasetError, match=message):
         InstanceMapper(is_train=True)(record)
+    same = InstanceMapper(is_train=True, needs_masks=False)(record, rng())["instances"]
+    assert not same.has("gt_masks")
+    assert torch.equal(same.gt_boxes.tensor, found.gt_boxes.tensor)
+    bending = InstanceMapper(
+        is_train=True, needs_masks=False, mask_format="bitmask", elastic=ElasticDeformation(3.0)
+    )
+    with pytest.raises(DatasetError, match=r"set INPUT\.ELASTIC\.SIGMA 0\.0"):
+        bending(record, rng())
+
+
+def test_boxes_without_a_mask_are_cut_at_the_crop(instances):
+    """One object has a mask and one a box alone, on a crop that cuts both at x = 110."""
+    square = [100, 20, 120, 20, 120, 40, 100, 40]
+    shared = {"bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+    record = {
+        "file_name": instances[0]["file_name"],
+        "annotations": [
+            {"bbox": [100, 20, 120, 40], "segmentation": [square], **shared},
+            {"bbox": [90, 50, 125, 60], **shared},
+            {"bbox": [112, 50, 125, 60], **shared},
+        ],
+    }
+    mapper = InstanceMapper(
+        is_train=True, needs_masks=False, augmentations=[_Window(0, 0, 128, 110)]
+    )
+    found = mapper(record, rng())["instances"]
+    assert found.gt_boxes.tensor.tolist() == [[100, 20, 110, 40], [90, 50, 110, 60]]
+    assert not found.has("gt_masks")
 
 
 def test_run_lengths_need_bitmasks(instances):

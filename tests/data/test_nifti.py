@@ -45,6 +45,23 @@ def test_slope_and_shift(tmp_path):
     assert np.array_equal(read_nifti(tmp_path / "a.nii"), VOLUME * 2.0 - 1000)
 
 
+@pytest.mark.parametrize("slope", [np.nan, np.inf, 0.0])
+def test_a_slope_that_is_no_number_scales_nothing(tmp_path, slope):
+    (tmp_path / "a.nii").write_bytes(nifti(VOLUME, 4, slope=slope, shift=np.nan))
+    assert np.array_equal(read_nifti(tmp_path / "a.nii"), VOLUME)
+    (tmp_path / "a.nii").write_bytes(nifti(VOLUME, 4, slope=2.0, shift=np.nan))
+    with pytest.raises(DatasetError, match=r"a\.nii: .*scaled by 2\.0 and shifted by nan"):
+        read_nifti(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("name", ["volume", "a.NII", "a.dat", "a.nii.gz"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_volume_is_told_by_its_content(tmp_path, name, pack):
+    ids = np.array([[[0, 1, 2], [255, 1, 0]]], np.int64)
+    (tmp_path / name).write_bytes(pack(nifti(ids, 1024)))
+    assert read_label(str(tmp_path / name)).tolist() == ids[0].tolist()
+
+
 def test_slices_are_channels_and_a_label_has_one(tmp_path):
     image, label, volume = (str(tmp_path / name) for name in ("i.nii.gz", "l.nii", "v.nii"))
     ids = np.array([[[0, 1, 2, 255]] * 3], np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from seg_plugins.data import DatasetError, SemanticMapper
-from seg_plugins.data.image_io import read_image, stored_rotated
+from seg_plugins.data.image_io import read_image, read_label, stored_rotated
 from seg_plugins.data.tiff import read_tiff
 
 import numpy as np
@@ -36,6 +36,43 @@ def test_bands_come_through_as_stored(tmp_path, pixels, planes, order, compressi
         read_image(path, "BGR")
     with pytest.raises(DatasetError, match="more than the limit of 47"):
         read_tiff(path, 47)
+
+
+@pytest.mark.parametrize("name", ["a.gtif", "a.TIF", "a", "a.jpg"])
+def test_a_tiff_is_told_by_its_content(tmp_path, name):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / name, BANDS, photometric="minisblack", planarconfig="contig")
+    assert np.array_equal(read_image(str(tmp_path / name), "raw"), BANDS)
+
+
+@pytest.mark.parametrize("bands", [1, 3, 7])
+def test_pages_beyond_the_first_are_not_dropped(tmp_path, bands):
+    tifffile = pytest.importorskip("tifffile")
+    path, stack = str(tmp_path / "a.tif"), str(tmp_path / "a.npy")
+    pages = BANDS[:, :, :bands].astype(np.uint8).squeeze()
+    with tifffile.TiffWriter(path) as file:
+        for _ in range(3):
+            file.write(pages, photometric="rgb" if bands == 3 else "minisblack",
+                       planarconfig="contig" if bands > 1 else None)  # fmt: skip
+    for read in (lambda: read_image(path, "raw"), lambda: read_label(path))[: 1 + (bands < 7)]:
+        with pytest.raises(DatasetError, match=r"a\.tif: 3 pages where one.*one \.npy file"):
+            read()
+    # What the message advises: the pages as channels.
+    np.save(stack, np.stack([pages.reshape(6, 8, bands)[..., 0]] * 3, axis=2))
+    assert read_image(stack, "raw").shape == (6, 8, 3)
+
+
+@pytest.mark.parametrize("bands", [1, 7])
+def test_overviews_and_masks_are_no_pages(tmp_path, bands):
+    tifffile = pytest.importorskip("tifffile")
+    path = str(tmp_path / "a.tif")
+    pixels = BANDS[:, :, :bands]
+    with tifffile.TiffWriter(path) as file:
+        for kind, step in ((0, 1), (1, 2), (4, 1)):
+            page = pixels[::step, ::step].squeeze() if kind != 4 else np.ones((6, 8), bool)
+            file.write(page, subfiletype=kind, photometric="minisblack",
+                       planarconfig="contig" if page.ndim == 3 else None)  # fmt: skip
+    assert np.array_equal(read_image(path, "raw"), pixels)
 
 
 def test_damaged_tiffs_are_errors_that_name_the_file(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import runpy
 import struct
 import subprocess
 import sys
@@ -62,6 +63,26 @@ def test_lits_volumes_become_slices(tmp_path, monkeypatch):
     windowed = build_mapper(cfg, False)(records[0])["image"][1]
     assert windowed[0].tolist() == pytest.approx([0, 51, 102, 153, 204])
     assert (windowed[1:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "label", "message"),
+    [
+        (0, 3, "segmentation-7.nii: 1 voxels hold [3.0], which are none of [0, 1, 2]"),
+        (0, 1.5, "1 voxels hold [1.5]"),
+        (40000, 1, "volume-7.nii: 1 voxels are NaN or do not fit 16 bits"),
+        (np.nan, 1, "volume-7.nii: 1 voxels are NaN"),
+    ],
+)
+def test_lits_values_that_would_change_are_refused(tmp_path, monkeypatch, value, label, message):
+    values, labels = (np.array([[[0, v]]], np.float32) for v in (value, label))
+    write_nifti(tmp_path / "volume-7.nii", values, 16, 0.0, 0.0)
+    write_nifti(tmp_path / "segmentation-7.nii", labels, 16, 0.0, 0.0)
+    script = runpy.run_path(str(FOLDER / "prepare_lits.py"))
+    monkeypatch.setattr(sys, "argv", ["prepare_lits.py", str(tmp_path), str(tmp_path / "lits")])
+    with pytest.raises(SystemExit) as stop:
+        script["main"]()
+    assert message in str(stop.value)
 
 
 def test_matlab_labels_become_pngs(tmp_path):

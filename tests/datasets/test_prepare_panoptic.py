@@ -191,6 +191,51 @@ def test_unknown_semantic_value(tmp_path, run):
     assert "a.jpg: semantic values [109] are neither classes nor named by --void" in error
 
 
+def test_void_pixels_and_empty_classes_are_counted(tmp_path, run, capsys):
+    instances = INSTANCES.copy()
+    instances[1, 1] = 9  # on a tree, which is no thing
+    assert run(*write(tmp_path, instances=instances)) is None
+    said = capsys.readouterr().out
+    assert "void semantic values: 0 (3 pixels)\n" in said
+    assert "instances without a pixel of a thing, left out: 1" in said
+    assert "one off" not in said
+    assert "without a segment" not in said
+
+
+@pytest.mark.parametrize(
+    ("ids", "values", "message"),
+    [
+        ((1, 2, 3), (0, 1, 2), "classes without a segment: 3 c"),  # masks count from 0
+        ((0, 1, 2), (1, 2, 255), "classes without a segment: 0 a"),
+        ((0, 1, 2), (1, 2, 3), None),  # not void by default
+    ],
+)
+def test_ids_that_are_one_off_are_told(tmp_path, run, capsys, ids, values, message):
+    arguments = write(tmp_path, np.array([values], np.uint8), np.zeros((1, 3), np.uint16))
+    classes = [{"id": i, "name": n, "isthing": 0} for i, n in zip(ids, "abc", strict=True)]
+    (tmp_path / "classes.json").write_text(json.dumps(classes))
+    error = run(*arguments)
+    if message is None:
+        assert "semantic values [3] are neither classes nor named by --void" in error
+        return
+    said = capsys.readouterr().out
+    assert message in said
+    assert ("are the ids in --classes one off?" in said) == (values[0] == 0)
+
+
+def test_masks_of_any_suffix_and_names_that_collide(tmp_path, run):
+    arguments = write(tmp_path)
+    (tmp_path / "images/a.jpg").rename(tmp_path / "images/a.JPEG")
+    Image.fromarray(SEMANTIC).save(tmp_path / "semantic/a.tif")
+    (tmp_path / "semantic/a.png").unlink()
+    assert run(*arguments) is None
+    assert len(segments(tmp_path)) == 5
+    Image.new("RGB", (6, 3)).save(tmp_path / "images/a.png")
+    assert "a.png: a.JPEG has the same name but for the suffix" in run(*arguments)
+    (tmp_path / "images/a.png").rename(tmp_path / "images/b.png")
+    assert "b.png: no mask b.png in" in run(*arguments)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

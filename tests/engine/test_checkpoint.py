@@ -4,15 +4,60 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import resource
+from concurrent.futures import wait
 
-from seg_plugins.engine.atomic_file import WriteError, damage, write_atomically
 from seg_plugins.engine.checkpoint import Checkpointer, WeightsError
 from seg_plugins.engine.nonfinite import NonFiniteError
+from seg_plugins.io.files import (
+    WriteError,
+    damage,
+    remove_temporaries,
+    write_atomically,
+)
 
 import pytest
 import torch
 from torch import nn
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_follow_the_umask(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        write_atomically(tmp_path / "a.pth", lambda f: f.write(b"a"), with_digest=True)
+    finally:
+        os.umask(before)
+    for name in ("a.pth", "a.pth.sha256"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode
+
+
+def test_every_failure_of_the_disk_names_the_file(tmp_path):
+    with pytest.raises(WriteError, match=r"gone/a\.pth could not be written .No such file"):
+        write_atomically(tmp_path / "gone" / "a.pth", lambda f: f.write(b"a"))
+    (tmp_path / "a.pth" / "full").mkdir(parents=True)
+    with pytest.raises(WriteError, match=r"a\.pth could not be written"):
+        write_atomically(tmp_path / "a.pth", lambda f: f.write(b"a"))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def left(file):
+        for path in tmp_path.glob(".*"):
+            os.link(path, tmp_path / f"{path.name[:-4]}0.tmp")
+        raise Killed
+
+    for name in ("a.pth", "last_checkpoint"):
+        with pytest.raises(Killed):
+            write_atomically(tmp_path / name, left)
+    (tmp_path / ".hidden").touch()
+    assert len(list(tmp_path.iterdir())) >= 3
+    remove_temporaries(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [".hidden"]
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
@@ -36,14 +81,15 @@ def test_a_full_disk_names_path_and_size():
         def __init__(self):
             self.file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
 
-    from seg_plugins.engine import atomic_file
+    from seg_plugins.io import files
 
     full = Full()
-    writer = atomic_file._Writer(full.file)
+    writer = files._Writer(full.file)
     for _ in range(3):
         writer.write(b"x" * 1_000_000)
     full.file.close()
-    message = str(atomic_file._explained(atomic_file.Path("/tmp/model.pth"), writer))
+    error = files._explained(files.Path("/tmp/model.pth"), writer.error, writer.size)
+    message = str(error)
     assert message.startswith("/tmp/model.pth could not be written")
     assert "No space left" in message
     assert "3.0 MB are needed" in message
@@ -173,6 +219,26 @@ def test_a_background_save_that_fails_says_so_later(tmp_path):
     checkpointer.save("model_0000000")
     with pytest.raises(OSError, match="gone"):
         checkpointer.wait()
+
+
+def test_a_failed_background_save_does_not_stop_the_final_one(tmp_path, caplog):
+    folder = tmp_path / "run"
+    checkpointer = Checkpointer(nn.Linear(1, 1), str(folder), background=True)
+    checkpointer.save("model_0000000")  # no such folder yet
+    wait([checkpointer._pending])
+    folder.mkdir()
+    checkpointer.save("model_final", in_background=False)
+    assert damage(folder / "model_final.pth", ours=True) is None
+    assert (folder / "last_checkpoint").read_text() == "model_final.pth"
+    assert "model_0000000.pth could not be written" in caplog.text
+    checkpointer.wait()  # told already
+
+
+def test_numbered_checkpoints_are_in_order_beyond_seven_digits(tmp_path):
+    checkpointer = Checkpointer(nn.Linear(1, 1), str(tmp_path), keep=1)
+    for i in (9_999_999, 10_000_000):
+        checkpointer.save(f"model_{i:07d}")
+    assert [file.name for file in tmp_path.glob("*.pth")] == ["model_10000000.pth"]
 
 
 def test_weights_with_nan_are_never_written(tmp_path):

@@ -141,6 +141,27 @@ def test_another_number_of_classes_starts_those_layers_anew(caplog):
     assert new.state[model[1].weight]["momentum_buffer"].abs().sum() == 0
 
 
+def test_momenta_without_names_are_not_given_to_other_parameters(caplog):
+    """Detectron2's files have the order only: with a parameter more it says nothing."""
+
+    def made(layers):
+        model = nn.Sequential(*(nn.Linear(2, 2, bias=False) for _ in range(layers)))
+        optimizer = build_optimizer(seg_plugins.get_cfg(), model)
+        model(torch.ones(1, 2)).sum().backward()
+        return optimizer, {p: n for n, p in model.named_parameters()}
+
+    old, _ = made(2)
+    old.step()
+    state = old.state_dict()
+    same, names = made(2)
+    load_optimizer(same, state, names)
+    assert all(values["momentum_buffer"].any() for values in same.state.values())
+    other, names = made(3)
+    load_optimizer(other, state, names)
+    assert not any(values["momentum_buffer"].any() for values in other.state.values())
+    assert "of 2 parameters without their names, and 3 are trained" in caplog.text
+
+
 @pytest.fixture
 def four_classes(tiny_semantic):
     """The tiny training set with a class more, which no pixel has."""

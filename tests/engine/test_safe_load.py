@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import os
 import pickle
+import shlex
 
 from seg_plugins.engine.safe_load import UnsafeFileError, load_pickle, load_torch
+from seg_plugins.engine.weights_layout import WeightsError, read_weights
 
 import numpy as np
 import pytest
@@ -67,6 +70,64 @@ def test_arrays_of_objects_and_damaged_files_are_refused(tmp_path):
         file.write_bytes(whole[:size])
         with pytest.raises(UnsafeFileError, match=r"a\.pkl"):
             load_pickle(file)
+
+
+def test_containers_that_hold_themselves_end(tmp_path):
+    content: dict = {"w": np.ones(2), "list": []}
+    content["self"] = content
+    content["list"].append(content["list"])
+    for save in (pickle.dumps, None):
+        file = tmp_path / "a"
+        if save:
+            file.write_bytes(pickle.dumps(content))
+            found = load_pickle(file)
+        else:
+            torch.save(content, file)
+            found = load_torch(file)
+        assert found["self"] is found
+        np.testing.assert_array_equal(found["w"], np.ones(2))
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda c: c[0].__name__)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_calls_in_pth_files_are_refused(tmp_path, call, legacy):
+    target = tmp_path / "executed"
+    function, *arguments = (a.format(target) if isinstance(a, str) else a for a in call)
+    content = {
+        "model": {"w": torch.ones(2)},
+        "args": argparse.Namespace(a=Calls(function, *arguments)),
+    }
+    file = tmp_path / "evil.pth"
+    torch.save(content, file, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(UnsafeFileError, match=r"Nothing of it was executed"):
+        load_torch(file)
+    assert not target.exists()
+
+
+class Settings:
+    """A class that a file refers to and this package does not know."""
+
+
+@pytest.mark.parametrize("name", ["it's weights.pth", "it's weights.pkl"])
+def test_the_command_for_a_trusted_file_writes_one_that_is_read(tmp_path, name):
+    file = tmp_path / name
+    content = {
+        "model": {"w": np.arange(3.0), "n": torch.tensor(2) if name.endswith("h") else np.array(2)},
+        "settings": Settings(), "__author__": "me", "names": {"a", "b"},
+    }  # fmt: skip
+    if name.endswith("h"):
+        torch.save(content, file)
+    else:
+        file.write_bytes(pickle.dumps(content))
+    with pytest.raises(WeightsError, match="Settings") as caught:
+        read_weights(file)
+    python, flag, code = shlex.split(str(caught.value)[str(caught.value).index("python -c") :])
+    assert (python, flag) == ("python", "-c")
+    exec(code, {})
+    found = read_weights(next(tmp_path.glob("*.weights.*")))
+    np.testing.assert_array_equal(found.tensors["w"], np.arange(3.0))
+    assert found.tensors["n"] == 2
+    assert found.author == "me"
 
 
 def test_pth_files_hold_tensors_only(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from seg_plugins.engine import Trainer, setup
+from seg_plugins.engine import Trainer, setup, step_options
 from seg_plugins.engine.checkpoint import WeightsError
 from seg_plugins.engine.nonfinite import NonFiniteError
 
@@ -121,7 +121,8 @@ def test_missing_weights_name_file_and_fix(tiny_args, weights, message):
         trainer.resume_or_load(resume=False)
 
 
-def test_bfloat16_autocast_trains_on_the_cpu(tiny_args, tmp_path):
+def test_bfloat16_autocast_trains_on_the_cpu(tiny_args, tmp_path, monkeypatch):
+    monkeypatch.setattr(step_options, "has_fast_bfloat16", lambda: True)
     opts = ("SOLVER.AMP.ENABLED", "True", "TEST.PICTURES", "0", "MODEL.CHANNELS_LAST", "True")
     full = tiny_args("TEST.PICTURES", "0", "OUTPUT_DIR", str(tmp_path / "full"))
     train(tiny_args(*opts))
@@ -129,6 +130,15 @@ def test_bfloat16_autocast_trains_on_the_cpu(tiny_args, tmp_path):
     half, whole = (logged(tmp_path / d, "total_loss")[0] for d in ("run", "full"))
     assert half == pytest.approx(whole, rel=0.02)
     assert half != whole, "autocast was not on"
+
+
+def test_a_processor_without_bfloat16_computes_in_float32(tiny_args, monkeypatch, caplog):
+    cfg = setup(tiny_args("SOLVER.AMP.ENABLED", "True"))
+    for fast, expected in ((True, torch.bfloat16), (False, None)):
+        monkeypatch.setattr(step_options, "has_fast_bfloat16", lambda fast=fast: fast)
+        caplog.clear()
+        assert step_options.amp_dtype(cfg) is expected
+        assert ("computing in float32" in caplog.text) is not fast
 
 
 def test_models_and_datasets_run_under_detectron2s_own_trainer_and_predictor(tiny_args, tmp_path):

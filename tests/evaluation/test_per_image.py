@@ -117,7 +117,7 @@ def test_instances_and_their_curves(tmp_path, masks):
     for annotation in annotations:
         x, y, w, h = annotation["bbox"]
         annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
-    images = [{"id": i, "height": 40, "width": 40} for i in (1, 2)]
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": 40, "width": 40} for i in (1, 2)]
     categories = [{"id": k, "name": f"class{k}"} for k in (1, 2)]
     content = {"images": images, "categories": categories, "annotations": annotations}
     (tmp_path / "truth.json").write_text(json.dumps(content))

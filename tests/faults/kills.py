@@ -13,9 +13,9 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from seg_plugins.engine import atomic_file
 from seg_plugins.engine.checkpoint import Checkpointer
 from seg_plugins.engine.safe_load import load_torch
+from seg_plugins.io import files
 
 import torch
 import warm
@@ -40,8 +40,8 @@ def operations(progress: Progress, fatal: int | None = None) -> Callable[[], Non
         return counted
 
     def prepare() -> None:
-        atomic_file._Writer.write = wrap(atomic_file._Writer.write)
-        for name in ("fsync", "replace", "chmod"):
+        files._Writer.write = wrap(files._Writer.write)
+        for name in ("fsync", "replace"):
             setattr(os, name, wrap(getattr(os, name)))
 
     return prepare
@@ -101,7 +101,7 @@ def overwriting(runs: int, rng: random.Random, folder: Path) -> Row:
         os.kill(pid, signal.SIGKILL)
         warm.wait(pid, warm.LONG)
         files = [out / "model_best.pth", out / FINAL]
-        whole = all(atomic_file.damage(file, ours=True) is None for file in files)
+        whole = all(files.damage(file, ours=True) is None for file in files)
         same = all(_all_equal(load_torch(file)["model"]["weight"]) for file in files)
         readable += whole and same and (out / "last_checkpoint").read_text() == FINAL
     return Row("SIGKILL while overwriting best/final", runs, f"{runs - readable} unreadable",

@@ -2,7 +2,7 @@ import math
 
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError
-from seg_plugins.modeling.losses import LOSSES, Pixels, global_mean, recorded_counts
+from seg_plugins.modeling.losses import LOSSES, Pixels, global_mean, recorded_means
 from seg_plugins.modeling.semantic_loss import (
     SemanticLoss,
     parse_loss_type,
@@ -86,10 +86,10 @@ def test_ohem_shares_the_last_places_among_equals() -> None:
     expected = -(math.log(0.8) * weights[0, 0, 7] + math.log(0.9) * others.mean())
     function = SemanticLoss(loss_type="ohem", num_classes=2)
     logits = two_classes(*probabilities).requires_grad_()
-    with recorded_counts() as counts:
+    with recorded_means() as means:
         found = function(logits, targets, weights)
     assert found.item() == pytest.approx(expected.item() / 2)
-    assert [int(count) for count in counts] == [2]
+    assert [int(mean.count) for mean in means] == [2]
     found.backward()
     assert (logits.grad[0, 0, 0] > 0).all()  # none is left out by its place
 
@@ -102,14 +102,14 @@ def test_a_batch_that_is_learned_entirely_has_no_loss_and_no_gradient(name, clas
     sign = 1e4 * (2.0 * (targets == 1) - 1)
     logits = torch.stack([-sign, sign], dim=1) if classes == 2 else sign[:, None]
     logits.requires_grad_()
-    with recorded_counts() as counts:
+    with recorded_means() as means:
         found = SemanticLoss(loss_type=name, num_classes=classes)(logits, targets)
     found.backward()
     assert found.item() == pytest.approx(0, abs=1e-6)
     assert torch.equal(logits.grad, torch.zeros_like(logits))
     # Its part in a mean over several batches is that of any other batch.
     expected = {"ohem": [4], "hard_pixel_mining": [12], "cross_entropy": [56], "focal": [56]}
-    assert [int(count) for count in counts] == expected.get(name, [])
+    assert [int(mean.count) for mean in means] == expected.get(name, [])
 
 
 def test_dice_by_hand() -> None:

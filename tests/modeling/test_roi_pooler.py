@@ -35,6 +35,51 @@ def test_equals_detectron2s_pooler(pooler_type, sampling_ratio, levels):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("pooler_type", ["ROIAlign", "ROIAlignV2", "ROIAlignMax", "ROIPool"])
+@pytest.mark.parametrize("levels", [1, 2])
+def test_float64_keeps_its_digits_and_its_gradient(pooler_type, levels):
+    maps = [f.requires_grad_() for f in pyramid(1, 2, torch.float64)[:levels]]
+    pooler = FusedROIPooler(2, SCALES[:levels], 2, pooler_type, 56, 2)
+    lists = [Boxes(torch.tensor([[3.0, 5, 90, 80], [10, 20, 31, 40], [60, 8, 250, 200]]))]
+    pooled = pooler(maps, lists)
+    assert pooled.dtype == torch.float64
+    assert not torch.equal(pooled, pooled.float().double())
+    weights = torch.randn_like(pooled)
+    # Along one direction: a map has thousands of values.
+    step = [torch.randn_like(f) for f in maps]
+    gradients = torch.autograd.grad((pooled * weights).sum(), maps)
+    slope = sum((g * s).sum() for g, s in zip(gradients, step, strict=True))
+    ends = [
+        (pooler([f + e * s for f, s in zip(maps, step, strict=True)], lists) * weights).sum()
+        for e in (1e-7, -1e-7)
+    ]
+    torch.testing.assert_close((ends[0] - ends[1]) / 2e-7, slope, rtol=1e-5, atol=1e-6)
+
+
+def test_roi_pool_in_float64_equals_detectron2s():
+    boxes = [random_boxes(30), random_boxes(17)]
+    maps = pyramid(dtype=torch.float64)
+    arguments = (7, SCALES, 0, "ROIPool")
+    assert torch.equal(FusedROIPooler(*arguments)(maps, boxes), ROIPooler(*arguments)(maps, boxes))
+
+
+@pytest.mark.parametrize("pooler_type", ["ROIAlign", "ROIAlignV2", "ROIAlignMax"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 2e-3)])
+def test_half_precision_maps_are_pooled_in_float32(pooler_type, dtype, tolerance):
+    boxes = [random_boxes(30), random_boxes(17)]
+    maps = pyramid(dtype=dtype)
+    pooler = FusedROIPooler(7, SCALES, 0, pooler_type)
+    pooled = pooler(maps, boxes)
+    assert pooled.dtype == dtype
+    expected = pooler([f.double() for f in maps], boxes)
+    torch.testing.assert_close(pooled.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_rotated_boxes_are_refused():
+    with pytest.raises(ValueError, match="'ROIAlignRotated'; choose one of ROIAlignV2"):
+        FusedROIPooler(7, SCALES, 0, "ROIAlignRotated")
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_roi_pool_of_half_precision_maps_selects_the_same_values(dtype):
     """A maximum of rounded values is one of them: nothing is rounded again."""

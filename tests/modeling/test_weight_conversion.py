@@ -1,3 +1,4 @@
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,47 @@ def test_other_sizes_are_reported() -> None:
         "features.0.weight -> backbone.features.0.weight: (64, 3, 3, 3) against (2, 3, 3, 3)"
     ]
     assert "backbone.features.0.weight" in result.missing
+
+
+def test_a_kernel_in_another_order_of_axes_is_no_kernel() -> None:
+    """TensorFlow's (h, w, in, out) has as many values as (out, in, h, w)."""
+    own = fcn(["fc7"]).state_dict()
+    result = convert({"conv1_2.weight": torch.zeros(3, 3, 2, 2)}, own)
+    assert result.weights == {}
+    assert result.misfits == [
+        "conv1_2.weight -> backbone.features.2.weight: (3, 3, 2, 2) against (2, 2, 3, 3)"
+    ]
+
+
+def test_the_second_of_two_names_for_one_tensor_is_reported() -> None:
+    own = fcn(["fc7"]).state_dict()
+    result = convert({"conv1_1.1": torch.ones(2), "features.0.bias": torch.zeros(2)}, own)
+    assert result.weights["backbone.features.0.bias"].eq(1).all()
+    assert result.misfits == ["features.0.bias -> backbone.features.0.bias: given before"]
+
+
+def test_statistics_are_folded_only_where_the_source_has_none_at_all() -> None:
+    own = model(VGGBackbone(depth=11, width=2, norm="BN")).state_dict()
+    source = {"features.1.weight": torch.ones(2), "features.5.running_mean": torch.zeros(4)}
+    assert "backbone.features.1.running_mean" in convert(source, own).missing
+    assert (
+        "backbone.features.1.running_mean"
+        not in convert({"features.1.weight": torch.ones(2)}, own).missing
+    )
+
+
+def test_the_command_refuses_a_file_of_which_next_to_nothing_fits(tmp_path, monkeypatch) -> None:
+    state = torchvision.models.resnet18(num_classes=2).state_dict()
+    torch.save({**state, "features.0.bias": torch.zeros(2)}, tmp_path / "resnet.pth")
+    words = [str(tmp_path / "resnet.pth"), str(tmp_path / "out.pth"), "MODEL.VGG.WIDTH", "2"]
+    monkeypatch.setattr(
+        "sys.argv", ["convert_weights.py", "--config-file", "voc/fcn8s_vgg16.yaml", *words]
+    )
+    with pytest.raises(
+        SystemExit, match=r"error: .*resnet\.pth: 1 of its 123 tensors have a place"
+    ):
+        runpy.run_path(str(ROOT / "tools" / "convert_weights.py"), run_name="__main__")
+    assert not (tmp_path / "out.pth").exists()
 
 
 @pytest.mark.slow

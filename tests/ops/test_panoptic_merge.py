@@ -38,7 +38,8 @@ def slow_merge(masks, order, candidate, labels, is_stuff, overlap, area):
     for index, wanted in zip(order, candidate, strict=True):
         inside = [p for p in pixels if masks[index][p]]
         taken = [p for p in inside if p in owner]
-        kept.append(bool(wanted and inside and len(taken) / len(inside) <= overlap))
+        free = len(inside) - len(taken)
+        kept.append(bool(wanted and free and len(taken) / len(inside) <= overlap))
         if kept[-1]:
             count += 1
             owner |= {p: count for p in inside if p not in owner}
@@ -48,8 +49,7 @@ def slow_merge(masks, order, candidate, labels, is_stuff, overlap, area):
     stuff_kept = []
     numbers = {}
     for label, stuff in enumerate(is_stuff):
-        present = any(labels[p] == label for p in pixels)
-        stuff_kept.append(bool(stuff and present and areas[label] >= area))
+        stuff_kept.append(bool(stuff and areas[label] and areas[label] >= area))
         if stuff_kept[-1]:
             count += 1
             numbers[label] = count
@@ -74,6 +74,21 @@ def test_hand_made_scene(merge):
     assert found[1] == [True, True, False, False, False]
     assert found[2] == [False, False, True]
     assert found[3] == [0, 1, 3]
+
+
+@pytest.mark.parametrize("area", [0, -3, 0.5])
+def test_what_gets_no_pixel_is_no_segment(merge, area):
+    """The second instance lies below the first, label 2 below both, and label 3 is nowhere."""
+    masks = torch.zeros(2, 2, 3, dtype=torch.bool)
+    masks[0, :, :2] = True
+    masks[1, :, 0] = True
+    labels = torch.tensor([[2, 2, 1], [0, 0, 1]])
+    is_stuff = torch.tensor([False, True, True, True])
+    found = merge(masks, [0, 1], [True, True], labels, is_stuff, overlap=1.0, area=area)
+    assert found[0] == [[1, 1, 2], [1, 1, 2]]
+    assert found[1] == [True, False]
+    assert found[2] == [False, True, False, False]
+    assert found[3] == [0, 2, 0, 0]
 
 
 @pytest.mark.parametrize("seed", range(12))

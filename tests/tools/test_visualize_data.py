@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -46,3 +47,25 @@ def test_polygons_and_wrong_arguments(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         MAIN()
     assert "--output should be a .png" in capsys.readouterr().err
+
+
+def test_boxes_alone_are_drawn(tmp_path, monkeypatch):
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 6, 20, 10], "segmentation": []}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 32, "width": 40}],
+        "annotations": [box],
+        "categories": [{"id": 1, "name": "cell"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    assert cv2.imwrite(str(tmp_path / "a.png"), np.zeros((32, 40, 3), np.uint8))
+    custom = tmp_path / "my.yaml"
+    custom.write_text(
+        "{name: boxed, task: instance, classes: [cell], train: {images: ., json: a.json}}"
+    )
+    out = tmp_path / "out"
+    arguments = ["visualize_data.py", "--custom", str(custom), "--output", str(out)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert MAIN() == 0
+    picture = cv2.imread(str(out / "000000.png"))
+    rows, columns = np.nonzero(picture[:, 40:].any(axis=2))
+    assert [rows.min(), rows.max(), columns.min(), columns.max()] == [6, 16, 5, 25]

@@ -6,6 +6,7 @@ from seg_plugins.visualization import overlays
 
 import numpy as np
 import pytest
+from detectron2.structures import BoxMode
 
 GREY = np.full((2, 3, 3), 100, np.uint8)
 COLOURS = np.array([[0, 0, 0], [200, 100, 0]], np.uint8)
@@ -46,6 +47,11 @@ def test_annotations_of_every_kind_become_masks():
     assert masks[1, :, 0].all()
     assert masks[1].sum() == 6
     assert overlays.annotation_masks({}, (6, 6)).shape == (0, 6, 6)
+    box = {"bbox": [-1, 2, 4, 9], "bbox_mode": BoxMode.XYWH_ABS}
+    (mask,) = overlays.annotation_masks({"annotations": [box]}, (6, 6))
+    expected = np.zeros((6, 6), bool)
+    expected[2:, :3] = True
+    assert np.array_equal(mask, expected)
 
 
 @pytest.mark.parametrize("width", [2, 6])

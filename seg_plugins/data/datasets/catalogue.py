@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ...tasks import task_named
 from ..errors import DatasetError, Report, raise_error
 from ..label_encoding import LabelEncoding
 from .class_table import ClassTable, load_class_table
-from .coco_fields import category_map
+from .coco_fields import Records, category_map, index_images, table_of_file
 from .coco_instances import read_instances
 from .files import read_json
 from .instance_layouts import CocoInstances, CocoPanoptic, CocoPanopticSeparated
@@ -20,17 +23,19 @@ from .root import dataset_root
 from .row import Row
 from .rows import ROWS
 
-__all__ = ["load_dataset", "register_datasets", "register_row"]
+__all__ = [
+    "file_category_ids",
+    "file_images",
+    "load_dataset",
+    "register_datasets",
+    "register_row",
+    "thing_table",
+]
 
-# Task -> Detectron2's evaluator_type.
-_EVALUATORS = {
-    "semantic": "sem_seg",
-    "instance": "coco",
-    "panoptic": "coco_panoptic_seg",
-    "panoptic_separated": "coco_panoptic_seg",
-}
 # Panoptic ids in results: category * label_divisor + instance.
 _LABEL_DIVISOR = 1000
+_IDS_SUFFIX = "_dataset_id_to_contiguous_id"
+_COCO_LAYOUTS = (CocoInstances, CocoPanoptic, CocoPanopticSeparated)
 
 
 # Prefix of Detectron2's names -> the class table with their colours.
@@ -61,7 +66,7 @@ def register_row(row: Row, table: ClassTable) -> None:
     _REGISTERED[row.name] = row, table
     DatasetCatalog.register(row.name, partial(_load, row, table))
     metadata = MetadataCatalog.get(row.name)
-    evaluator = row.evaluator or _EVALUATORS[row.task]
+    evaluator = row.evaluator or task_named(row.task.removesuffix("_separated")).evaluator
     metadata.set(evaluator_type=evaluator, **_class_metadata(row, table))
     _set_paths(row, dataset_root() / row.folder)
 
@@ -79,17 +84,59 @@ def load_dataset(name: str, report: Report = raise_error) -> list[dict[str, Any]
     """
     if name in _REGISTERED:
         return _load(*_REGISTERED[name], report)
-    if name not in DatasetCatalog.list():
+    registered = _loader(name)
+    metadata = MetadataCatalog.get(name).as_dict() if name in MetadataCatalog.list() else {}
+    if metadata.get("json_file") and (registered is None or _is_coco_reader(registered)):
+        return _load_coco(name, metadata, report)
+    if registered is None:
         near = ", ".join(difflib.get_close_matches(name, DatasetCatalog.list(), n=3)) or "none"
         raise DatasetError(f"dataset '{name}' is not registered; similar names: {near}")
-    metadata = MetadataCatalog.get(name)
-    if metadata.get("evaluator_type") == "coco" and metadata.get("json_file"):
-        table = load_class_table("coco_instances")
-        if metadata.get("thing_classes") == table.names:
-            return read_instances(
-                Path(metadata.json_file), Path(metadata.image_root), table, report
-            )
-    return DatasetCatalog.get(name)
+    return registered()
+
+
+def _loader(name: str) -> Callable[[], list[dict[str, Any]]] | None:
+    return DatasetCatalog[name] if name in DatasetCatalog.list() else None
+
+
+def _is_coco_reader(loader: Callable[[], list[dict[str, Any]]]) -> bool:
+    """Whether it is that of Detectron2's ``register_coco_instances``."""
+    where = f"{loader.__module__}.{getattr(loader, '__qualname__', '')}"
+    return where.startswith("detectron2.data.datasets.coco.register_coco_instances")
+
+
+def _load_coco(name: str, metadata: dict[str, Any], report: Report) -> list[dict[str, Any]]:
+    """COCO instances that Detectron2's ``register_coco_instances`` has registered."""
+    if "keypoint_names" in metadata:  # which this package's reader leaves out
+        return DatasetCatalog.get(name)
+    path, images = Path(metadata["json_file"]), Path(metadata.get("image_root", ""))
+    records = read_instances(path, images, thing_table(metadata), report)
+    if "thing_classes" not in metadata:
+        # As Detectron2's reader leaves them.
+        MetadataCatalog.get(name).thing_classes = records.table.names
+    if "thing_dataset_id_to_contiguous_id" not in metadata:
+        MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id = records.category_ids
+    return records
+
+
+def thing_table(metadata: Mapping[str, Any]) -> ClassTable | None:
+    """The countable classes of a dataset's metadata; None where it names none.
+
+    Detectron2's panoptic datasets repeat all classes as things; the ids tell which are.
+    """
+    names = list(metadata.get("thing_classes") or ())
+    if not names:
+        return None
+    ids = {i: c for c, i in (metadata.get("thing_dataset_id_to_contiguous_id") or {}).items()}
+    places = range(len(names))
+    if ids and names == list(metadata.get("stuff_classes") or ()):
+        places = sorted(ids)
+    table = ClassTable.of_names([names[i] for i in places])
+    if not ids:
+        return table
+    numbered = (
+        replace(c, category_id=ids.get(i)) for c, i in zip(table.classes, places, strict=True)
+    )
+    return replace(table, classes=tuple(numbered))
 
 
 def _load(row: Row, table: ClassTable, report: Report = raise_error) -> list[dict[str, Any]]:
@@ -103,12 +150,52 @@ def _load(row: Row, table: ClassTable, report: Report = raise_error) -> list[dic
         for record in records:
             record["sem_seg_encoding"] = encoding
     _set_paths(row, folder)
-    layouts = CocoInstances, CocoPanoptic, CocoPanopticSeparated
-    if isinstance(row.layout, layouts) and not table.category_map():
+    if isinstance(records, Records) and not table.category_map():
         # The classes are told by name: only the file has the ids that evaluators need.
-        ids = category_map(read_json(folder / row.layout.json), table, row.layout.json)
-        vars(MetadataCatalog.get(row.name)).update(_category_metadata(row, table, ids))
+        vars(MetadataCatalog.get(row.name)).update(
+            _category_metadata(row, table, records.category_ids)
+        )
     return records
+
+
+def file_category_ids(name: str) -> dict[str, Any]:
+    """What a dataset's metadata says, or else its annotation file, of the classes' ids.
+
+    Returns:
+        ``thing_dataset_id_to_contiguous_id`` and ``stuff_...``, as far as there are any.
+
+    Raises:
+        DatasetError: the file is missing or contradicts the classes.
+    """
+    metadata = MetadataCatalog.get(name).as_dict() if name in MetadataCatalog.list() else {}
+    known = {key: value for key, value in metadata.items() if key.endswith(_IDS_SUFFIX)}
+    if name in _REGISTERED:
+        row, table = _REGISTERED[name]
+        if table.category_map() or not isinstance(row.layout, _COCO_LAYOUTS):
+            return known
+        path = (row.prepare() if row.prepare else dataset_root() / row.folder) / row.layout.json
+        return _category_metadata(row, table, category_map(read_json(path), table, path))
+    if known or not metadata.get("json_file"):
+        return known
+    path = Path(metadata["json_file"])
+    content = read_json(path)
+    table = thing_table(metadata) or table_of_file(content, path)
+    return {f"thing{_IDS_SUFFIX}": category_map(content, table, path)}
+
+
+def file_images(name: str) -> dict[str, int]:
+    """Path -> id of each image that a dataset's annotation file lists; empty without a file.
+
+    Raises:
+        DatasetError: the file is missing or not readable.
+    """
+    metadata = MetadataCatalog.get(name).as_dict() if name in MetadataCatalog.list() else {}
+    file = metadata.get("json_file") or metadata.get("panoptic_json")
+    if not file or not metadata.get("image_root"):
+        return {}
+    listed = index_images(read_json(Path(file)), file, lambda error: None)
+    root = Path(metadata["image_root"])
+    return {str(root / file_name): number for number, (file_name, _, _) in listed.items()}
 
 
 def _set_paths(row: Row, folder: Path) -> None:

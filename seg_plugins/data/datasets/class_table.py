@@ -48,6 +48,8 @@ class ClassTable:
         source: where ids, names and colours are published.
         verified: whether they were compared with that source.
         published_weights: loss weights released with the dataset, by class id.
+        ignore_unlisted: values and colours of label images that stand for no class are left out;
+            otherwise they are errors.
     """
 
     classes: tuple[DatasetClass, ...]
@@ -55,6 +57,13 @@ class ClassTable:
     source: str = ""
     verified: bool = False
     published_weights: tuple[float, ...] = ()
+    ignore_unlisted: bool = False
+
+    @classmethod
+    def of_names(cls, names: Sequence[str], *, things: bool = True) -> ClassTable:
+        """A table of names alone, all of them things or none."""
+        colors = spread_colors(len(names))
+        return cls(tuple(map(DatasetClass, names, colors, [things] * len(names))))
 
     @property
     def names(self) -> list[str]:
@@ -88,19 +97,23 @@ class ClassTable:
         one = DatasetClass("things", _COLOR_OF_THINGS, label_values=things)
         return replace(self, classes=(one, *stuff), published_weights=())
 
-    def encoding(self, *, colours: bool = False) -> LabelEncoding | None:
-        """How label images store the classes; None where they hold the contiguous ids.
+    def encoding(self, *, colours: bool = False) -> LabelEncoding:
+        """How label images store the classes.
 
         Args:
             colours: they hold the classes' colours.
         """
-        if colours:
-            pairs = tuple((c.color, i) for i, c in enumerate(self.classes))
-            _check_once("colour", [color for color, _ in pairs])
-            return LabelEncoding(colours=pairs, ignore_label=self.ignore_label)
+        pairs = tuple((c.color, i) for i, c in enumerate(self.classes)) if colours else ()
+        _check_once("colour", [color for color, _ in pairs])
         known = tuple((v, i) for i, c in enumerate(self.classes) for v in c.label_values)
         _check_once("value", [value for value, _ in known])
-        return LabelEncoding(known, ignore_label=self.ignore_label) if known else None
+        return LabelEncoding(
+            () if colours else known,
+            pairs,
+            self.ignore_label,
+            classes=len(self.classes),
+            ignore_unlisted=self.ignore_unlisted,
+        )
 
 
 def spread_colors(count: int) -> list[tuple[int, int, int]]:
@@ -145,6 +158,7 @@ def parse_class_table(content: dict[str, Any], name: str) -> ClassTable:
         content.get("source", ""),
         content.get("verified", False),
         tuple(content.get("published_weights", ())),
+        content.get("unlisted", "error") == "ignore",
     )
 
 

@@ -5,29 +5,43 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pycocotools.mask as coco_mask
 from detectron2.structures import BoxMode
 
 from ..errors import DatasetError, Report, raise_error
 from .class_table import ClassTable
-from .coco_fields import Fields, category_map, index_images, objects
+from .coco_fields import (
+    Fields,
+    Records,
+    as_integer,
+    category_map,
+    dicts,
+    index_images,
+    objects,
+    table_of_file,
+)
 from .files import inside, read_json
 
-__all__ = ["check_segmentation", "read_instances"]
+__all__ = ["annotation_area", "annotation_rle", "check_segmentation", "read_instances"]
 
 _IDS = 1 << 62
 
 
 def read_instances(
-    path: Path, image_root: Path, table: ClassTable, report: Report = raise_error
-) -> list[dict[str, Any]]:
+    path: Path, image_root: Path, table: ClassTable | None, report: Report = raise_error
+) -> Records:
     """Read an instances file into Detectron2's dicts, images without annotation included.
 
+    Without the key ``annotations`` in the file, as where the truth of a challenge is not published,
+    the dicts have none either. Annotations have ``id`` and ``area`` (square pixels) too, as the
+    file says; an area that it does not tell is the mask's, or the box's without one.
     Crowd run lengths stay uncompressed lists where the file has lists: mappers take both.
 
     Args:
         path: the JSON file.
         image_root: the folder that its file names are relative to.
-        table: the things; category ids of the file map to places in it.
+        table: the things; category ids of the file map to places in it. None takes the file's
+            own, in the order of their ids.
         report: called with the error of each image or annotation that is wrong.
 
     Raises:
@@ -36,36 +50,75 @@ def read_instances(
     """
     content = read_json(path)
     images = index_images(content, path, report)
+    table = table_of_file(content, path) if table is None else table
     categories = category_map(content, table, path)
     records: dict[int, dict[str, Any]] = {}
     for image_id, (name, height, width) in images.items():
         try:
             file_name = str(image_root / inside(name))
         except DatasetError as error:
-            report(DatasetError(f"{path}: image {image_id}: file_name: {error}"))
+            report(
+                DatasetError(
+                    f"{path}: image {image_id}: file_name: {error}; it should be relative to "
+                    f"{image_root}"
+                )
+            )
             continue
         records[image_id] = {
             "file_name": file_name,
             "height": height,
             "width": width,
             "image_id": image_id,
-            "annotations": [],
         }
+    if "annotations" in content:
+        for record in records.values():
+            record["annotations"] = []
+        _read_annotations(content, path, categories, records, report)
+    _check_unit(path, records)
+    return Records(records.values(), categories, table)
+
+
+def _read_annotations(
+    content: dict[str, Any],
+    path: Path,
+    categories: dict[int, int],
+    records: dict[int, dict[str, Any]],
+    report: Report,
+) -> None:
+    """Add the file's annotations to the records of their images."""
+    listed = {as_integer(image.get("id")) for image in dicts(content["images"])}
+    found = list(objects(content, "annotations", path, report))
+    numbered = any("id" in fields.record for fields in found)
     seen: set[int] = set()
-    for fields in objects(content, "annotations", path, report):
+    for place, fields in enumerate(found):
         try:
-            annotation_id = fields.integer("id", -_IDS, _IDS)
+            # Ids may be left out, by all annotations: then they count from 1.
+            annotation_id = fields.integer("id", -_IDS, _IDS) if numbered else place + 1
             if annotation_id in seen:
                 raise fields.fail("id", "stands twice among the annotations")
             seen.add(annotation_id)
             image_id = fields.integer("image_id", -_IDS, _IDS)
             if image_id not in records:
-                raise fields.fail("image_id", f"{image_id} is none of the file's images")
+                problem = "an image with an error" if image_id in listed else "none of the images"
+                raise fields.fail("image_id", f"{image_id} is {problem} of the file")
             record = records[image_id]
-            record["annotations"].append(_annotation(fields, categories, record))
+            record["annotations"].append(
+                {"id": annotation_id, **_annotation(fields, categories, record)}
+            )
         except DatasetError as error:
             report(error)
-    return list(records.values())
+
+
+def _check_unit(path: Path, records: dict[int, dict[str, Any]]) -> None:
+    """Raise DatasetError where all boxes are shares of the image's sides, not pixels."""
+    boxes = [a["bbox"] for record in records.values() for a in record.get("annotations", ())]
+    inside_one = all(min(x, y) >= 0 and x + w <= 1 and y + h <= 1 for x, y, w, h in boxes)
+    if inside_one and any(side % 1 for box in boxes for side in box):
+        raise DatasetError(
+            f"{path}: all {len(boxes)} boxes lie in 0..1, as shares of the image; COCO's are in "
+            "pixels: multiply x and width by the image's width, y and height by its height, and "
+            "those of the polygons too"
+        )
 
 
 def _annotation(
@@ -74,18 +127,47 @@ def _annotation(
     category = fields.integer("category_id", -_IDS, _IDS)
     if category not in categories:
         raise fields.fail("category_id", f"{category} is none of the file's categories")
-    annotation = {
+    annotation: dict[str, Any] = {
         "bbox": fields.box(),
         "bbox_mode": BoxMode.XYWH_ABS,
         "category_id": categories[category],
-        "iscrowd": fields.integer("iscrowd", 0, 1, default=0),
+        "iscrowd": int(fields.flag("iscrowd")),
     }
     segmentation = fields.record.get("segmentation")
-    if segmentation is not None:
+    if segmentation not in (None, [], {}):  # exporters of boxes alone write an empty one
         annotation["segmentation"] = check_segmentation(
             fields, segmentation, record["height"], record["width"]
         )
-    return annotation
+    elif 0 in annotation["bbox"][2:]:
+        raise fields.fail("bbox", "has no area, and there is no segmentation: nothing is annotated")
+    area = fields.number("area", 0)
+    if area is None:
+        area = annotation_area(annotation, record["height"], record["width"])
+    return {**annotation, "area": area}
+
+
+def annotation_area(annotation: dict[str, Any], height: int, width: int) -> float:
+    """Pixels of an annotation's mask, or the area of its box where it has no mask.
+
+    Args:
+        annotation: with a checked ``segmentation``, if any.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+    """
+    if not annotation.get("segmentation"):
+        box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)
+        return float(box[2] * box[3])
+    return float(coco_mask.area(annotation_rle(annotation, height, width)))
+
+
+def annotation_rle(annotation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    """The mask of an annotation as packed run lengths, drawn as the COCO API does."""
+    segmentation = annotation["segmentation"]
+    if isinstance(segmentation, list):
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    if isinstance(segmentation["counts"], list):
+        return coco_mask.frPyObjects(segmentation, height, width)
+    return segmentation
 
 
 def check_segmentation(fields: Fields, segmentation: Any, height: int, width: int) -> Any:
@@ -98,8 +180,12 @@ def check_segmentation(fields: Fields, segmentation: Any, height: int, width: in
         DatasetError: anything else.
     """
     if isinstance(segmentation, list):
-        if not segmentation:
-            raise fields.fail("segmentation", "has no polygon")
+        if all(type(number) in (int, float) for number in segmentation):
+            raise fields.fail(
+                "segmentation",
+                "is a list of numbers; it should be a list of polygons, with one more pair of "
+                "brackets: [[x0, y0, x1, y1, ...]]",
+            )
         for polygon in segmentation:
             fields.numbers("segmentation", polygon)
             if len(polygon) < 6 or len(polygon) % 2:

@@ -14,7 +14,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import DatasetError, Report, raise_error
 from .catalogue import register_row
-from .class_table import ClassTable, parse_class_table
+from .class_table import ClassTable
+from .custom_classes import class_table
 from .folder_pairs import apply_folder_datasets
 from .instance_layouts import CocoInstances, CocoPanoptic, CocoPanopticSeparated
 from .layouts import Folders, Layout
@@ -25,7 +26,7 @@ __all__ = ["CustomFolders", "apply_custom_dataset", "register_custom_dataset"]
 _TASKS = ("semantic", "instance", "panoptic", "panoptic_separated")
 _KEYS = {
     "name", "task", "root", "classes", "ignore_label", "labels", "images", "masks",
-    "image_suffix", "mask_suffix", "split", "train", "val",
+    "image_suffix", "mask_suffix", "split", "train", "unlisted", "val",
 }  # fmt: skip
 
 
@@ -35,12 +36,14 @@ class CustomFolders:
 
     Attributes:
         folders: where images and masks lie.
-        part: (first, last) as fractions of the samples in the random order.
+        fraction: of the samples that validate, the first in the random order.
+        validates: whether this part is theirs, or the rest.
         seed: of the order.
     """
 
     folders: Folders
-    part: tuple[float, float]
+    fraction: float
+    validates: bool
     seed: int
 
     def records(
@@ -48,9 +51,11 @@ class CustomFolders:
     ) -> list[dict[str, Any]]:
         """The samples of this part, in the order of their names."""
         records = self.folders.records(folder, table, report)
+        _check_parts(len(records), self.fraction)
         order = np.random.default_rng(self.seed).permutation(len(records))
-        first, last = (round(fraction * len(records)) for fraction in self.part)
-        return [records[i] for i in sorted(order[first:last])]
+        count = round(self.fraction * len(records))
+        chosen = order[:count] if self.validates else order[count:]
+        return [records[i] for i in sorted(chosen)]
 
     def paths(self, folder: Path) -> dict[str, str]:
         """As of the folders."""
@@ -69,18 +74,18 @@ def register_custom_dataset(path: str | Path) -> dict[str, str]:
     Raises:
         DatasetError: a missing file, an unknown or missing key, a wrong value.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     content = _read(path)
     try:
-        table = _class_table(content, str(path))
         task = _choice(content, "task", _TASKS)
+        folder = (path.parent / Path(_path(content, "root", ".")).expanduser()).resolve()
+        table = class_table(content, str(path), folder)
         labels = content.get("labels", "index")
         if labels not in ("index", "colours"):
             raise DatasetError(
                 f"labels is {labels!r}; it should be 'index' (grey or palette PNG) or 'colours'"
             )
         table.encoding(colours=labels == "colours")  # refuses what is ambiguous
-        folder = (path.parent / str(content.get("root", "."))).resolve()
         layouts = _layouts(content, task)
         names = {}
         for split, layout in layouts.items():
@@ -102,8 +107,9 @@ def register_custom_dataset(path: str | Path) -> dict[str, str]:
 def apply_custom_dataset(cfg: CfgNode) -> None:
     """Register the dataset of ``DATASETS.CUSTOM`` and make the configuration train on it.
 
-    Sets the datasets, the numbers of classes and the ignore label, and logs what it set. Where
-    the key is empty, it registers what DATASETS.TRAIN and TEST spell as ``folder:...``.
+    Sets the datasets, the numbers of classes, the ignore label and the labels of things, and logs
+    what it set. Where the key is empty, it registers what DATASETS.TRAIN and TEST spell as
+    ``folder:...``.
 
     Raises:
         DatasetError: see `register_custom_dataset` and `apply_folder_datasets`.
@@ -124,6 +130,13 @@ def apply_custom_dataset(cfg: CfgNode) -> None:
     if "thing_classes" in metadata.as_dict():
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(metadata.thing_classes)
         changes["MODEL.ROI_HEADS.NUM_CLASSES"] = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if {"stuff_classes", "thing_classes"} <= metadata.as_dict().keys():
+        # [] where one label stands for all things: "separated" data, and PANOPTIC_THINGS_AS_ONE.
+        classes, things = list(metadata.stuff_classes), list(metadata.thing_classes)
+        own_labels = set(things) <= set(classes) and not cfg.INPUT.PANOPTIC_THINGS_AS_ONE
+        thing_ids = sorted(map(classes.index, things)) if own_labels else []
+        cfg.MODEL.PANOPTIC_FPN.THING_IDS = thing_ids
+        changes["MODEL.PANOPTIC_FPN.THING_IDS"] = thing_ids
     logging.getLogger(__name__).info(
         "%s sets %s", cfg.DATASETS.CUSTOM, ", ".join(f"{k} {v}" for k, v in changes.items())
     )
@@ -131,7 +144,7 @@ def apply_custom_dataset(cfg: CfgNode) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_bytes())  # which heeds a byte order mark
     except FileNotFoundError:
         raise DatasetError(f"{path}: no such file (DATASETS.CUSTOM)") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -142,38 +155,6 @@ def _read(path: Path) -> dict[str, Any]:
     if unknown:
         raise DatasetError(f"{path}: unknown key '{unknown[0]}'; known are {sorted(_KEYS)}")
     return content
-
-
-def _class_table(content: dict[str, Any], name: str) -> ClassTable:
-    """The classes: names, or mappings with name, color, thing and value."""
-    classes = content.get("classes")
-    if not isinstance(classes, list) or not classes:
-        raise DatasetError("classes should be a list of names, or of name, color, thing, value")
-    things = content.get("task") == "instance"
-    entries = []
-    for entry in classes:
-        entry = {"name": entry} if not isinstance(entry, dict) else dict(entry)
-        unknown = set(entry) - {"name", "color", "thing", "value"}
-        if unknown or "name" not in entry:
-            raise DatasetError(
-                f"classes: {entry} should have name and may have color, thing, value"
-            )
-        entry["isthing"] = entry.pop("thing", things)
-        entry["label_value"] = entry.pop("value", None)
-        entries.append(entry)
-    with_value = [e["label_value"] is not None for e in entries]
-    if any(with_value) and not all(with_value):
-        raise DatasetError("classes: give a value for all of them or for none")
-    ignore_label = content.get("ignore_label", 255)
-    if type(ignore_label) is not int or not len(entries) <= ignore_label <= 65535:
-        raise DatasetError(
-            f"ignore_label is {ignore_label!r}; it should be an integer above the ids of the "
-            f"{len(entries)} classes, e.g. 255"
-        )
-    table = parse_class_table({"classes": entries, "ignore_label": ignore_label}, name)
-    if len(set(table.names)) != len(table.names):
-        raise DatasetError("classes: a name stands twice")
-    return replace(table, source=name)
 
 
 def _layouts(content: dict[str, Any], task: str) -> dict[str, Layout]:
@@ -187,18 +168,18 @@ def _layouts(content: dict[str, Any], task: str) -> dict[str, Layout]:
         if not isinstance(part, dict):
             raise DatasetError(f"{split} should have the keys of the {task} layout")
         if task == "instance":
-            layouts[split] = CocoInstances(_text(part, "images"), _text(part, "json"))
+            layouts[split] = CocoInstances(_path(part, "images"), _path(part, "json"))
         elif task == "panoptic":
             layouts[split] = CocoPanoptic(
-                _text(part, "images"), _text(part, "panoptic"), _text(part, "json")
+                _path(part, "images"), _path(part, "panoptic"), _path(part, "json")
             )
         else:
             layouts[split] = CocoPanopticSeparated(
-                _text(part, "images"),
-                _text(part, "instances"),
-                _text(part, "labels"),
-                _text(part, "panoptic"),
-                _text(part, "json"),
+                _path(part, "images"),
+                _path(part, "instances"),
+                _path(part, "labels"),
+                _path(part, "panoptic"),
+                _path(part, "json"),
             )
     if "train" not in layouts:
         raise DatasetError("train is missing")
@@ -207,23 +188,23 @@ def _layouts(content: dict[str, Any], task: str) -> dict[str, Layout]:
 
 def _folders(content: dict[str, Any]) -> dict[str, Layout]:
     folders = Folders(
-        _text(content, "images"),
-        _text(content, "masks"),
-        str(content.get("image_suffix", ".jpg")),
-        str(content.get("mask_suffix", ".png")),
+        _path(content, "images"),
+        _path(content, "masks"),
+        str(content.get("image_suffix", "")),
+        str(content.get("mask_suffix", "")),
     )
     if "train" in content or "val" in content:
         if "split" in content or "train" not in content:
             raise DatasetError("give train and val, or split, or train alone")
         return {
-            split: replace(folders, stems=_text(content, split))
+            split: replace(folders, stems=_path(content, split))
             for split in ("train", "val")
             if split in content
         }
     fraction, seed = _split(content.get("split", {}))
-    parts: dict[str, Layout] = {"train": CustomFolders(folders, (fraction, 1.0), seed)}
+    parts: dict[str, Layout] = {"train": CustomFolders(folders, fraction, False, seed)}
     if fraction:
-        parts["val"] = CustomFolders(folders, (0.0, fraction), seed)
+        parts["val"] = CustomFolders(folders, fraction, True, seed)
     return parts
 
 
@@ -240,6 +221,25 @@ def _split(given: Any) -> tuple[float, int]:
     if type(seed) is not int or seed < 0:
         raise DatasetError(f"split.seed is {seed!r}; it should be an integer of at least 0")
     return fraction, seed
+
+
+def _check_parts(samples: int, fraction: float) -> None:
+    """Raise DatasetError where a random split leaves one part without samples."""
+    count = round(fraction * samples)
+    if fraction and not 0 < count < samples:
+        problem = "none to validate" if count == 0 else "none to train"
+        fix = "split: {val_fraction: 0.5}" if samples > 1 else "more samples"
+        raise DatasetError(
+            f"split.val_fraction {fraction} of {samples} samples leaves {problem}; give {fix}, or "
+            "split: {val_fraction: 0} to train without validation"
+        )
+
+
+def _path(content: dict[str, Any], key: str, default: str | None = None) -> str:
+    """A path, with forward slashes whatever system the description was written on."""
+    if default is not None and key not in content:
+        return default
+    return _text(content, key).replace("\\", "/")
 
 
 def _text(content: dict[str, Any], key: str) -> str:

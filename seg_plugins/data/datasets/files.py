@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -36,11 +37,14 @@ def read_lines(path: Path) -> list[str]:
         DatasetError: the file is missing or no text.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        content = path.read_bytes()
+        # Windows editors begin with a byte order mark, in two encodings.
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        lines = content.decode("utf-16" if wide else "utf-8-sig").splitlines()
     except FileNotFoundError:
         raise missing(path) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: not a readable list ({error})") from None
+        raise DatasetError(f"{path}: not a readable list ({error}); save it as UTF-8") from None
     return [line.strip() for line in lines if line.strip()]
 
 

@@ -4,61 +4,23 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..errors import DatasetError, Report, raise_error
+from ..errors import DatasetError
 from ..image_io import read_label
 from .catalogue import register_row
-from .class_table import ClassTable, parse_class_table
-from .layouts import semantic_record
+from .class_table import parse_class_table
+from .layouts import Folders
+from .pairing import Side
 from .row import Row
 
-__all__ = ["FolderPairs", "apply_folder_datasets", "count_classes", "register_folder_dataset"]
+__all__ = ["apply_folder_datasets", "count_classes", "register_folder_dataset"]
 
 PREFIX = "folder:"
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".npy")
-
-
-@dataclass(frozen=True)
-class FolderPairs:
-    """A folder of images and one of masks: those with the same name but for the suffix belong
-    together, in subfolders too.
-
-    Where no two names agree, an ending that all names of a folder share is left out, as in
-    ``00001_img.jpg`` and ``00001_gt.png``.
-
-    Attributes:
-        images, masks: below the dataset's folder.
-    """
-
-    images: str
-    masks: str
-
-    def records(
-        self, folder: Path, table: ClassTable, report: Report = raise_error
-    ) -> list[dict[str, Any]]:
-        """One dict per image; images and masks without a partner are reported."""
-        images = _by_stem(folder / self.images, report)
-        masks = _by_stem(folder / self.masks, report)
-        if not images.keys() & masks.keys():
-            images, masks = _without_ending(images), _without_ending(masks)
-        for stem in sorted(images.keys() ^ masks.keys()):
-            lone, other = (images, self.masks) if stem in images else (masks, self.images)
-            report(DatasetError(f"{lone[stem]}: no partner '{stem}' in {folder / other}"))
-        return [
-            semantic_record(images[stem], masks[stem])
-            for stem in sorted(images.keys() & masks.keys())
-        ]
-
-    def paths(self, folder: Path) -> dict[str, str]:
-        """The folders, named as Detectron2 names them."""
-        return {"image_root": str(folder / self.images), "sem_seg_root": str(folder / self.masks)}
 
 
 def apply_folder_datasets(cfg: CfgNode) -> None:
@@ -101,7 +63,7 @@ def register_folder_dataset(name: str, num_classes: int, ignore_label: int = 255
         # Another number of classes, e.g. in a notebook.
         DatasetCatalog.pop(name)
         MetadataCatalog.pop(name)
-    layout = FolderPairs(*map(str, folders))
+    layout = Folders(*map(str, folders), image_suffix="", label_suffix="")
     register_row(Row(name, "semantic", "", str(folders[0]), layout), table)
 
 
@@ -139,33 +101,7 @@ def count_classes(name: str, ignore_label: int = 255) -> int:
         return set(np.unique(label[label >= 0]).tolist())
 
     _, masks = _folders(name)
+    paths = [path for paths in Side(masks, "", "mask_suffix").files().values() for path in paths]
     with ThreadPoolExecutor() as pool:
-        ids = set().union(*pool.map(ids_of, _by_stem(masks).values()))
+        ids = set().union(*pool.map(ids_of, paths))
     return max(max(ids - {ignore_label}, default=0) + 1, 2)
-
-
-def _by_stem(folder: Path, report: Report = raise_error) -> dict[str, Path]:
-    """Path below the folder without suffix -> picture."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in _SUFFIXES or not path.is_file():
-            continue
-        stem = path.relative_to(folder).with_suffix("").as_posix()
-        if stem in found:
-            report(DatasetError(f"{path}: {found[stem].name} has the same name but for the suffix"))
-        else:
-            found[stem] = path
-    if not found:
-        raise DatasetError(f"{folder}: no images ({', '.join(_SUFFIXES)})")
-    return found
-
-
-def _without_ending(found: dict[str, Path]) -> dict[str, Path]:
-    """Leave ``_word`` out where all names end in it; a number is no ending."""
-    endings = {stem.rpartition("_")[2] for stem in found}
-    if len(endings) != 1 or not all("_" in Path(stem).name for stem in found):
-        return found
-    (ending,) = endings
-    return (
-        found if ending.isdigit() else {k.removesuffix(f"_{ending}"): v for k, v in found.items()}
-    )

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from ..errors import Report, raise_error
 from .class_table import ClassTable
+from .coco_fields import Records, category_map
 from .coco_instances import read_instances
 from .coco_panoptic import read_panoptic
+from .files import read_json
 from .layouts import Record
 from .mask_folders import read_bitmasks, read_mask_folders, read_object_masks
 
@@ -33,7 +35,10 @@ class CocoInstances:
         self, folder: Path, table: ClassTable, report: Report = raise_error
     ) -> list[Record]:
         """One dict per image, with its annotations."""
-        return read_instances(folder / self.json, folder / self.images, table.things, report)
+        records = read_instances(folder / self.json, folder / self.images, table.things, report)
+        places = [place for place, c in enumerate(table.classes) if c.is_thing]
+        ids = {category: places[i] for category, i in records.category_ids.items()}
+        return Records(records, ids, table)
 
     def paths(self, folder: Path) -> dict[str, str]:
         """For Detectron2's COCO evaluators."""
@@ -103,7 +108,9 @@ class CocoPanopticSeparated:
         for record in records:
             name = Path(record["file_name"]).relative_to(folder / self.images)
             record["sem_seg_file_name"] = str(folder / self.labels / name.with_suffix(".png"))
-        return records
+        # The panoptic file numbers the stuff as well.
+        ids = category_map(read_json(folder / self.json), table, folder / self.json)
+        return Records(records, ids, table)
 
     def paths(self, folder: Path) -> dict[str, str]:
         """For Detectron2's panoptic evaluator."""

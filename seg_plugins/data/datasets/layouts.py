@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ..errors import DatasetError, Report, raise_error
 from .class_table import ClassTable
 from .files import inside, missing, read_lines
+from .pairing import Side, find_pairs, listed_pairs
 
 __all__ = ["AirSimRecordings", "FileList", "Folders", "Layout", "Record", "semantic_record"]
 
@@ -57,15 +58,21 @@ class FileList:
         self, folder: Path, table: ClassTable, report: Report = raise_error
     ) -> list[Record]:
         """One dict per line."""
-        records = []
-        for number, line in enumerate(read_lines(folder / self.list_file), 1):
+        records, source = [], folder / self.list_file
+        lines = read_lines(source)
+        if not lines:
+            raise missing(source, "the list is empty")
+        for number, line in enumerate(lines, 1):
             names = line.split()
             try:
                 if len(names) != 2:
                     raise DatasetError(f"expected 'image label', got {line!r}")
                 image, label = (folder / self._kept(name) for name in names)
+                for path in (image, label):
+                    if not path.is_file():
+                        raise DatasetError(f"{path}: no such file")
             except DatasetError as error:
-                report(DatasetError(f"{folder / self.list_file}, line {number}: {error}"))
+                report(DatasetError(f"{source}, line {number}: {error}"))
                 continue
             records.append(semantic_record(image, label))
         return records
@@ -75,17 +82,20 @@ class FileList:
         return {}
 
     def _kept(self, name: str) -> str:
-        parts = PurePosixPath(name).parts
+        parts = PurePosixPath(name.replace("\\", "/")).parts
         return inside(PurePosixPath(*parts[-self.keep_parts :]).as_posix())
 
 
 @dataclass(frozen=True)
 class Folders:
-    """A folder of images and one of labels with the same stems.
+    """A folder of images and one of labels with the same names but for their ends.
+
+    Every image needs a label and every label an image; see `find_pairs`.
 
     Attributes:
         images, labels: folders below the dataset's folder; subfolders are searched too.
-        image_suffix, label_suffix: ends of the file names, e.g. ``_leftImg8bit.png``.
+        image_suffix, label_suffix: ends of the file names, e.g. ``_leftImg8bit.png``; "" takes
+            every picture.
         stems: a list file of stems; "" takes every image.
         numbers: keep stems that end in a number from the first up to but without the second,
             for datasets whose splits are told by number.
@@ -101,31 +111,25 @@ class Folders:
     def records(
         self, folder: Path, table: ClassTable, report: Report = raise_error
     ) -> list[Record]:
-        """One dict per image that has the suffix."""
-        images, labels = folder / self.images, folder / self.labels
+        """One dict per image; what has no partner is reported."""
+        images = Side(folder / self.images, self.image_suffix, "image_suffix")
+        labels = Side(folder / self.labels, self.label_suffix, "mask_suffix")
         if self.stems:
-            stems = [inside(line) for line in read_lines(folder / self.stems)]
+            source = folder / self.stems
+            stems = [inside(line) for line in read_lines(source)]
+            if not stems:
+                raise missing(source, "the list is empty")
+            pairs = listed_pairs(images, labels, stems, source, report)
         else:
-            if not images.is_dir():
-                raise missing(images, "no such folder")
-            found = sorted(images.rglob(f"*{self.image_suffix}"))
-            stems = [
-                p.relative_to(images).as_posix().removesuffix(self.image_suffix) for p in found
-            ]
-        if self.numbers is not None:
-            stems = [s for s in stems if self.numbers[0] <= _number(s) < self.numbers[1]]
-        if not stems:
-            raise missing(images, f"no file of the split ends in '{self.image_suffix}'")
-        return [
-            semantic_record(
-                images / f"{stem}{self.image_suffix}", labels / f"{stem}{self.label_suffix}"
-            )
-            for stem in stems
-        ]
+            pairs = find_pairs(images, labels, report, self._chosen)
+        return [semantic_record(image, label) for image, label in pairs]
 
     def paths(self, folder: Path) -> dict[str, str]:
         """The folders, named as Detectron2 names them."""
         return {"image_root": str(folder / self.images), "sem_seg_root": str(folder / self.labels)}
+
+    def _chosen(self, stem: str) -> bool:
+        return self.numbers is None or self.numbers[0] <= _number(stem) < self.numbers[1]
 
 
 @dataclass(frozen=True)
@@ -171,8 +175,10 @@ class AirSimRecordings:
                 (files[c, _SCENE], files[c, _SEGMENTATION]) for c in cameras if (c, _SCENE) in files
             ]
             records += [semantic_record(image, label) for image, label in pairs]
-            if not pairs:
-                report(DatasetError(f"{log}, line {number}: no scene with its segmentation"))
+            alone = [camera for camera in cameras if (camera, _SCENE) not in files]
+            if not pairs or alone:
+                of = f" of camera {alone[0]}" if pairs else ""
+                report(DatasetError(f"{log}, line {number}: no scene with its segmentation{of}"))
         return records
 
 

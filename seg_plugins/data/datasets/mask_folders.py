@@ -14,10 +14,10 @@ from detectron2.structures import BoxMode
 from ..errors import DatasetError, Report, raise_error
 from ..image_io import read_image, read_label
 from .files import inside, missing, read_lines
+from .pairing import PICTURES, Side, ending_of, find_pairs
 
 __all__ = ["read_bitmasks", "read_mask_folders", "read_object_masks"]
 
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 # Flags in the G channel of BDD100K's bitmasks.
 _BDD_CROWD, _BDD_IGNORE = 2, 1
 
@@ -41,6 +41,8 @@ def read_mask_folders(
     order = np.random.default_rng(0).permutation(len(names))
     first, last = (round(fraction * len(names)) for fraction in part)
     chosen = [folder / names[i] for i in sorted(order[first:last])]
+    if not chosen:
+        raise missing(folder, f"none of {len(names)} images falls into this part of the split")
     return _read_all(_read_mask_folder, chosen, report)
 
 
@@ -70,6 +72,8 @@ def _read_mask_folder(folder: Path) -> dict[str, Any]:
     images = _pictures(folder / "images")
     if len(images) != 1:
         raise DatasetError(f"{folder / 'images'}: expected one image, found {len(images)}")
+    if not (folder / "masks").is_dir():
+        raise DatasetError(f"{folder / 'masks'}: no such folder; an empty one means no instance")
     annotations, size = [], None
     for path in _pictures(folder / "masks"):
         mask = read_label(str(path)) > 0
@@ -143,9 +147,8 @@ def read_bitmasks(
     Raises:
         DatasetError: a missing or wrong file, or an unknown category.
     """
-    paths = sorted(bitmasks.glob("*.png"))
-    if not paths:
-        raise missing(bitmasks, "no bitmasks")
+    sides = Side(images, ".jpg", "images"), Side(bitmasks, ".png", "bitmasks")
+    pairs = {mask: image for image, mask in find_pairs(*sides, report)}
 
     def read(path: Path) -> dict[str, Any]:
         channels = read_image(str(path), "raw")
@@ -163,13 +166,13 @@ def read_bitmasks(
             annotation["iscrowd"] = int(bool(flags & _BDD_CROWD))
             annotations.append(annotation)
         return {
-            "file_name": str(images / f"{path.stem}.jpg"),
+            "file_name": str(pairs[path]),
             "height": channels.shape[0],
             "width": channels.shape[1],
             "annotations": annotations,
         }
 
-    return _read_all(read, paths, report)
+    return _read_all(read, list(pairs), report)
 
 
 def mask_annotation(mask: np.ndarray, category_id: int) -> dict[str, Any]:
@@ -187,4 +190,4 @@ def mask_annotation(mask: np.ndarray, category_id: int) -> dict[str, Any]:
 def _pictures(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGE_SUFFIXES)
+    return sorted(p for p in folder.iterdir() if ending_of(p.name, PICTURES))

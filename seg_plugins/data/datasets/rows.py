@@ -168,7 +168,9 @@ ROWS: tuple[Row, ...] = (
     ),
     # PNGs made of the published .mat files by datasets/prepare_mat_labels.py; images 1-1004 have
     # pixel labels. https://github.com/bearpaw/clothing-co-parsing
-    *Dataset("ccp", "clothing-co-parsing").rows(all=Folders("photos", "labels_png")),
+    *Dataset("ccp", "clothing-co-parsing").rows(
+        all=Folders("photos", "labels_png", numbers=(1, 1005)),
+    ),
     # Labels are colours.
     # https://www.microsoft.com/en-us/research/project/image-understanding
     *Dataset("msrc21", "MSRC_ObjCategImageDatabase_v2", colour_labels=True).rows(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from detectron2.data import MetadataCatalog
@@ -12,8 +15,11 @@ from detectron2.data import MetadataCatalog
 from ..class_weights import median_frequency
 from ..datasets.catalogue import load_dataset
 from ..errors import DatasetError
+from .annotations import judge_annotations
+from .findings import SampleFindings
+from .records import flaw_of
 from .report import DatasetReport, Problem
-from .samples import SampleFindings, check_sample
+from .samples import check_sample
 
 __all__ = ["check_dataset"]
 
@@ -58,10 +64,17 @@ def check_dataset(
             report.problems += findings.problems
             if progress is not None:
                 progress(done, len(chosen))
+    report.problems += judge_annotations(all_findings)
+    report.problems += _explain_missing(chosen, metadata.get("image_root"))
     _find_duplicates(chosen, all_findings, other_names, max_samples, report)
     # Panoptic segments are counted by their id among all classes.
-    segments = any("pan_seg_file_name" in record for record in chosen)
-    _summarise(all_findings, classes, classes if segments else things, report)
+    keys = {key for record in chosen if isinstance(record, dict) for key in record}
+    segments = "pan_seg_file_name" in keys
+    _summarise(
+        all_findings, classes, classes if segments else things, report, "annotations" in keys
+    )
+    if report.checked == report.samples:
+        _note_absent_classes(report, objects=not segments)
     return report
 
 
@@ -73,10 +86,32 @@ def _load(name: str, report: DatasetReport) -> list[dict[str, Any]]:
         return load_dataset(name, note)
     except DatasetError as error:
         note(error)
-    except (OSError, KeyError, TypeError, ValueError, AssertionError) as error:
-        # Detectron2's own loaders, which know less about wrong files than ours.
+    except Exception as error:  # noqa: BLE001 - loaders of others may raise anything
         note(DatasetError(f"dataset '{name}': its loader failed: {error!r}"))
     return []
+
+
+def _explain_missing(records: list[dict[str, Any]], image_root: str | None) -> list[Problem]:
+    """Images that are not where the file says, but in the folder of images itself."""
+    names = [r["file_name"] for r in records if not flaw_of(r)]
+    gone = [name for name in names if not os.path.isfile(name)]
+    root = Path(image_root or "")
+    near = [n for n in gone if (root / _last_part(n)).is_file()] if image_root else []
+    if not near:
+        return []
+    return [
+        Problem(
+            "missing",
+            f"{len(near)} of {len(gone)} missing images lie in {root} itself, e.g. "
+            f"{_last_part(near[0])} for {near[0]}: correct file_name, or the folder of images in "
+            "the description",
+        )
+    ]
+
+
+def _last_part(name: str) -> str:
+    """The last part of a path, as a browser would show it."""
+    return unquote(Path(name).name)
 
 
 def _spread(records: list[dict[str, Any]], count: int | None) -> list[dict[str, Any]]:
@@ -94,7 +129,7 @@ def _find_duplicates(
 ) -> None:
     first: dict[str, str] = {}
     for record, found in zip(records, findings, strict=True):
-        name = record["file_name"]
+        name = str(record.get("file_name")) if isinstance(record, dict) else ""
         if found.digest and found.digest in first:
             same = first[found.digest]
             report.problems.append(
@@ -108,6 +143,8 @@ def _find_duplicates(
         if not others:  # what is wrong with single records is told when that dataset is checked
             report.problems += seen.problems
         for record in others:
+            if flaw_of(record):
+                continue  # told when that dataset is checked
             digest = check_sample({"file_name": record["file_name"]}, 0, 0, 255).digest
             if digest in first:
                 report.problems.append(
@@ -119,16 +156,25 @@ def _find_duplicates(
 
 
 def _summarise(
-    findings: list[SampleFindings], classes: list[str], things: list[str], report: DatasetReport
+    findings: list[SampleFindings],
+    classes: list[str],
+    things: list[str],
+    report: DatasetReport,
+    annotated: bool,
 ) -> None:
     pixels = [f.pixels for f in findings if f.pixels is not None]
-    if pixels:
+    if pixels and classes:
         images = np.array(pixels)
         totals = images.sum(axis=0)
         report.class_pixels = dict(zip(classes, totals[:-1].tolist(), strict=True))
         report.ignored_pixels = int(totals[-1])
         report.class_weights = dict(zip(classes, median_frequency(images), strict=True))
-    if any(f.instances for f in findings):
+        empty = [f"{i} {name}" for i, name in enumerate(classes) if not totals[i]]
+        if empty and report.checked == report.samples:
+            shown = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if empty[5:] else "")
+            message = f"{len(empty)} of {len(classes)} classes have no pixel: {shown}"
+            report.problems.append(Problem("class", message, is_error=False))
+    if annotated or any(f.instances for f in findings):
         counts = [0] * len(things)
         for found in findings:
             for class_id, count in found.instances.items():
@@ -136,3 +182,19 @@ def _summarise(
         report.class_instances = dict(zip(things, counts, strict=True))
         sizes = np.sum([f.sizes for f in findings], axis=0).tolist()
         report.object_sizes = dict(zip(("small", "medium", "large"), sizes, strict=True))
+
+
+def _note_absent_classes(report: DatasetReport, *, objects: bool) -> None:
+    """Warn of classes that no sample shows; stuff has no objects."""
+    instances = report.class_instances if objects else {}
+    for what, counts in (("pixel", report.class_pixels), ("object", instances)):
+        absent = [name for name, count in counts.items() if not count]
+        if absent:
+            shown = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
+            report.problems.append(
+                Problem(
+                    "absent class",
+                    f"{len(absent)} of {len(counts)} classes have no {what}: {shown}",
+                    is_error=False,
+                )
+            )

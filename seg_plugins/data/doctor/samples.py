@@ -4,54 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as coco_mask
-from detectron2.structures import BoxMode
 
 from ..augmentations import class_counts
 from ..errors import DatasetError
 from ..image_io import read_image, stored_rotated
-from ..label_encoding import LabelEncoding
+from ..image_mapper import not_finite, size_problem
+from ..label_encoding import LabelEncoding, UnlistedError
 from ..panoptic_mapper import read_segment_ids
-from .report import Problem
+from .annotations import check_annotations
+from .findings import SampleFindings
+from .records import flaw_of
 
 __all__ = ["SampleFindings", "check_sample"]
-
-# COCO's bounds of small and medium objects, in pixels.
-_SMALL, _MEDIUM = 32**2, 96**2
-_BOX_TOLERANCE = 1.0
-
-
-@dataclass
-class SampleFindings:
-    """What one sample showed.
-
-    Attributes:
-        problems: what is wrong.
-        digest: of the image file's bytes; equal for equal files.
-        pixels: pixels per class id; the last entry counts those without a class.
-        instances: instances per class id.
-        sizes: instances that are small, medium and large.
-    """
-
-    problems: list[Problem] = field(default_factory=list)
-    digest: str = ""
-    pixels: np.ndarray | None = None
-    instances: dict[int, int] = field(default_factory=dict)
-    sizes: list[int] = field(default_factory=lambda: [0, 0, 0])
-
-    def add(self, kind: str, message: str, *, is_error: bool = True) -> None:
-        """Note a problem."""
-        self.problems.append(Problem(kind, message, is_error))
-
-    def add_instance(self, class_id: int, area: float) -> None:
-        """Count an instance."""
-        self.instances[class_id] = self.instances.get(class_id, 0) + 1
-        self.sizes[(area >= _SMALL) + (area >= _MEDIUM)] += 1
 
 
 def check_sample(
@@ -69,6 +38,10 @@ def check_sample(
         The findings; nothing in the files raises an error.
     """
     findings = SampleFindings()
+    flaw = flaw_of(record)
+    if flaw:
+        findings.add("record", flaw)
+        return findings
     size = _check_image(record, findings)
     if size is None:
         return findings
@@ -77,7 +50,7 @@ def check_sample(
     if "pan_seg_file_name" in record:
         _check_segments(record, size, classes, findings)
     if "annotations" in record:
-        _check_annotations(record, size, things, findings)
+        check_annotations(record, size, things, findings)
     return findings
 
 
@@ -92,16 +65,13 @@ def _check_image(record: dict[str, Any], findings: SampleFindings) -> tuple[int,
         findings.add("unreadable", str(error))
         return None
     findings.digest = hashlib.blake2b(Path(name).read_bytes(), digest_size=16).hexdigest()
-    if np.issubdtype(image.dtype, np.floating) and not np.isfinite(image).all():
-        findings.add("not finite", f"{name}: the image holds NaN or infinity")
+    unknown = not_finite(image)
+    if unknown:
+        findings.add("not finite", f"{name}: {unknown}")
     height, width = image.shape[:2]
     expected = record.get("height", height), record.get("width", width)
     if (height, width) != expected:
-        findings.add(
-            "size",
-            f"{name}: the image is {height}x{width} (height x width), its annotation says "
-            f"{expected[0]}x{expected[1]}",
-        )
+        findings.add("size", size_problem(name, (height, width), expected))
     return height, width
 
 
@@ -116,9 +86,15 @@ def _check_label(
     if not os.path.isfile(name):
         findings.add("missing", f"{name}: no such label")
         return
-    encoding = record.get("sem_seg_encoding") or LabelEncoding()
+    encoding = record.get("sem_seg_encoding") or LabelEncoding(
+        classes=classes, ignore_label=ignore_label
+    )
     try:
-        label = encoding(name)
+        try:
+            label = encoding(name)
+        except UnlistedError as error:
+            findings.add("label value", str(error))
+            label = replace(encoding, ignore_unlisted=True)(name)
     except DatasetError as error:
         kind = "colour picture" if "picture where a label" in str(error) else "unreadable"
         findings.add(kind, str(error))
@@ -136,28 +112,14 @@ def _check_label(
             f"{name}: the label is {label.shape[0]}x{label.shape[1]} (height x width), its image "
             f"{size[0]}x{size[1]}",
         )
-    if np.issubdtype(label.dtype, np.signedinteger):
-        label = np.where(label < 0, 65535, label).astype(np.uint16)
     counts = class_counts(label)
-    values = [int(v) for v in np.flatnonzero(counts)]
-    wrong = [v for v in values if v >= classes and v != ignore_label]
-    if wrong:
-        fix = ""
-        if set(values) <= {0, 255} and classes == 2:
-            fix = (
-                "; it looks like a 0/255 mask: give the second class 'value: 255' in the "
-                "description (DATASETS.CUSTOM)"
-            )
-        findings.add(
-            "label value",
-            f"{name}: values {wrong[:5]} are none of the {classes} classes nor the ignore label "
-            f"{ignore_label}{fix}",
-        )
-    elif classes == 2 and set(values) == {0, 255} and ignore_label == 255:
+    found = set(np.flatnonzero(counts).tolist())
+    ids = not encoding.values and not encoding.colours
+    if ids and classes == 2 and found == {0, 255} and ignore_label == 255:
         findings.add(
             "label value",
             f"{name}: holds 0 and 255 only, and 255 is ignored: if it is a 0/255 mask, give the "
-            "second class 'value: 255' and ignore_label another value in the description "
+            "classes 'value: 0' and 'value: 255', and ignore_label 254, in a description "
             "(DATASETS.CUSTOM)",
         )
     pixels = np.zeros(classes + 1, np.int64)
@@ -193,6 +155,14 @@ def _check_segments(
     pixels[classes] = areas.pop(0, 0)
     for segment in record["segments_info"]:
         segment_id, class_id = segment["id"], segment["category_id"]
+        if not 0 <= class_id < classes:
+            findings.add(
+                "category",
+                f"{name}: segment {segment_id}: category {class_id} is none of the {classes} "
+                "classes",
+            )
+            areas.pop(segment_id, 0)
+            continue
         area = areas.pop(segment_id, 0)
         if not area:
             findings.add("segments", f"{name}: segment {segment_id} has no pixels in the PNG")
@@ -209,45 +179,3 @@ def _check_segments(
         findings.add("segments", f"{name}: segments {sorted(areas)[:5]} are not in segments_info")
     if findings.pixels is None:
         findings.pixels = pixels
-
-
-def _check_annotations(
-    record: dict[str, Any], size: tuple[int, int], things: int, findings: SampleFindings
-) -> None:
-    height, width = size
-    for number, annotation in enumerate(record["annotations"]):
-        where = f"{record['file_name']}: annotation {annotation.get('id', number)}"
-        if not 0 <= annotation["category_id"] < things:
-            findings.add("category", f"{where}: category {annotation['category_id']} is unknown")
-            continue
-        x0, y0, x1, y1 = BoxMode.convert(
-            annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS
-        )
-        if not np.isfinite([x0, y0, x1, y1]).all() or x1 <= x0 or y1 <= y0:
-            findings.add("box", f"{where}: the box has no area: {annotation['bbox']}")
-        elif (
-            min(x0, y0) < -_BOX_TOLERANCE
-            or x1 > width + _BOX_TOLERANCE
-            or y1 > height + _BOX_TOLERANCE
-        ):
-            findings.add(
-                "box", f"{where}: the box {annotation['bbox']} leaves the {height}x{width} image"
-            )
-        area = _area(annotation, height, width)
-        if area == 0:
-            findings.add("mask", f"{where}: the mask covers no pixel", is_error=False)
-        if not annotation.get("iscrowd", 0):
-            findings.add_instance(annotation["category_id"], area)
-
-
-def _area(annotation: dict[str, Any], height: int, width: int) -> float:
-    """Pixels of the mask, or of the box without one."""
-    segmentation = annotation.get("segmentation")
-    if segmentation is None:
-        box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)
-        return float(box[2] * box[3])
-    if isinstance(segmentation, list):
-        segmentation = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        segmentation = coco_mask.frPyObjects(segmentation, height, width)
-    return float(coco_mask.area(segmentation))

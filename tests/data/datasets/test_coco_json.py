@@ -49,6 +49,15 @@ def test_instances_equal_detectron2(folder):
     assert ids == MetadataCatalog.get("peer").thing_dataset_id_to_contiguous_id
 
 
+def test_annotations_keep_the_files_id_and_area(folder):
+    path = folder / "annotations/instances_val.json"
+    told = {a["id"]: a for a in json.loads(path.read_text())["annotations"]}
+    found = {
+        a["id"]: a for r in DatasetCatalog.get("shapes_instance_val") for a in r["annotations"]
+    }
+    assert {i: a["area"] for i, a in found.items()} == {i: a["area"] for i, a in told.items()}
+
+
 def test_panoptic_equals_detectron2(folder):
     metadata = MetadataCatalog.get("shapes_panoptic_val").as_dict()
     theirs = by_id(_with_jpg_names(folder, metadata))

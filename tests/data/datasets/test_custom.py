@@ -9,6 +9,7 @@ import seg_plugins
 from seg_plugins.data import (
     DatasetError,
     InstanceMapper,
+    SemanticMapper,
     apply_custom_dataset,
     build_mapper,
     register_custom_dataset,
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
 
 EXAMPLE = Path(__file__).parents[3] / "datasets/custom.example.yaml"
 
@@ -91,8 +93,142 @@ def test_colour_masks(folder):
     ]
     register_custom_dataset(write(folder, labels="colours", classes=classes))
     record = load_dataset("mine_train")[0]
+    read = MetadataCatalog.get("mine_train").sem_seg_loading_fn
+    with pytest.raises(DatasetError, match=r"\[1, 1, 1\] \(12 pixels\) .*'unlisted: ignore'"):
+        read(record["sem_seg_file_name"])
+    register_custom_dataset(write(folder, labels="colours", classes=classes, unlisted="ignore"))
     ids = MetadataCatalog.get("mine_train").sem_seg_loading_fn(record["sem_seg_file_name"])
     assert ids[0].tolist() == [0, 1, 255, 0] * 2
+
+
+def test_unlisted_values_are_named_with_their_pixels_or_ignored(folder):
+    for i in range(10):
+        put(folder / f"masks/{i}.png", np.tile(np.array([0, 75, 75, 76], np.uint8), (6, 2)))
+    classes = [{"name": "background", "value": 0}, {"name": "road", "value": 76}]
+    for unlisted, train in (("error", False), ("ignore", True)):
+        register_custom_dataset(write(folder, classes=classes, unlisted=unlisted))
+        record = load_dataset("mine_train")[0]
+        if train:
+            sample = SemanticMapper(is_train=True)(record)
+            assert sample["sem_seg"][0].tolist() == [0, 255, 255, 1] * 2
+            continue
+        with pytest.raises(DatasetError, match=r"\.png: the value 75 \(24 pixels\)"):
+            SemanticMapper(is_train=True)(record)
+
+
+def test_0_255_masks_read_as_the_message_advises(folder):
+    register_custom_dataset(write(folder, ignore_label=200))
+    with pytest.raises(DatasetError, match="'value: 0' and 'value: 255'"):
+        SemanticMapper(is_train=True)(load_dataset("mine_train")[0])
+    classes = [{"name": "background", "value": 0}, {"name": "road", "value": 255}]
+    register_custom_dataset(write(folder, classes=classes, ignore_label=254))
+    sample = SemanticMapper(is_train=True)(load_dataset("mine_train")[0])
+    assert sample["sem_seg"][0].tolist() == [0, 1] * 4
+
+
+def test_every_spelling_of_a_suffix_is_read(folder):
+    for number, suffix in ((0, ".JPG"), (1, ".jpeg"), (2, ".png"), (3, ".PNG")):
+        path = folder / f"images/{number}.jpg"
+        Image.open(path).save(folder / "new.png")
+        (folder / "new.png").rename(path.with_suffix(suffix))
+        path.unlink()
+    register_custom_dataset(write(folder, split={"val_fraction": 0}))
+    assert len(load_dataset("mine_train")) == 10
+    register_custom_dataset(write(folder, image_suffix=".jpg", split={"val_fraction": 0}))
+    with pytest.raises(DatasetError, match=r"masks/2\.png: no partner '2' in .*; so have 1 more"):
+        load_dataset("mine_train")
+    # A list tells stems, with or without suffix, and may come from Windows.
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (folder / "train.txt").write_bytes("0\r\n1.jpg\r\n9 \r\n\r\n".encode(encoding))
+        register_custom_dataset(write(folder, train="train.txt"))
+        names = [Path(r["file_name"]).name for r in load_dataset("mine_train")]
+        assert names == ["0.JPG", "1.jpeg", "9.jpg"]
+    (folder / "train.txt").write_text("0\n17\n")
+    with pytest.raises(DatasetError, match=r"train\.txt: '17' has no file 17\.\* in .*images"):
+        load_dataset("mine_train")
+
+
+def test_a_description_from_windows(folder):
+    path = write(folder, images="other\\images", split={"val_fraction": 0})
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    (folder / "other").mkdir()
+    (folder / "images").rename(folder / "other/images")
+    register_custom_dataset(path)
+    assert len(load_dataset("mine_train")) == 10
+
+
+@pytest.mark.parametrize(
+    ("samples", "message", "advice"),
+    [
+        (1, "0.2 of 1 samples leaves none to validate", {"val_fraction": 0}),
+        (2, "0.2 of 2 samples leaves none to validate", {"val_fraction": 0.5}),
+    ],
+)
+def test_a_part_without_samples_is_refused_before_training(folder, samples, message, advice):
+    for i in range(samples, 10):
+        (folder / f"images/{i}.jpg").unlink()
+        (folder / f"masks/{i}.png").unlink()
+    register_custom_dataset(write(folder))
+    with pytest.raises(DatasetError, match=message):
+        load_dataset("mine_train")
+    names = register_custom_dataset(write(folder, split=advice))
+    assert [len(load_dataset(name)) for name in names.values()] == [1] * samples
+
+
+def test_images_and_masks_in_one_folder(folder):
+    for i in range(10):
+        (folder / f"masks/{i}.png").rename(folder / f"images/{i}_gt.png")
+    register_custom_dataset(write(folder, masks="images"))
+    with pytest.raises(DatasetError, match="tell them apart by image_suffix and mask_suffix"):
+        load_dataset("mine_train")
+    suffixes = {"image_suffix": ".jpg", "mask_suffix": "_gt.png"}
+    register_custom_dataset(write(folder, masks="images", split={"val_fraction": 0}, **suffixes))
+    found = [Path(r["sem_seg_file_name"]).name for r in load_dataset("mine_train")]
+    assert found == [f"{i}_gt.png" for i in range(10)]
+
+
+def coco_file(path: Path, *categories: tuple[int, str], **more) -> None:
+    content = {
+        "images": [{"id": 5, "file_name": "0.jpg", "height": 6, "width": 8}],
+        "annotations": [],
+        "categories": [{"id": i, "name": name, **more} for i, name in categories],
+    }
+    path.write_text(json.dumps(content))
+
+
+def test_class_names_may_come_from_the_annotation_file(folder):
+    coco_file(folder / "a.json", (40, "dog"), (17, "cat"))
+    coco_file(folder / "b.json", (3, "dog"), (4, "cat"))
+    parts = {split: {"images": "images", "json": f"{file}.json"}
+             for split, file in (("train", "a"), ("val", "b"))}  # fmt: skip
+    path = write(folder, task="instance", classes=None, images=None, masks=None, **parts)
+    cfg = seg_plugins.get_cfg()
+    cfg.DATASETS.CUSTOM = str(path)
+    apply_custom_dataset(cfg)
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
+    assert MetadataCatalog.get("mine_train").thing_classes == ["cat", "dog"]
+    expected = {"mine_train": {17: 0, 40: 1}, "mine_val": {4: 0, 3: 1}}
+    for name, ids in expected.items():
+        DatasetCatalog.get(name)
+        assert MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id == ids
+    coco_file(folder / "b.json", (3, "dog"), (4, "bird"))
+    with pytest.raises(DatasetError, match=r"my\.yaml: classes is missing, and val.* bird; list"):
+        register_custom_dataset(path)
+    write(folder, task="instance", classes=["cat", "dog", "bird"], images=None, masks=None, **parts)
+    register_custom_dataset(path)
+
+
+def test_panoptic_classes_from_the_annotation_file(folder):
+    coco_file(folder / "a.json", (9, "sky"), (4, "dog"), isthing=0)
+    content = json.loads((folder / "a.json").read_text())
+    content["categories"][1]["isthing"] = 1
+    (folder / "a.json").write_text(json.dumps(content))
+    part = {"images": "images", "panoptic": "pan", "json": "a.json"}
+    path = write(folder, task="panoptic", classes=None, images=None, masks=None, train=part)
+    register_custom_dataset(path)
+    metadata = MetadataCatalog.get("mine_train")
+    assert metadata.stuff_classes == ["dog", "sky"]
+    assert metadata.thing_classes == ["dog"]
 
 
 def test_coco_json_with_ids_of_its_own(folder):
@@ -135,6 +271,9 @@ def test_coco_json_with_ids_of_its_own(folder):
             "the value 1 stands for two",
         ),
         ({"labels": "rgb"}, "labels is 'rgb'"),
+        ({"labels": "colours"}, "labels are colours, and 2 of 2 classes have no color: backgr"),
+        ({"unlisted": "drop"}, "unlisted is 'drop'"),
+        ({"classes": None}, "classes should be a list"),
         ({"ignore_label": "none"}, "ignore_label is 'none'"),
         ({"ignore_label": 1}, "ignore_label is 1"),
         ({"name": 3}, "name is missing or no text"),

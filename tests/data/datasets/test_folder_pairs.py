@@ -93,6 +93,50 @@ def test_endings_that_all_names_share_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("{}.jpg", "{}_s.jpg"),
+        ("{}.jpg", "{}_GT.png"),
+        ("{}_s.bmp", "{}_s_GT.bmp"),
+        ("{}_s.JPG", "{}_GT.png"),
+        ("{}-img.jpeg", "{}-label-final.TIF"),
+        ("1_{}_s.tif", "1_{}_s_GT.png"),
+    ],
+)
+def test_names_that_end_differently_find_their_partner(tmp_path, images, masks):
+    numbers = ("1", "12", "112")
+    for kind, form in (("images", images), ("masks", masks)):
+        (tmp_path / kind).mkdir()
+        for number in numbers:
+            (tmp_path / kind / form.format(number)).write_bytes(b"")
+    name = f"folder:{tmp_path / 'images'},{tmp_path / 'masks'}"
+    register_folder_dataset(name, 3)
+    found = {
+        Path(r["file_name"]).name: Path(r["sem_seg_file_name"]).name for r in load_dataset(name)
+    }
+    assert found == {images.format(n): masks.format(n) for n in numbers}
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "message"),
+    [
+        (("a.jpg", "b.jpg"), ("c.png", "d.png"), "do not agree, e.g. a.jpg in .*masks"),
+        (("x_1.jpg", "x_2.jpg"), ("y_1.png", "y_2.png"), "do not agree"),
+        (("1.jpg", "2_s.jpg"), ("1_s_m.png", "2_s_m.png"), "pair in several ways"),
+    ],
+)
+def test_names_that_tell_no_partner_are_refused_with_the_keys(tmp_path, images, masks, message):
+    for kind, names in (("images", images), ("masks", masks)):
+        (tmp_path / kind).mkdir()
+        for name in names:
+            (tmp_path / kind / name).write_bytes(b"")
+    name = f"folder:{tmp_path / 'images'},{tmp_path / 'masks'}"
+    register_folder_dataset(name, 3)
+    with pytest.raises(DatasetError, match=f"{message}.*image_suffix and mask_suffix"):
+        load_dataset(name)
+
+
+@pytest.mark.parametrize(
     ("spelling", "message"),
     [
         ("folder:images", "expected 'folder:path/to/images,path/to/masks'"),

@@ -114,7 +114,7 @@ def kinds(name: str = "ill_train", **kwargs) -> dict[str, str]:
 
 def test_missing_label(semantic):
     (semantic / "masks/1.png").unlink()
-    assert "masks/1.png" in kinds()["missing"]
+    assert f"images/1.png: no partner '1' in {semantic / 'masks'}" in kinds()["annotation"]
 
 
 def test_truncated_image(semantic):
@@ -130,7 +130,7 @@ def test_sizes_that_differ(semantic):
 
 def test_values_outside_the_classes(semantic):
     cv2.imwrite(str(semantic / "masks/1.png"), np.full((6, 8), 7, np.uint8))
-    assert "values [7] are none of the 2 classes" in kinds()["label value"]
+    assert "masks/1.png: the value 7 (48 pixels) stands for none of the 2" in kinds()["label value"]
 
 
 def test_masks_of_0_and_255_name_the_key(semantic):
@@ -140,8 +140,29 @@ def test_masks_of_0_and_255_name_the_key(semantic):
 
 
 def test_a_mask_that_is_a_colour_picture(semantic):
-    cv2.imwrite(str(semantic / "masks/1.png"), np.zeros((6, 8, 3), np.uint8))
+    cv2.imwrite(str(semantic / "masks/1.png"), np.full((6, 8, 3), (0, 0, 1), np.uint8))
     assert "labels: colours" in kinds()["colour picture"]
+
+
+def test_a_class_without_a_pixel_is_a_warning(semantic):
+    for i in range(3):
+        cv2.imwrite(str(semantic / f"masks/{i}.png"), np.zeros((6, 8), np.uint8))
+    report = check_dataset("ill_train")
+    assert [(p.message, p.is_error) for p in report.problems] == [
+        ("1 of 2 classes have no pixel: 1 b", False)
+    ]
+    assert report.class_pixels == {"a": 144, "b": 0}
+
+
+def test_pixels_that_are_no_number_are_counted(semantic):
+    (semantic / "images/1.png").unlink()
+    pixels = np.zeros((6, 8, 3), np.float32)
+    pixels[0, 0], pixels[0, 1, 2] = np.nan, np.inf
+    np.save(semantic / "images/1.npy", pixels)
+    description = (semantic / "my.yaml").read_text()
+    (semantic / "my.yaml").write_text(description.replace("image_suffix: .png, ", ""))
+    register_custom_dataset(semantic / "my.yaml")
+    assert "1.npy: 2 of 48 pixels hold NaN or infinity" in kinds()["not finite"]
 
 
 def test_a_rotation_of_the_image_alone_is_told(semantic):
@@ -271,6 +292,7 @@ def test_the_command_tells_by_its_exit_status(semantic, monkeypatch, capsys):
     assert run("--custom", str(semantic / "my.yaml"), "--json", str(report)) == 0
     assert "ill_train: 3 samples, 3 checked, 0 errors" in capsys.readouterr().out
     assert json.loads(report.read_text())[0]["class_pixels"] == {"a": 72, "b": 72}
+    assert run("--custom", str(semantic / "my.yaml"), "--dataset", "ill_train") == 0
     (semantic / "masks/1.png").unlink()
     assert run("--custom", str(semantic / "my.yaml")) == 1
     assert run("--dataset", f"folder:{semantic / 'images'},{semantic / 'masks'}") == 1
@@ -281,7 +303,7 @@ def test_the_command_tells_by_its_exit_status(semantic, monkeypatch, capsys):
     assert run("--dataset", name) == 0
     assert "class_4" in capsys.readouterr().out
     assert run("--dataset", name, "--num-classes", "2") == 1
-    assert "values [4] are none of the 2 classes" in capsys.readouterr().out
+    assert "the value 4 (48 pixels) stands for none of the 2 classes" in capsys.readouterr().out
     assert run("--dataset", name, "--against", "shapes_vla") == 1
     assert "shapes_val" in capsys.readouterr().out
     assert run("--dataset", "camvid_trian") == 1

@@ -30,9 +30,9 @@ struct Counts {
   int64_t area = 0, claimed = 0;
 };
 
-// Detectron2's rule, in its arithmetic.
+// Detectron2's rule, in its arithmetic; but what would get no pixel is no segment.
 bool keep(const Counts& counts, double threshold) {
-  return counts.area > 0 &&
+  return counts.area > counts.claimed &&
          !(static_cast<double>(counts.claimed) / static_cast<double>(counts.area) > threshold);
 }
 
@@ -105,24 +105,20 @@ Merged fill_stuff(const Tensor& ids, const Tensor& kept, int64_t segments, const
   const int64_t pixels = labels.numel(), size = is_stuff.size(0);
   const int64_t* label = labels.const_data_ptr<int64_t>();
   int32_t* id = ids.mutable_data_ptr<int32_t>();
-  // By label: pixels in all, pixels left over.
-  std::vector<int64_t> present(size, 0), left(size, 0);
+  std::vector<int64_t> left(size, 0);  // pixels left over, by label
   std::atomic<int64_t> invalid{-1};
   std::mutex mutex;
   at::parallel_for(0, pixels, kGrain, [&](int64_t begin, int64_t end) {
-    std::vector<int64_t> cells(2 * size, 0);
+    std::vector<int64_t> cells(size, 0);
     for (int64_t i = begin; i < end; ++i) {
       if (label[i] < 0 || label[i] >= size) {
         invalid = i;
         return;
       }
-      ++cells[2 * label[i] + (id[i] == 0)];
+      cells[label[i]] += id[i] == 0;
     }
     const std::lock_guard<std::mutex> lock(mutex);
-    for (int64_t k = 0; k < size; ++k) {
-      present[k] += cells[2 * k] + cells[2 * k + 1];
-      left[k] += cells[2 * k + 1];
-    }
+    for (int64_t k = 0; k < size; ++k) left[k] += cells[k];
   });
   TORCH_CHECK_VALUE(invalid < 0, "merge: label ", label[std::max<int64_t>(invalid, 0)],
                     " is outside the ", size, " classes");
@@ -132,7 +128,7 @@ Merged fill_stuff(const Tensor& ids, const Tensor& kept, int64_t segments, const
   const bool* stuff = is_stuff.const_data_ptr<bool>();
   for (int64_t k = 0; k < size; ++k) {
     areas.mutable_data_ptr<int64_t>()[k] = left[k];
-    chosen[k] = stuff[k] && present[k] > 0 && static_cast<double>(left[k]) >= area_threshold;
+    chosen[k] = stuff[k] && left[k] > 0 && static_cast<double>(left[k]) >= area_threshold;
     if (chosen[k]) number[k] = static_cast<int32_t>(++segments);
   }
   at::parallel_for(0, pixels, kGrain, [&](int64_t begin, int64_t end) {

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import io
 import os
+import secrets
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 _CHUNK = 1 << 22
+# The end of the names of files that are being written.
+_TEMPORARY = ".tmp"
 
 
 class WriteError(OSError):
@@ -25,8 +29,8 @@ class _Writer:
     A failing write is kept for later: torch.save cannot carry an exception through its C++ code.
     """
 
-    def __init__(self, file: io.RawIOBase) -> None:
-        self._file, self._hash = file, hashlib.sha256()
+    def __init__(self, file: io.RawIOBase, *, hashed: bool = True) -> None:
+        self._file, self._hash = file, hashlib.sha256() if hashed else None
         self.size = 0
         self.error: OSError | None = None
 
@@ -34,7 +38,8 @@ class _Writer:
         rest = memoryview(data).cast("B")
         length = len(rest)
         self.size += length
-        self._hash.update(rest)
+        if self._hash is not None:
+            self._hash.update(rest)
         while self.error is None and rest:
             try:
                 rest = rest[self._file.write(rest) or 0 :]
@@ -46,11 +51,15 @@ class _Writer:
         """Nothing is held back."""
 
     def digest(self) -> str:
-        return self._hash.hexdigest()
+        return self._hash.hexdigest() if self._hash is not None else ""
 
 
 def write_atomically(
-    path: Path, write: Callable[[Any], object], *, with_digest: bool = False
+    path: Path,
+    write: Callable[[Any], object],
+    *,
+    with_digest: bool = False,
+    durable: bool = True,
 ) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
@@ -61,43 +70,53 @@ def write_atomically(
         path: the file; its folder exists.
         write: writes the content to the file object it is given.
         with_digest: store the SHA-256 in ``NAME.sha256``, as ``sha256sum`` does.
+        durable: wait until it is on the disk; False for a cache, which may be lost.
 
     Raises:
         WriteError: the disk is full, a limit is reached, ...; names the path and the size.
     """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Not by tempfile, whose files are readable by their owner alone: these follow the umask.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
+    writer: _Writer | None = None
     try:
         # Without a buffer: closing one would try to write what had failed once more.
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            writer = _Writer(file)
+        with open(temporary, "xb", buffering=0) as file:
+            writer = _Writer(file, hashed=with_digest)
             write(writer)
-            if writer.error is None:
-                try:
-                    os.fsync(file.fileno())
-                except OSError as error:
-                    writer.error = error
             if writer.error is not None:
-                raise _explained(path, writer) from None
-        os.chmod(temporary, 0o644)
+                raise writer.error
+            if durable:
+                os.fsync(file.fileno())
         if with_digest:
             # Until the new file has its name, the old one stands there: both are right.
             _write_digests(path, [writer.digest(), *_digests(path)])
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        if durable:
+            _sync_folder(path.parent)
+        if with_digest:
+            _write_digests(path, [writer.digest()])
+    except WriteError:  # of the digest's file
+        _discard(temporary)
         raise
-    _sync_folder(path.parent)
-    if with_digest:
-        _write_digests(path, [writer.digest()])
+    except OSError as error:
+        _discard(temporary)
+        raise _explained(path, error, writer.size if writer else 0) from None
+    except BaseException:
+        _discard(temporary)
+        raise
 
 
-def _explained(path: Path, writer: _Writer) -> WriteError:
-    free = shutil.disk_usage(path.parent).free
-    kept = " What stood there is untouched." if path.exists() else ""
-    return WriteError(
-        f"{path} could not be written ({writer.error}): {_megabytes(writer.size)} are needed, "
-        f"{_megabytes(free)} are free on that disk.{kept}"
-    )
+def _discard(temporary: Path) -> None:
+    with contextlib.suppress(OSError):  # the reason why it could not be written is told instead
+        temporary.unlink()
+
+
+def _explained(path: Path, error: OSError, size: int) -> WriteError:
+    message = f"{path} could not be written ({error.strerror or error})"
+    with contextlib.suppress(OSError):  # its folder is gone
+        free = shutil.disk_usage(path.parent).free
+        message += f": {_megabytes(size)} are needed, {_megabytes(free)} are free on that disk"
+    return WriteError(message + (". What stood there is untouched." if path.exists() else "."))
 
 
 def _megabytes(size: int) -> str:
@@ -110,15 +129,17 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network disks cannot do so for a folder; the file itself is on the disk.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 
 
 def remove_temporaries(folder: Path) -> None:
     """Delete the temporary files that a killed process left in a folder."""
-    for file in folder.glob(".*.pth.*"):
-        file.unlink(missing_ok=True)
-    for file in folder.glob(".*.sha256.*"):
+    for file in folder.glob(f".*{_TEMPORARY}"):
         file.unlink(missing_ok=True)
 
 

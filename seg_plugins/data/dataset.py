@@ -1,0 +1,356 @@
+"""The checked dataset: what evaluators, predictor, pictures, class weights and checks share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ..tasks import Task, known_evaluators, task_named, task_of_evaluator, task_of_record
+from .datasets.catalogue import load_dataset, thing_table
+from .datasets.class_table import spread_colors
+from .datasets.coco_fields import Records
+from .datasets.coco_instances import read_instances
+from .datasets.coco_panoptic import read_panoptic
+from .datasets.root import dataset_root
+from .errors import CollectedErrors, DatasetError
+from .label_encoding import LabelEncoding
+
+__all__ = ["Classes", "Dataset", "PanopticTruth", "task_of_dataset"]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of one kind, things or stuff, in the order of their contiguous ids.
+
+    Attributes:
+        names: as the dataset spells them.
+        colors: (R, G, B) of each; those of Pascal VOC's color map where the dataset has none.
+        category_ids: contiguous id -> id in the dataset's annotation file, or itself where there
+            is no file.
+        numbered: whether a file or the metadata says what the ids are.
+    """
+
+    names: tuple[str, ...] = ()
+    colors: tuple[tuple[int, int, int], ...] = ()
+    category_ids: Mapping[int, int] = field(default_factory=dict)
+    numbered: bool = False
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class PanopticTruth:
+    """Panoptic annotations in the ids of their file.
+
+    Attributes:
+        categories: dicts with ``id``, ``name`` and ``isthing``, one per class.
+        records: dicts with ``image_id``, ``pan_seg_file_name`` and ``segments_info``, whose
+            ``category_id`` are those of `categories`.
+    """
+
+    categories: list[dict[str, Any]]
+    records: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One registered dataset, loaded and checked once in each process.
+
+    Built by :meth:`get` from any dataset that Detectron2 knows: this package's rows, descriptions
+    of users' own, ``register_coco_instances`` and ``DatasetCatalog.register``, and names that only
+    have metadata with a ``json_file`` or ``panoptic_json``, as Detectron2's evaluators take them.
+
+    Attributes:
+        name: as registered.
+        task: what it has the truth of.
+        records: Detectron2's dicts; of instances and segments, every one has an ``image_id``.
+        things, stuff: the classes of instances, and of semantic labels.
+        ignore_label: id of pixels without a class.
+        evaluator_types: as the metadata says, or that of the task.
+        metadata: a copy of Detectron2's.
+    """
+
+    name: str
+    task: Task
+    records: list[dict[str, Any]]
+    things: Classes
+    stuff: Classes
+    ignore_label: int
+    evaluator_types: tuple[str, ...]
+    metadata: Mapping[str, Any]
+
+    @staticmethod
+    def get(name: str | Dataset, max_damaged: float = 0.0) -> Dataset:
+        """The dataset of that name; the same object until it is registered anew.
+
+        Args:
+            name: registered name, or a Dataset, which is given back.
+            max_damaged: share of wrong annotations that are left out and counted when it is
+                loaded, ``DATALOADER.MAX_DAMAGED``.
+
+        Raises:
+            DatasetError: an unknown name, missing files, more wrong annotations.
+        """
+        if isinstance(name, Dataset):
+            return name
+        state = _state(name)
+        known = _LOADED.get(name)
+        if known is None or known[0] != state:
+            dataset = _load(name, max_damaged)
+            # Loading may complete the metadata, which is part of the state.
+            known = _LOADED[name] = (_state(name), dataset)
+        return known[1]
+
+    @property
+    def num_things(self) -> int:
+        """Number of classes that are counted.
+
+        Detectron2's panoptic datasets repeat all classes as things; the ids tell which are.
+        """
+        if self.things.names == self.stuff.names:
+            return len(self.things.category_ids)
+        return len(self.things)
+
+    @property
+    def separated(self) -> bool:
+        """Whether a panoptic dataset has its instances in a file of their own."""
+        return self.task.name == "panoptic" and not any(map(_has_segments, self.records))
+
+    @property
+    def source(self) -> str:
+        """The annotation file, or the name where there is none; for messages."""
+        return str(self.metadata.get("json_file") or self.name)
+
+    def required(self, key: str) -> Any:
+        """An entry of the metadata.
+
+        Raises:
+            DatasetError: there is none.
+        """
+        if not self.metadata.get(key):
+            raise DatasetError(
+                f"dataset '{self.name}' has no '{key}' in its metadata: set it by "
+                f"MetadataCatalog.get('{self.name}').{key} = ..."
+            )
+        return self.metadata[key]
+
+    @property
+    def read_label(self) -> Any:
+        """Reads a label file of a record without ``sem_seg_encoding``: (H, W) class ids."""
+        known = self.metadata.get("sem_seg_loading_fn")
+        return known or LabelEncoding(classes=len(self.stuff), ignore_label=self.ignore_label)
+
+    @cached_property
+    def instance_classes(self) -> list[tuple[int, int, str]]:
+        """(class that models predict, id in the file, name) of each class that is counted.
+
+        The annotations of :attr:`instance_records` count the classes in this order. Models of a
+        panoptic dataset in one file predict the place among all classes.
+        """
+        names = dict(enumerate(self.things.names))
+        if self.task.name == "panoptic" and not self.separated and self.stuff:
+            names = dict(enumerate(self.stuff.names))
+        ids = self.things.category_ids
+        return [(place, ids[place], names.get(place, str(place))) for place in sorted(ids)]
+
+    @cached_property
+    def instance_records(self) -> list[dict[str, Any]]:
+        """Records with ``annotations``, of this dataset or of the ``json_file`` beside it.
+
+        Records of files without annotations, as those of hidden test sets, have no such key.
+
+        Raises:
+            DatasetError: there are none.
+        """
+        # Those of this package's readers hold all that the file says; others may be a user's own.
+        if isinstance(self.records, Records) and (self.task.name == "instance" or self.separated):
+            return self.records
+        json_file = self.metadata.get("json_file")
+        if json_file:
+            images = Path(self.metadata.get("image_root", ""))
+            return read_instances(Path(json_file), images, thing_table(self.metadata))
+        if self.records and "annotations" in self.records[0]:
+            return self.records
+        raise DatasetError(f"dataset '{self.name}' has no instances")
+
+    @cached_property
+    def panoptic(self) -> PanopticTruth:
+        """The panoptic annotations.
+
+        Raises:
+            DatasetError: there are none.
+        """
+        if self.records and all(map(_has_segments, self.records)):
+            return PanopticTruth(self._categories(), [self._in_file_ids(r) for r in self.records])
+        file, segments = self.required("panoptic_json"), self.required("panoptic_root")
+        images = self.metadata.get("image_root", "")
+        return _panoptic_of_file(*map(Path, (file, images, segments)))
+
+    def _categories(self) -> list[dict[str, Any]]:
+        categories = {}
+        for classes, isthing in ((self.stuff, 0), (self.things, 1)):  # a thing may be in both
+            for place, category in classes.category_ids.items():
+                name = classes.names[place] if place < len(classes.names) else str(category)
+                categories[category] = {"id": category, "name": name, "isthing": isthing}
+        return [categories[category] for category in sorted(categories)]
+
+    def _in_file_ids(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        segments = []
+        for segment in record["segments_info"]:
+            classes = self.things if segment.get("isthing", True) else self.stuff
+            category = classes.category_ids.get(segment["category_id"])
+            if category is None:
+                raise DatasetError(
+                    f"{record['pan_seg_file_name']}: segment {segment['id']} has the class "
+                    f"{segment['category_id']}, which is none of dataset '{self.name}'"
+                )
+            segments.append({**segment, "category_id": category})
+        kept = {key: record[key] for key in record if key != "segments_info"}
+        return {**kept, "segments_info": segments}
+
+
+def task_of_dataset(name: str) -> Task:
+    """What a registered dataset is mapped as; it is loaded only where its metadata does not say.
+
+    The "separated" form of panoptic datasets is one of instances with a label beside them.
+
+    Raises:
+        DatasetError: it cannot be told.
+    """
+    metadata = _metadata(name)
+    known = known_evaluators().get(str(metadata.get("evaluator_type")))
+    task = known or Dataset.get(name).task
+    separated = task.name == "panoptic" and bool(metadata.get("sem_seg_root"))
+    return task_named("instance") if separated else task
+
+
+_ANNOTATION_KEYS = {"bbox", "bbox_mode", "category_id"}
+_TRUTH_ALONE = {"panoptic_json", "gt_dir"}
+_LOADED: dict[str, tuple[tuple[Any, ...], Dataset]] = {}
+
+
+def _has_segments(record: Mapping[str, Any]) -> bool:
+    return "pan_seg_file_name" in record
+
+
+def _metadata(name: str) -> dict[str, Any]:
+    # MetadataCatalog.get would make an entry for a name that nobody has registered.
+    return dict(MetadataCatalog.get(name).as_dict()) if name in MetadataCatalog.list() else {}
+
+
+def _state(name: str) -> tuple[Any, ...]:
+    """Changes when a dataset is registered anew, its metadata or its annotation file changes."""
+    metadata = _metadata(name)
+    files = [str(metadata[key]) for key in ("json_file", "panoptic_json") if metadata.get(key)]
+    loader = DatasetCatalog[name] if name in DatasetCatalog.list() else None
+    shown = repr(sorted(metadata.items(), key=str))
+    return loader, shown, [_stamp(file) for file in files], str(dataset_root())
+
+
+def _stamp(file: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _load(name: str, max_damaged: float) -> Dataset:
+    # Names with metadata alone are enough for Detectron2's panoptic and Cityscapes evaluators.
+    alone = name not in DatasetCatalog.list() and not _TRUTH_ALONE.isdisjoint(_metadata(name))
+    found = CollectedErrors()
+    records = [] if alone else load_dataset(name, found)
+    found.check(max_damaged, name, records)
+    metadata = _metadata(name)
+    given = metadata.get("evaluator_type") or ()
+    types = (given,) if isinstance(given, str) else tuple(given)
+    for place, record in enumerate(records):
+        _check_record(f"dataset '{name}': record {place}", record)
+    task = _task(name, types, records, metadata)
+    if task.name != "semantic" and any("image_id" not in record for record in records):
+        records = [{"image_id": place, **record} for place, record in enumerate(records)]
+    return Dataset(
+        name=name,
+        task=task,
+        records=records,
+        things=_classes(metadata, "thing"),
+        stuff=_classes(metadata, "stuff"),
+        ignore_label=int(metadata.get("ignore_label", 255)),
+        evaluator_types=types or (task.evaluator,),
+        metadata=metadata,
+    )
+
+
+def _task(
+    name: str, types: Sequence[str], records: Sequence[Mapping], metadata: Mapping[str, Any]
+) -> Task:
+    """What the evaluator type says, or else, for a user's own type, what the records hold."""
+    if types and types[0] in known_evaluators():
+        return task_of_evaluator(types[0])
+    found = task_of_record(records[0]) if records else None
+    if found is None and metadata.get("panoptic_json"):
+        found = task_named("panoptic")
+    if found is None and metadata.get("json_file"):
+        found = task_named("instance")
+    if found is None and metadata.get("gt_dir"):  # Cityscapes'
+        found = task_named("instance" if metadata.get("thing_classes") else "semantic")
+    if found is None:
+        raise DatasetError(
+            f"dataset '{name}' has neither an evaluator_type in its metadata nor records with "
+            "annotations, sem_seg_file_name or pan_seg_file_name: its task cannot be told"
+        )
+    return found
+
+
+def _check_record(where: str, record: Any) -> None:
+    """What every later stage relies on."""
+    if not isinstance(record, dict) or not isinstance(record.get("file_name"), (str, os.PathLike)):
+        raise DatasetError(f"{where}: not a dict with a file_name")
+    annotations = record.get("annotations", ())
+    if not isinstance(annotations, (list, tuple)) or not all(
+        isinstance(a, dict) and {"bbox", "bbox_mode", "category_id"} <= a.keys()
+        for a in annotations
+    ):
+        raise DatasetError(
+            f"{where} ({record['file_name']}): annotations should be a list of dicts with bbox, "
+            "bbox_mode and category_id"
+        )
+
+
+def _classes(metadata: Mapping[str, Any], kind: str) -> Classes:
+    names = tuple(map(str, metadata.get(f"{kind}_classes") or ()))
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DatasetError(
+            f"dataset '{metadata.get('name')}': {kind}_classes lists '{twice[0]}' more than once"
+        )
+    colors = metadata.get(f"{kind}_colors") or spread_colors(len(names))
+    mapping = metadata.get(f"{kind}_dataset_id_to_contiguous_id")
+    ids = {place: category for category, place in mapping.items()} if mapping else {}
+    return Classes(
+        names=names,
+        colors=tuple((int(c[0]), int(c[1]), int(c[2])) for c in colors),
+        category_ids=ids or {place: place for place in range(len(names))},
+        numbered=bool(ids),
+    )
+
+
+def _panoptic_of_file(file: Path, images: Path, segments: Path) -> PanopticTruth:
+    """The panoptic annotations of a file, in its own ids."""
+    records = read_panoptic(file, images, segments, None)
+    ids = {place: category for category, place in records.category_ids.items()}
+    categories = [
+        {"id": ids[place], "name": c.name, "isthing": int(c.is_thing)}
+        for place, c in enumerate(records.table.classes)
+    ]
+    for record in records:
+        for segment in record["segments_info"]:
+            segment["category_id"] = ids[segment["category_id"]]
+    return PanopticTruth(categories, records)

@@ -1,0 +1,197 @@
+"""Settings of a run that contradict each other or cannot work: refused, or put right and told."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from ..config import ConfigError, Origin, get_cfg, get_value
+from .solver import OPTIMIZERS, SCHEDULES, build_clip
+from .step_options import accumulation, amp_dtype
+
+logger = logging.getLogger(__name__)
+
+# Warm-up takes at most this part of a run, unless the user sets it.
+WARMUP_PART = 10
+# A batch this many times larger or smaller than that of BASE_LR is worth a line.
+FAR = 2.0
+
+# Least and largest value of a key.
+_INF = math.inf
+_BELOW_1 = math.nextafter(1, 0)
+RANGES: dict[str, tuple[float, float]] = {
+    "SOLVER.MAX_ITER": (1, _INF),
+    "SOLVER.IMS_PER_BATCH": (1, _INF),
+    "SOLVER.BASE_LR": (0, _INF),
+    "SOLVER.MOMENTUM": (0, _BELOW_1),
+    "SOLVER.WEIGHT_DECAY": (0, _INF),
+    "SOLVER.WARMUP_ITERS": (0, _INF),
+    "SOLVER.WARMUP_FACTOR": (0, 1),
+    "SOLVER.GAMMA": (0, _INF),
+    "SOLVER.POLY_LR_POWER": (0, _INF),
+    "SOLVER.POLY_LR_CONSTANT_ENDING": (0, 1),
+    "SOLVER.REFERENCE_BATCH": (0, _INF),
+    "SOLVER.CHECKPOINT_PERIOD": (0, _INF),
+    "SOLVER.KEEP_CHECKPOINTS": (0, _INF),
+    "SOLVER.MAX_SKIPPED_BATCHES": (0, _INF),
+    "SOLVER.EARLY_STOPPING.PATIENCE": (0, _INF),
+    "SOLVER.EARLY_STOPPING.MIN_GAIN": (0, _INF),
+    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": (0, _INF),
+    "MODEL_EMA.DECAY": (0, _BELOW_1),
+    "LOG_PERIOD": (1, _INF),
+    "TEST.EVAL_PERIOD": (0, _INF),
+    "TEST.PICTURES": (0, _INF),
+    "TEST.REPORT_IMAGES": (0, _INF),
+    "TEST.DETECTIONS_PER_IMAGE": (1, _INF),
+    "DATALOADER.NUM_WORKERS": (0, _INF),
+    "DATALOADER.MAX_DAMAGED": (0, _BELOW_1),
+    "DATASETS.CHECK_SAMPLES": (0, _INF),
+}
+CHOICES = {
+    "SOLVER.OPTIMIZER": tuple(OPTIMIZERS),
+    "SOLVER.LR_SCHEDULER_NAME": SCHEDULES,
+    "SOLVER.WARMUP_METHOD": ("linear", "constant"),
+}
+
+
+def check_values(cfg: CfgNode) -> None:
+    """Check each value for itself.
+
+    Raises:
+        ConfigError: one that cannot work, with those that can.
+    """
+    usual = get_cfg()
+    for key, (least, most) in RANGES.items():
+        value = get_value(cfg, key)
+        if not least <= value < _INF or value > most:
+            end = {_INF: "", _BELOW_1: " and below 1"}.get(most, f" and at most {most:g}")
+            example = f"{key} {get_value(usual, key)}"
+            raise ConfigError(f"{key} {value} should be at least {least:g}{end}, e.g. {example}")
+    for key, known in CHOICES.items():
+        if get_value(cfg, key) not in known:
+            raise ConfigError(f"{key} {get_value(cfg, key)} is not one of {', '.join(known)}")
+
+
+def check_training(cfg: CfgNode) -> None:
+    """Check what a training needs, and whether its settings agree.
+
+    Raises:
+        ConfigError: two that contradict each other, or one that changes nothing.
+    """
+    solver = cfg.SOLVER
+    if not cfg.DATASETS.TRAIN:
+        raise ConfigError(
+            "DATASETS.TRAIN is empty: name a dataset, DATASETS.TRAIN \"('shapes_train',)\", or "
+            "describe one of your own: DATASETS.CUSTOM FILE"
+        )
+    # Detectron2 scales the batch from a reference of its own to the processes that there are.
+    processes = solver.REFERENCE_WORLD_SIZE or comm.get_world_size()
+    if solver.IMS_PER_BATCH % processes:
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} does not divide among {processes} "
+            f"processes: set a multiple of {processes}"
+        )
+    if solver.NESTEROV and solver.OPTIMIZER == "SGD" and not solver.MOMENTUM:
+        raise ConfigError("SOLVER.NESTEROV True needs SOLVER.MOMENTUM above 0, e.g. 0.9")
+    if not solver.REFERENCE_WORLD_SIZE:
+        accumulation(cfg)
+    amp_dtype(cfg)
+    build_clip(cfg)
+    _check_evaluations(cfg)
+
+
+def _check_evaluations(cfg: CfgNode) -> None:
+    patience, period = cfg.SOLVER.EARLY_STOPPING.PATIENCE, cfg.TEST.EVAL_PERIOD
+    if not cfg.DATASETS.TEST:
+        for key, value in (
+            ("SOLVER.EARLY_STOPPING.PATIENCE", patience),
+            ("TEST.BEST_METRIC", cfg.TEST.BEST_METRIC),
+            ("TEST.LOSS", cfg.TEST.LOSS),
+        ):
+            if value:
+                raise ConfigError(
+                    f"{key} {value} needs an evaluation, and DATASETS.TEST is empty: name a "
+                    f"dataset there, or set {key} {type(value)()!r}"
+                )
+        logger.info("DATASETS.TEST is empty: nothing is evaluated")
+        return
+    if patience and (patience + 1) * (period or cfg.SOLVER.MAX_ITER) > cfg.SOLVER.MAX_ITER:
+        logger.warning(
+            "SOLVER.EARLY_STOPPING.PATIENCE %d cannot stop a run of SOLVER.MAX_ITER %d with "
+            "TEST.EVAL_PERIOD %d: it takes %d evaluations on the way",
+            patience, cfg.SOLVER.MAX_ITER, period, patience + 1,
+        )  # fmt: skip
+    if period > cfg.SOLVER.MAX_ITER:
+        logger.info(
+            "TEST.EVAL_PERIOD %d is longer than the run of %d: the evaluation is at its end",
+            period, cfg.SOLVER.MAX_ITER,
+        )  # fmt: skip
+
+
+def complete_schedule(cfg: CfgNode, origin: Origin) -> None:
+    """Fit warm-up and steps to the length of the run, where they are not the user's.
+
+    Raises:
+        ConfigError: the user's lie outside the run.
+    """
+    _fit_warmup(cfg, origin)
+    if cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+        _fit_steps(cfg, origin)
+
+
+def _fit_warmup(cfg: CfgNode, origin: Origin) -> None:
+    solver, key = cfg.SOLVER, "SOLVER.WARMUP_ITERS"
+    part = solver.MAX_ITER // WARMUP_PART
+    if origin.by_user(key):
+        if solver.WARMUP_ITERS >= solver.MAX_ITER:
+            raise ConfigError(
+                f"{key} {solver.WARMUP_ITERS} is as long as the run (SOLVER.MAX_ITER "
+                f"{solver.MAX_ITER}), so the rate would never reach SOLVER.BASE_LR: set {key} "
+                f"{part}, or a longer run"
+            )
+        return
+    if part < solver.WARMUP_ITERS:
+        logger.warning(
+            "%s %d is more than a tenth of the run (SOLVER.MAX_ITER %d) and becomes %d; %s given "
+            "with the run stays as it is",
+            key, solver.WARMUP_ITERS, solver.MAX_ITER, part, key,
+        )  # fmt: skip
+        solver.WARMUP_ITERS = part
+
+
+def _fit_steps(cfg: CfgNode, origin: Origin) -> None:
+    solver, key = cfg.SOLVER, "SOLVER.STEPS"
+    steps = tuple(solver.STEPS)
+    if list(steps) != sorted(set(steps)) or any(step <= 0 for step in steps):
+        raise ConfigError(f"{key} {steps} should be iterations above 0 in rising order")
+    inside = tuple(step for step in steps if step < solver.MAX_ITER)
+    if inside == steps:
+        return
+    if origin.by_user(key):
+        raise ConfigError(
+            f"{key} {steps}: the run ends at SOLVER.MAX_ITER {solver.MAX_ITER}. Set {key} "
+            f'"{inside}", or a longer run'
+        )
+    logger.warning(
+        "%s %s becomes %s: the run ends at SOLVER.MAX_ITER %d",
+        key, steps, inside, solver.MAX_ITER,
+    )  # fmt: skip
+    solver.STEPS = inside
+
+
+def tell_rate(cfg: CfgNode, origin: Origin) -> None:
+    """Warn where the batch is far from the one that comes with ``SOLVER.BASE_LR``."""
+    solver = cfg.SOLVER
+    batch = origin.beside("SOLVER.BASE_LR", "SOLVER.IMS_PER_BATCH")
+    ratio = solver.IMS_PER_BATCH / batch
+    if solver.REFERENCE_BATCH or 1 / FAR < ratio < FAR:
+        return
+    logger.warning(
+        "SOLVER.IMS_PER_BATCH is %d, and SOLVER.BASE_LR %g comes with batches of %d. For the usual "
+        "rule, a rate in proportion to the batch, set SOLVER.REFERENCE_BATCH %d (or SOLVER.BASE_LR "
+        "%g)",
+        solver.IMS_PER_BATCH, solver.BASE_LR, batch, batch, solver.BASE_LR * ratio,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""What every part needs of files, and nothing else: it imports no other part."""

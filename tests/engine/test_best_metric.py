@@ -1,0 +1,87 @@
+"""The figure that decides what is best is known, with its direction, before training."""
+
+from __future__ import annotations
+
+import seg_plugins
+from seg_plugins.config import ConfigError
+from seg_plugins.data.datasets.shapes import ensure_shapes
+from seg_plugins.engine.best_metric import BestMetric, find_best_metric
+from seg_plugins.evaluation import ElectronMicroscopyEvaluator, build_evaluator
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import SemSegEvaluator
+from PIL import Image
+
+TWO = "('shapes_val', 'shapes_train')"
+
+
+def found(*opts, evaluators=None):
+    ensure_shapes()
+    cfg = seg_plugins.load_config("configs/quickstart/deeplabv3plus_r18_shapes.yaml", list(opts))
+    names = cfg.DATASETS.TEST
+    return find_best_metric(cfg, evaluators or {n: build_evaluator(cfg, n) for n in names})
+
+
+def test_the_main_figure_of_the_task_unless_named():
+    assert found() == BestMetric("sem_seg/mIoU", True)
+    assert found("TEST.BEST_METRIC", "sem_seg/IoU-disc") == BestMetric("sem_seg/IoU-disc", True)
+
+
+def test_several_test_sets():
+    assert found("DATASETS.TEST", TWO) == BestMetric("shapes_val/sem_seg/mIoU", True)
+    second = "shapes_train/sem_seg/pACC"
+    assert found("DATASETS.TEST", TWO, "TEST.BEST_METRIC", second) == BestMetric(second, True)
+    with pytest.raises(ConfigError, match="shapes_val/sem_seg/mIoU, shapes_train/sem_seg/mIoU"):
+        found("DATASETS.TEST", TWO, "TEST.BEST_METRIC", "sem_seg/mIoU")
+
+
+@pytest.mark.parametrize("wrong", ["mIoU", "sem_seg/miou", "segm/AP", "validation/total_loss"])
+def test_a_figure_that_nothing_gives_is_refused_with_those_that_are_given(wrong):
+    with pytest.raises(ConfigError, match=f"BEST_METRIC {wrong} is given by no .*sem_seg/mIoU"):
+        found("TEST.BEST_METRIC", wrong)
+
+
+def test_losses_count_where_they_are_computed():
+    opts = ("TEST.LOSS", "True", "TEST.BEST_METRIC")
+    for name in ("validation/total_loss", "validation/loss_sem_seg"):
+        assert found(*opts, name) == BestMetric(name, False)
+
+
+def test_a_model_is_judged_by_what_it_predicts():
+    """A panoptic dataset has the truth of three tasks, Mask R-CNN solves one."""
+    opts = ["DATASETS.TEST", "('shapes_panoptic_val',)"]
+    cfg = seg_plugins.load_config("configs/shapes/mask_rcnn_r18_fpn.yaml", opts)
+    evaluators = {"shapes_panoptic_val": build_evaluator(cfg, "shapes_panoptic_val")}
+    assert find_best_metric(cfg, evaluators) == BestMetric("segm/AP", True)
+    cfg.MODEL.MASK_ON = False
+    assert find_best_metric(cfg, evaluators) == BestMetric("bbox/AP", True)
+    cfg.TEST.BEST_METRIC = "panoptic_seg/PQ"
+    with pytest.raises(ConfigError, match=r"panoptic_seg/PQ is given by no evaluation.*bbox/AP"):
+        find_best_metric(cfg, evaluators)
+
+
+def test_an_evaluator_that_does_not_say_what_it_gives(caplog):
+    ensure_shapes()
+    theirs = {"shapes_val": SemSegEvaluator("shapes_val", distributed=False)}
+    assert found(evaluators=theirs) is None
+    best = found("TEST.BEST_METRIC", "sem_seg/mIoU", evaluators=theirs)
+    assert best == BestMetric("sem_seg/mIoU", True)
+    assert "does not declare its figures" in caplog.text
+
+
+def test_errors_of_electron_microscopy_are_better_when_lower(tmp_path):
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / "a.png")
+    record = {"file_name": "a", "sem_seg_file_name": str(tmp_path / "a.png")}
+    DatasetCatalog.register("membranes", lambda: [record])
+    MetadataCatalog.get("membranes").set(stuff_classes=["membrane", "cell"], ignore_label=255)
+    try:
+        metrics = ElectronMicroscopyEvaluator("membranes").metrics()
+    finally:
+        DatasetCatalog.remove("membranes")
+        MetadataCatalog.remove("membranes")
+    errors = {name for name in metrics if name.startswith("em/")}
+    assert {"em/RandError", "em/WarpingError", "em/VariationOfInformation"} <= errors
+    assert len(errors) == 8
+    assert all(higher is (name not in errors) for name, higher in metrics.items())
