@@ -6,7 +6,7 @@ import csv
 import json
 
 from seg_plugins.evaluation import InstanceEvaluator, PanopticEvaluator
-from seg_plugins.prediction import Prediction
+from seg_plugins.prediction import Prediction, coco_files, join
 from seg_plugins.prediction.labels import Labels
 from seg_plugins.prediction.outputs import OutputOptions, save_prediction, whole_file
 
@@ -154,3 +154,27 @@ def test_a_file_that_is_not_finished_is_not_there(tmp_path):
     with whole_file(path) as temporary:
         temporary.write_bytes(b"whole")
     assert path.read_bytes() == b"whole"
+
+
+def test_saving_an_image_does_not_read_all_others(tmp_path, monkeypatch, caplog):
+    reads = []
+    read = coco_files._read
+    monkeypatch.setattr(coco_files, "_read", lambda path: reads.append(path) or read(path))
+    monkeypatch.setattr(coco_files, "_AT_ONCE", 5)
+    found = predictor(Fixed({"instances": instances()}), THINGS)(IMAGE)
+    for i in range(5):
+        found.save(tmp_path, f"x/{i}", save=("json",))
+    assert len(json.loads((tmp_path / "instances.json").read_bytes())["images"]) == 5
+    reads.clear()
+    caplog.clear()
+    for i in range(5, 10):
+        assert found.save(tmp_path, f"x/{i}", save=("json",)) == []
+    assert reads == []
+    # Nothing out of date is left, and what the warning names brings all back.
+    assert not list(tmp_path.glob("*.*"))
+    assert "seg_plugins.prediction.join(folder, predictor.labels)" in caplog.text
+    paths = join(tmp_path, found.labels)
+    assert [path.name for path in paths] == ["statistics.csv", "instances.json"]
+    assert len(json.loads(paths[1].read_bytes())["images"]) == 10
+    with pytest.raises(ValueError, match="no predictions were saved there"):
+        join(tmp_path / "x", found.labels)

@@ -9,6 +9,7 @@ from seg_plugins.prediction.windows import WindowGrid
 
 import numpy as np
 import pytest
+from PIL import Image
 from stubs import PANOPTIC, RedChannel, predictor
 from test_windows import unet
 
@@ -152,3 +153,52 @@ def test_the_size_comes_from_the_header(tmp_path):
     assert raster_size(write(tmp_path / "a.tif", scene()[0])) == 150 * 210
     (tmp_path / "b.tif").write_bytes(b"no picture")
     assert raster_size(tmp_path / "b.tif") == 0
+
+
+@pytest.mark.parametrize("nodata", [np.nan, -9999.0, float(np.finfo("float32").min)])
+def test_gaps_in_float_images_do_not_reach_their_neighbours(tmp_path, nodata):
+    """The network sees the mean colour there: far from them it says what it says without them."""
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (3, 130, 150)).astype(np.float32)
+    clean = pixels.copy()
+    clean[:, 40:60, 50:90] = np.array([[[103.53]], [[116.28]], [[123.675]]], np.float32)
+    pixels[:, 40:60, 50:90] = nodata
+    predict = predictor(unet(), image_format="raw")
+    options = OutputOptions(("mask", "overlay"))
+    for name, values, declared in (("gaps", pixels, nodata), ("clean", clean, None)):
+        path = write(tmp_path / f"{name}.tif", values, nodata=declared)
+        found = predict_raster(predict, path, tmp_path / "out", name, options, GRID)
+    expected, mask = (read(tmp_path / f"out/mask/{n}.tif")[0][0] for n in ("clean", "gaps"))
+    hole = np.zeros(mask.shape, bool)
+    hole[40:60, 50:90] = True
+    assert (mask[hole] == 255).all()
+    assert np.array_equal(mask[~hole], expected[~hole])
+    assert found["counts"].sum() == mask.size
+    assert read(tmp_path / "out/overlay/gaps.tif")[0].std() > 10  # not stretched to -9999
+
+
+def test_nan_that_is_not_declared_is_refused_before_anything_is_written(tmp_path):
+    pixels = np.ones((2, 100, 90), np.float32)
+    pixels[0, :7, :3], pixels[1, 99, 89] = np.nan, np.inf
+    predict = predictor(RedChannel(channel=0), image_format="raw")
+    for nodata, words in ((None, "no value is declared"), (-1.0, "declared for no data is -1")):
+        path = write(tmp_path / "a.tif", pixels, nodata=nodata)
+        with pytest.raises(DatasetError, match=rf"a\.tif: 22 of 9000 pixels are NaN .*{words}"):
+            predict_raster(predict, path, tmp_path / "out", "a", OutputOptions(("mask",)), GRID)
+    assert not list((tmp_path / "out").rglob("*.tif"))
+
+
+def test_a_raster_without_data_is_an_error(tmp_path):
+    path = write(tmp_path / "a.tif", np.zeros((3, 80, 90), np.uint8), nodata=0)
+    with pytest.raises(DatasetError, match=r"a\.tif: not a pixel holds data"):
+        predict_raster(predictor(RedChannel()), path, tmp_path, "a", OutputOptions(("mask",)), GRID)
+    assert not list((tmp_path / "mask").iterdir())
+
+
+def test_a_stack_of_pages_is_refused_by_windows(tmp_path):
+    pages = [Image.fromarray(np.zeros((80, 90), np.uint8))] * 3
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(DatasetError, match=r"a\.tif: 3 pages where one picture is expected"):
+        predict_raster(
+            predictor(RedChannel()), tmp_path / "a.tif", tmp_path, "a", OutputOptions(), GRID
+        )

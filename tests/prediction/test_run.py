@@ -6,6 +6,7 @@ import json
 import shutil
 
 from seg_plugins import get_cfg
+from seg_plugins.data import DatasetError
 from seg_plugins.data.image_io import read_label
 from seg_plugins.evaluation import SemanticEvaluator
 from seg_plugins.prediction import ClassNameError, Predictor
@@ -219,3 +220,52 @@ def test_masks_read_back_score_what_the_evaluator_prints(tiny_semantic, tmp_path
     stored = score({"sem_seg": torch.from_numpy(read_label(str(path)).copy())} for path in masks)
     assert 60 < direct["mIoU"] < 100
     np.testing.assert_equal(stored, direct)
+
+
+def test_results_of_another_file_of_the_name_are_not_overwritten(folder):
+    other = folder.parent / "others"
+    other.mkdir()
+    Image.fromarray(stripes(16)).save(other / "a.png")
+    predict(RedChannel(), folder)
+    output = folder.parent / "out"
+    before = (output / "mask/a.png").read_bytes()
+    with pytest.raises(DatasetError, match=r"1 inputs would overwrite .*others/a\.png those of"):
+        predict(RedChannel(), other)
+    assert (output / "mask/a.png").read_bytes() == before
+    # A folder that was moved is the same folder.
+    moved = folder.rename(folder.parent / "moved")
+    assert predict(RedChannel(), moved, RunOptions(OutputOptions(("mask",)))).done == 3
+
+
+def test_what_has_become_unreadable_is_in_no_summary(folder):
+    predict(RedChannel(), folder)
+    (folder / "a.png").write_bytes(b"no picture any more")
+    summary = predict(RedChannel(), folder)
+    assert len(summary.failed) == 3
+    images = json.loads((folder.parent / "out/instances.json").read_bytes())["images"]
+    assert [image["file_name"] for image in images] == ["c.png", "e.png"]
+
+
+def test_any_failure_of_one_input_leaves_the_others(folder):
+    class Picky(RedChannel):
+        def forward(self, samples):
+            if samples[0]["image"].shape[1] == 14:
+                raise IndexError("no such class")
+            return super().forward(samples)
+
+    summary = predict(Picky(), folder)
+    assert dict(summary.failed)[folder / "c.png"] == "no such class"
+    assert summary.done == 2
+
+
+def test_files_of_one_name_in_two_folders_have_their_own_results(folder):
+    other = folder.parent / "others"
+    other.mkdir()
+    Image.fromarray(stripes(16)).save(other / "a.png")
+    output = folder.parent / "out"
+    sources = find_sources([str(folder), str(other)], output)
+    run(predictor(RedChannel()), sources, output, MASKS)
+    assert Image.open(output / "mask/images/a.png").size == (20, 12)
+    assert Image.open(output / "mask/others/a.png").size == (20, 16)
+    images = json.loads((output / "instances.json").read_bytes())["images"]
+    assert len({image["id"] for image in images}) == len(images) == 4

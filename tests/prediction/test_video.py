@@ -92,3 +92,39 @@ def test_what_is_no_video_is_an_error(tmp_path):
         Smoothing(1.0)
     assert not (tmp_path / "overlay").exists()
     assert SEMANTIC.things == ()
+
+
+@pytest.mark.parametrize("damage", ["cut", "hole"])
+def test_a_damaged_video_is_told_with_its_frames(tmp_path, damage):
+    frames = [np.random.default_rng(i).integers(60, 180, (64, 64, 3), np.uint8) for i in range(20)]
+    path = tmp_path / "a.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    if damage == "cut":
+        del content[middle:]
+    else:
+        content[middle : middle + 6000] = bytes(6000)
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"a\.avi: (\d+) of 20 frames can be read") as caught:
+        predict_video(
+            predictor(RedChannel()), path, tmp_path / "out", "a", OutputOptions(("color",))
+        )
+    count = int(str(caught.value).split(": ")[1].split(" of ")[0])
+    assert 5 < count < 20
+    assert len(read_video(tmp_path / "out/color/a.mp4")[1]) == count
+
+
+def test_frames_that_were_not_written_are_an_error(tmp_path):
+    def lose_one():
+        with VideoWriter.open(tmp_path / "a.mp4", 10.0) as writer:
+            for _ in range(4):
+                writer.write(stripes(64, 80))
+            writer.frames += 1
+
+    with pytest.raises(OSError, match="4 of 5 frames were written"):
+        lose_one()
+    assert not list(tmp_path.iterdir())

@@ -72,3 +72,24 @@ def test_mistakes_are_named(command, tmp_path, arguments, message):
     arguments = [argument.replace("{in}", str(tmp_path / "in")) for argument in arguments]
     with pytest.raises(ValueError, match=message):
         command(*arguments)
+
+
+def test_what_is_left_out_or_missing_is_told(command, tmp_path, capsys, caplog):
+    (tmp_path / "in/notes.txt").touch()
+    assert command("--input", str(tmp_path / "in"), "--save", "mask") == 0
+    assert "1 files are no images or videos by their names and are left out: 1 .txt" in caplog.text
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "gone.png"):
+        with pytest.raises(ValueError, match=rf"{name}: no such file, or no image or video in it"):
+            command("--input", str(tmp_path / "in"), str(tmp_path / name), "--save", "mask")
+
+
+def test_images_of_a_pixel_or_two_have_results_of_every_kind(command, tmp_path):
+    sizes = {"wide": (2, 700), "high": (600, 1), "dot": (1, 1), "small": (3, 5)}
+    for name, size in sizes.items():
+        Image.new("RGB", size[::-1], "red").save(tmp_path / "in" / f"{name}.png")
+    kinds = "overlay,mask,color,cutout,blur,json"
+    assert command("--input", str(tmp_path / "in"), "--save", kinds) == 0
+    for name, (height, width) in sizes.items():
+        for kind in ("mask", "color", "cutout", "blur"):
+            assert Image.open(tmp_path / "out" / kind / f"{name}.png").size == (width, height)
