@@ -145,7 +145,7 @@ class ImageMapper:
         return image
 
 
-def size_contradiction(name: str, size: tuple[int, int], told: tuple[int, int]) -> str:
+def size_contradiction(name: str, size: tuple[int, int], told: tuple[Any, Any]) -> str:
     """The message for an image whose size, (height, width), is not what its annotation says."""
     message = (
         f"{name}: the image is {size[0]}x{size[1]} (height x width), its annotation says "
