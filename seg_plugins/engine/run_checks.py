@@ -145,7 +145,7 @@ def complete_schedule(cfg: CfgNode, origin: Origin) -> None:
 def _fit_warmup(cfg: CfgNode, origin: Origin) -> None:
     solver, key = cfg.SOLVER, "SOLVER.WARMUP_ITERS"
     part = solver.MAX_ITER // WARMUP_PART
-    if origin.by_user(key):
+    if origin.by_user(key) and solver.MAX_ITER > 1:  # one iteration, to try things, has no room
         if solver.WARMUP_ITERS >= solver.MAX_ITER:
             raise ConfigError(
                 f"{key} {solver.WARMUP_ITERS} is as long as the run (SOLVER.MAX_ITER "
