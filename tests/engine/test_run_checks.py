@@ -6,15 +6,15 @@ import argparse
 import logging
 
 from seg_plugins import load_config
-from seg_plugins.config import ConfigError, Origin
+from seg_plugins.config import ConfigError, Origin, config_root, get_config_file
 from seg_plugins.engine.launch import launch
 from seg_plugins.engine.run_checks import (
     check_training,
-    check_values,
     complete_schedule,
     tell_rate,
 )
 from seg_plugins.engine.solver import SCHEDULES, build_schedule
+from seg_plugins.engine.value_checks import check_values
 
 import pytest
 import torch
@@ -24,14 +24,8 @@ LEAF = "quickstart/deeplabv3plus_r18_shapes.yaml"
 
 def own_file(folder, text):
     file = folder / "own.yaml"
-    file.write_text(f"_BASE_: {load_path()}\n{text}\n")
+    file.write_text(f"_BASE_: {get_config_file(LEAF)}\n{text}\n")
     return file
-
-
-def load_path():
-    from seg_plugins.config import get_config_file
-
-    return get_config_file(LEAF)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +54,37 @@ def load_path():
         ("DATALOADER.NUM_WORKERS", "-1", "at least 0"),
         ("DATALOADER.MAX_DAMAGED", "1.0", "below 1"),
         ("DATASETS.CHECK_SAMPLES", "-1", "at least 0"),
+        ("MODEL.SEM_SEG_HEAD.NORM", "Batch", "not one of .*BN, SyncBN"),
+        ("MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", "[6, 12]", r"3 numbers.*\[6, 12, 18\]"),
+        ("MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", "0", "at least 1"),
+        ("MODEL.SEM_SEG_HEAD.ASPP_DROPOUT", "1.0", "below 1"),
+        ("MODEL.SEM_SEG_HEAD.NAME", "SemSegDeepLab", "SemSegDeepLabV3PlusHead"),
+        ("MODEL.BACKBONE.NAME", "build_tim_backbone", "build_timm_backbone"),
+        ("MODEL.DEVICE", "gpu", "cpu, cuda"),
+        ("MODEL.PIXEL_MEAN", "[1, 2]", "MODEL.PIXEL_STD 3"),
+        ("MODEL.PIXEL_STD", "[0, 1, 1]", "above 0"),
+        ("MODEL.SEGNET.KERNEL", "4", "odd"),
+        ("MODEL.UNET.WIDTH", "0", "at least 1"),
+        ("MODEL.INFERENCE.WINDOW", "[0, 512]", "at least 1"),
+        ("MODEL.INFERENCE.SCALES", "[]", "one number or more"),
+        ("MODEL.ROI_HEADS.NUM_CLASSES", "0", "at least 1"),
+        ("MODEL.PANOPTIC_DEEPLAB.NMS_KERNEL", "4", "odd"),
+        ("MODEL.PANOPTIC_DEEPLAB.GAUSSIAN_SIGMA", "0", "above 0"),
+        ("INPUT.MAPPER", "SemanticMaper", "SemanticMapper"),
+        ("INPUT.RESIZE", "longest_edge", "shortest_edge, scale_jitter, fixed"),
+        ("INPUT.RANDOM_FLIP", "diagonal", "horizontal, vertical, both, none"),
+        ("INPUT.MASK_FORMAT", "rle", "polygon, bitmask, none"),
+        ("INPUT.CROP.TYPE", "random", "absolute, relative"),
+        ("INPUT.MIN_SIZE_TRAIN", "()", "one number or more"),
+        ("INPUT.MIN_SIZE_TRAIN", "(-4,)", "at least 0"),
+        ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "uniform", "choice, range"),
+        ("INPUT.VALUE_RANGE", "[3]", "0 or 2 numbers"),
+        ("INPUT.VALUE_RANGE", "[5, 3]", "should rise"),
+        ("INPUT.MIN_SCALE", "3.0", "should rise"),
+        ("INPUT.MOSAIC", "1.5", "at most 1"),
+        ("INPUT.CROP.RARE_CLASS_CHANCE", "-0.5", "at least 0 and at most 1"),
+        ("INPUT.ELASTIC.POINTS", "1", "at least 2"),
+        ("INPUT.DECODED_CACHE.MAX_GIB", "0", "above 0"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused(key, value, message):
@@ -115,6 +140,15 @@ def test_what_changes_nothing_is_told(opts, message, caplog):
     caplog.set_level(logging.INFO, "seg_plugins")
     check_training(load_config(LEAF, ["MODEL.DEVICE", "cpu", *opts]))
     assert message in caplog.text
+
+
+@pytest.mark.parametrize(
+    "file",
+    sorted(config_root().glob("[!_]*/*.yaml")),
+    ids=lambda f: f"{f.parent.name}-{f.stem}",
+)
+def test_every_shipped_configuration_passes(file):
+    check_values(load_config(file))
 
 
 def rates(cfg):
