@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import DatasetError
+from .file_kind import kind_of
 
 __all__ = ["count_pages", "declared_nodata", "nodata_of", "read_tiff", "several_pages"]
 
@@ -77,9 +78,8 @@ def declared_nodata(file_name: str) -> float | None:
     Raises:
         DatasetError: the tag holds no number.
     """
-    with open(file_name, "rb") as file:
-        if file.read(2) not in (b"II", b"MM"):
-            return None
+    if kind_of(file_name) != "tiff":
+        return None
     try:
         with Image.open(file_name) as image:
             return nodata_of(image)

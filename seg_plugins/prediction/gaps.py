@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data import DatasetError
+from ..data.file_kind import kind_of
 
 
 def find_gaps(pixels: np.ndarray, nodata: float | None, name: str) -> np.ndarray | None:
@@ -69,7 +70,7 @@ def undeclared(count: int, total: int, nodata: float | None, name: str) -> Datas
     what = f"{name}: {count} of {total} pixels are NaN or infinite, and "
     if nodata is not None:
         return DatasetError(f"{what}the value declared for no data is {nodata:g}: store that there")
-    if Path(name).suffix.lower() in (".tif", ".tiff", ".gtif"):
+    if Path(name).is_file() and kind_of(name) == "tiff":
         return DatasetError(
             f"{what}no value is declared for pixels without data: fill them, or declare NaN with "
             f"rio edit-info --nodata nan '{name}' (pip install seg_plugins[geo])"

@@ -18,6 +18,7 @@ from PIL import Image
 from ..data import DatasetError
 from ..data.augmentation_builder import build_augmentations, build_photometric
 from ..data.augmentations import Content
+from ..data.file_kind import kind_of
 from ..data.geometry import Geometry
 from ..data.image_io import pixels_of, read_image
 from ..data.image_mapper import image_to_tensor
@@ -52,8 +53,8 @@ class Source:
 
     @property
     def is_tiff(self) -> bool:
-        """Whether it is a TIFF by its name."""
-        return self.path.suffix.lower() in (".tif", ".tiff")
+        """Whether it is a TIFF by its content."""
+        return self.path.is_file() and kind_of(str(self.path)) == "tiff"
 
 
 def find_sources(inputs: Sequence[str], output: Path) -> list[Source]:

@@ -32,7 +32,8 @@ from .outputs import (
 )
 from .prediction import Prediction
 from .predictor import Predictor
-from .rasters import has_rasterio, predict_raster, raster_size
+from .raster_files import has_rasterio, raster_size
+from .rasters import predict_raster
 from .video import predict_video
 from .windows import WindowGrid
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from seg_plugins.data import DatasetError
 from seg_plugins.prediction.outputs import OutputOptions
-from seg_plugins.prediction.rasters import predict_raster, raster_size
+from seg_plugins.prediction.raster_files import raster_size
+from seg_plugins.prediction.rasters import predict_raster
 from seg_plugins.prediction.windows import WindowGrid
 
 import numpy as np
