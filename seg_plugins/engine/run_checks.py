@@ -89,7 +89,8 @@ def complete_schedule(cfg: CfgNode, origin: Origin) -> None:
 def _fit_warmup(cfg: CfgNode, origin: Origin) -> None:
     solver, key = cfg.SOLVER, "SOLVER.WARMUP_ITERS"
     part = solver.MAX_ITER // WARMUP_PART
-    if origin.by_user(key) and solver.MAX_ITER > 1:  # one iteration, to try things, has no room
+    # A single iteration is a trial of everything else: nothing can be warmed up in it.
+    if origin.by_user(key) and solver.MAX_ITER > 1:
         if solver.WARMUP_ITERS >= solver.MAX_ITER:
             raise ConfigError(
                 f"{key} {solver.WARMUP_ITERS} is as long as the run (SOLVER.MAX_ITER "

@@ -191,6 +191,10 @@ def test_a_warm_up_of_the_users_own_is_kept_or_refused(tmp_path, schedule, place
         file = own_file(tmp_path, "SOLVER: {WARMUP_ITERS: 30}")
     else:
         opts += ["SOLVER.WARMUP_ITERS", "30"]
+    trial = [*opts, "SOLVER.MAX_ITER", "1"]
+    cfg = load_config(file, trial)
+    complete_schedule(cfg, Origin(file, trial))
+    assert cfg.SOLVER.WARMUP_ITERS == 0
     for length, fits in (("31", True), ("30", False), ("10", False)):
         given = [*opts, "SOLVER.MAX_ITER", length]
         cfg = load_config(file, given)
