@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 from seg_plugins import compat
+from seg_plugins.ops.run_length import RunLengthMasks
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ import torch
 from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset, MetadataCatalog
 from detectron2.engine import hooks
 from detectron2.evaluation import COCOEvaluator
+from detectron2.layers import deform_conv
 from detectron2.solver.lr_scheduler import LRMultiplier
 from detectron2.structures import Boxes, Instances
 from fvcore.common.param_scheduler import MultiStepParamScheduler
@@ -144,6 +146,8 @@ needs_no_extension = pytest.mark.skipif(
 
 @needs_no_extension
 def test_detectron2_does_not_import_without_compat():
+    if "except ImportError" in Path(deform_conv.__file__).read_text():
+        pytest.skip("upstream main can do without its extension")
     assert "_C" in run_python("import detectron2.modeling").stderr
 
 
@@ -184,7 +188,8 @@ def _write(file: Path, text: str) -> Path:
     return file.parent
 
 
-def test_coco_evaluation_scores_boxes_and_masks(tmp_path):
+@pytest.mark.parametrize("run_lengths", [False, True])
+def test_coco_evaluation_scores_boxes_and_masks(tmp_path, run_lengths):
     """Overlap 0.62 is a match at three of COCO's ten thresholds."""
     boxes = {1: [0, 0, 10, 10], 2: [20, 20, 10, 10]}
     truth = {
@@ -215,6 +220,8 @@ def test_coco_evaluation_scores_boxes_and_masks(tmp_path):
             found.scores, found.pred_classes = torch.tensor([0.9]), torch.tensor([0])
             found.pred_masks = torch.zeros(1, 40, 40, dtype=torch.bool)
             found.pred_masks[0, y : y + h, x : x + w] = True
+            if run_lengths:
+                found.pred_masks = RunLengthMasks.from_bitmasks(found.pred_masks)
             evaluator.process([{"image_id": image}], [{"instances": found}])
         results = evaluator.evaluate()
     finally:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import seg_plugins
-from seg_plugins.config import ConfigError, config_root, get_config_file, load_config, merge_opts
+from seg_plugins.config import (
+    ConfigError,
+    Origin,
+    config_root,
+    get_config_file,
+    get_value,
+    load_config,
+    merge_opts,
+)
 
 import pytest
 from detectron2.config import get_cfg as detectron2_get_cfg
@@ -101,3 +109,95 @@ def test_adding_keys_twice_keeps_what_the_user_set():
     cfg.SOLVER.OPTIMIZER = "AdamW"
     seg_plugins.add_seg_config(cfg)
     assert cfg.SOLVER.OPTIMIZER == "AdamW"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("SOLVER.BASE_LR", "1", 1.0),
+        ("SOLVER.BASE_LR", "1e-3", 0.001),
+        ("SOLVER.MAX_ITER", "1e4", 10000),
+        ("SOLVER.STEPS", "[3, 4]", (3, 4)),
+        ("MODEL.WEIGHTS", "None", ""),
+        ("WANDB.ID", "007", "007"),
+        ("WANDB.ID", "12e3", "12e3"),
+        ("MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS", "[1, 2]", [1, 2]),
+        ("MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS", "inverse", "inverse"),
+    ],
+)
+def test_values_take_the_type_of_their_key(tmp_path, key, text, value):
+    parts = key.split(".")
+    file = write(tmp_path, f"{{{': {'.join(parts)}: {text}{'}' * len(parts)}\n")
+    for cfg in (load_config(file), load_config(write(tmp_path, "{}"), [key, text])):
+        found = get_value(cfg, key)
+        if (key, text) != ("WANDB.ID", "007"):  # a number to YAML
+            assert found == value
+            assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "spelling"),
+    [
+        ("DATASETS.TRAIN", "shapes_train", "('shapes_train',)"),
+        ("DATASETS.TRAIN", "('shapes_train')", "('shapes_train',)"),
+        ("DATASETS.TEST", "[1]", "('1',)"),
+        ("INPUT.MIN_SIZE_TRAIN", "64", "(64,)"),
+        ("SOLVER.STEPS", "2", "(2,)"),
+        ("SOLVER.STEPS", "('2',)", "(2,)"),
+        ("SOLVER.STEPS", "many", "(30000,)"),
+        ("MODEL.RPN.IN_FEATURES", "res4", "('res4',)"),
+        ("MODEL.RPN.IN_FEATURES", "None", "()"),
+        ("SOLVER.MAX_ITER", "1.5", None),
+        ("SOLVER.MAX_ITER", "None", None),
+        ("SOLVER.AMP.ENABLED", "1", None),
+        ("SOLVER.AMP.ENABLED", "yes please", None),
+        ("SOLVER.AMP", "True", None),
+        ("OUTPUT_DIR", "('a',)", None),
+    ],
+)
+def test_values_of_another_type_name_the_key_and_a_spelling_that_works(
+    tmp_path, key, text, spelling
+):
+    with pytest.raises(ConfigError) as error:
+        merge_opts(seg_plugins.get_cfg(), [key, text])
+    assert str(error.value).startswith(f"the command line: {key} ")
+    if spelling is not None:
+        assert f'{key} "{spelling}"' in str(error.value)
+        cfg = seg_plugins.get_cfg()
+        merge_opts(cfg, [key, spelling])
+        in_yaml = str(error.value).rpartition(", ")[2] if key.count(".") == 1 else ""
+        if in_yaml.endswith(" in a YAML file") and "[]" not in in_yaml:
+            group, line = key.partition(".")[0], in_yaml.removesuffix(" in a YAML file")
+            file = write(tmp_path, f"{group}:\n  {line}\n")
+            assert get_value(load_config(file), key) == get_value(cfg, key)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path, "OUTPUT_DIR: ~/runs\nMODEL: {WEIGHTS: ~/w.pth}\n")
+    opts = ["DATASETS.CUSTOM", "~/my.yaml", "INPUT.DECODED_CACHE.FOLDER", "~/cache"]
+    cfg = load_config("~/config.yaml", opts)
+    assert str(tmp_path / "runs") == cfg.OUTPUT_DIR
+    assert str(tmp_path / "w.pth") == cfg.MODEL.WEIGHTS
+    assert str(tmp_path / "my.yaml") == cfg.DATASETS.CUSTOM
+    assert str(tmp_path / "cache") == cfg.INPUT.DECODED_CACHE.FOLDER
+
+
+def test_who_set_a_value(tmp_path):
+    write(tmp_path, "SOLVER: {BASE_LR: 0.5, IMS_PER_BATCH: 4}\n", "base.yaml")
+    leaf = write(tmp_path, "_BASE_: base.yaml\nSOLVER: {IMS_PER_BATCH: 2}\n")
+    origin = Origin(leaf, ["SOLVER.MAX_ITER", "9"])
+    assert origin.by_user("SOLVER.MAX_ITER")
+    assert origin.by_user("SOLVER.IMS_PER_BATCH")
+    assert not origin.by_user("SOLVER.BASE_LR")
+    assert origin.beside("SOLVER.BASE_LR", "SOLVER.IMS_PER_BATCH") == 4
+    assert origin.beside("SOLVER.IMS_PER_BATCH", "SOLVER.IMS_PER_BATCH") == 2
+    shipped = Origin("quickstart/deeplabv3plus_r18_shapes.yaml")
+    assert not shipped.by_user("SOLVER.WARMUP_ITERS")
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "just words\n", "_BASE_: base.yaml\n"])
+def test_a_file_without_keys_is_refused(tmp_path, text):
+    write(tmp_path, "", "base.yaml")
+    with pytest.raises(ConfigError, match="keys and values"):
+        load_config(write(tmp_path, text))

@@ -64,7 +64,9 @@ def _advice(key: str, value: Any, default: Any) -> str:
     if isinstance(default, (list, tuple)):
         text = bool(default and isinstance(default[0], str)) or key.startswith("DATASETS.")
         members = value if isinstance(value, (list, tuple)) else [value] if value else []
-        example = tuple(str(m) if text else m for m in members)
+        example = tuple(str(m) if text else CfgNode._decode_cfg_value(m) for m in members)
+        if not text and not _members_fit(key, example, default):
+            example = tuple(default)
         return (
             f'should be a list{" of names" if text else ""}: {key} "{example}" on the command '
             f"line, {name}: {list(example)} in a YAML file"

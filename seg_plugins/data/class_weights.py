@@ -51,7 +51,8 @@ def class_weights(dataset_name: str, scheme: str) -> list[float]:
         raise ValueError(f"unknown class weights '{scheme}'; known are {', '.join(SCHEMES)}")
     images = count_pixels(dataset_name)
     names = Dataset.get(dataset_name).stuff.names
-    empty = [name for name, shown in zip(names, images.any(axis=0), strict=False) if not shown]
+    totals = images[:, :-1].sum(axis=0).tolist()
+    empty = [name for name, shown in zip(names, totals, strict=True) if not shown]
     if len(empty) == len(names):
         raise DatasetError(f"dataset '{dataset_name}': no pixel of its labels has a class")
     if empty:

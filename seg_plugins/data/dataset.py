@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -100,13 +101,18 @@ class Dataset:
         """
         if isinstance(name, Dataset):
             return name
-        state = _state(name)
-        known = _LOADED.get(name)
-        if known is None or known[0] != state:
-            dataset = _load(name, max_damaged)
+        known = Dataset.loaded(name)
+        if known is None:
+            known = _load(name, max_damaged)
             # Loading may complete the metadata, which is part of the state.
-            known = _LOADED[name] = (_state(name), dataset)
-        return known[1]
+            _LOADED[name] = (_state(name), known)
+        return known
+
+    @staticmethod
+    def loaded(name: str) -> Dataset | None:
+        """The dataset of that name, where it is loaded and has not been registered anew since."""
+        state, known = _LOADED.get(name, (None, None))
+        return known if known is not None and state == _state(name) else None
 
     @property
     def num_things(self) -> int:
@@ -274,14 +280,16 @@ def _load(name: str, max_damaged: float) -> Dataset:
     for place, record in enumerate(records):
         _check_record(f"dataset '{name}': record {place}", record)
     task = _task(name, types, records, metadata)
+    panoptic = task.name == "panoptic" and any(map(_has_segments, records))
     if task.name != "semantic" and any("image_id" not in record for record in records):
         records = [{"image_id": place, **record} for place, record in enumerate(records)]
     return Dataset(
         name=name,
         task=task,
         records=records,
-        things=_classes(metadata, "thing"),
-        stuff=_classes(metadata, "stuff"),
+        # Things of a panoptic dataset in one file are numbered among all classes.
+        things=_classes(metadata, "thing", all_listed=not panoptic),
+        stuff=_classes(metadata, "stuff", all_listed=True),
         ignore_label=int(metadata.get("ignore_label", 255)),
         evaluator_types=types or (task.evaluator,),
         metadata=metadata,
@@ -324,7 +332,8 @@ def _check_record(where: str, record: Any) -> None:
         )
 
 
-def _classes(metadata: Mapping[str, Any], kind: str) -> Classes:
+def _classes(metadata: Mapping[str, Any], kind: str, *, all_listed: bool) -> Classes:
+    """The classes of a kind; `all_listed` says that their places are those in the list of names."""
     names = tuple(map(str, metadata.get(f"{kind}_classes") or ()))
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -334,6 +343,10 @@ def _classes(metadata: Mapping[str, Any], kind: str) -> Classes:
     colors = metadata.get(f"{kind}_colors") or spread_colors(len(names))
     mapping = metadata.get(f"{kind}_dataset_id_to_contiguous_id")
     ids = {place: category for category, place in mapping.items()} if mapping else {}
+    if ids and all_listed:
+        # A split's file may lack classes; predictions of them get ids that it does not use.
+        free = itertools.count(max(ids.values()) + 1)
+        ids = {place: ids[place] if place in ids else next(free) for place in range(len(names))}
     return Classes(
         names=names,
         colors=tuple((int(c[0]), int(c[1]), int(c[2])) for c in colors),

@@ -21,7 +21,7 @@ IMAGE_FORMATS = ("BGR", "RGB", "L", "raw")
 # Larger images are refused from the header: a small file can claim gigabytes.
 MAX_PIXELS = 300_000_000
 # Pillow's own limit where nobody has set another; it is lower than ours.
-_PILLOW_LIMIT = Image.MAX_IMAGE_PIXELS
+_PILLOW_LIMIT = 1024 * 1024 * 1024 // 4 // 3
 _EXIF_ORIENTATION = 0x0112
 _SAMPLES_PER_PIXEL = 277
 _JPEG_END = b"\xff\xd9"

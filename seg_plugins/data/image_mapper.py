@@ -148,7 +148,7 @@ class ImageMapper:
         return image
 
 
-def size_problem(name: str, found: tuple[int, int], expected: tuple[int, int]) -> str:
+def size_problem(name: str, found: tuple[Any, Any], expected: tuple[Any, Any]) -> str:
     """What is wrong where an image has another (height, width) than its annotation says."""
     problem = (
         f"{name}: the image is {found[0]}x{found[1]} (height x width), its annotation says "

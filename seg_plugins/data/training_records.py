@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.data.build import print_instances_class_histogram
 
 from .build import mapper_name
 from .dataset import Dataset
@@ -41,7 +42,11 @@ def training_records(cfg: CfgNode) -> list[dict[str, Any]]:
     if not chosen:
         raise DatasetError(f"{names}: there is no sample to train on")
     if any("annotations" in record for record in chosen):
-        return _with_objects(chosen, names, drop=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+        chosen = _with_objects(chosen, names, drop=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+        things = Dataset.get(cfg.DATASETS.TRAIN[0]).things
+        if things:
+            annotated = [record for record in chosen if "annotations" in record]
+            print_instances_class_histogram(annotated, things.names)
     return chosen
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from ..config import ConfigError
@@ -52,7 +52,23 @@ def tasks_of(meta_architecture: str) -> tuple[str, ...]:
 
 
 def check_datasets(cfg: CfgNode) -> None:
-    """Check that datasets exist and that classes and ignore label agree with the model's.
+    """Load every dataset and check that classes and ignore label agree with the model's.
+
+    Raises:
+        ConfigError: an unknown or empty dataset or a contradiction, with the value to set.
+        DatasetError: a dataset that is not readable, or has more wrong annotations than
+            ``DATALOADER.MAX_DAMAGED`` allows.
+    """
+    check_classes(cfg)  # what can be told without a file comes first
+    for split in ("TRAIN", "TEST"):
+        for name in cfg.DATASETS[split]:
+            if not Dataset.get(name, cfg.DATALOADER.MAX_DAMAGED).records:
+                raise ConfigError(f"DATASETS.{split}: {name} has no sample. {_MORE_SAMPLES[split]}")
+    check_classes(cfg)
+
+
+def check_classes(cfg: CfgNode) -> None:
+    """The same as far as the datasets' metadata tells; no file is read.
 
     Raises:
         ConfigError: an unknown dataset or a contradiction, with the value to set.
@@ -62,13 +78,10 @@ def check_datasets(cfg: CfgNode) -> None:
         key = f"DATASETS.{split}"
         for name in cfg.DATASETS[split]:
             _check_known(key, name)
-            dataset = Dataset.get(name, cfg.DATALOADER.MAX_DAMAGED)
-            if not dataset.records:
-                raise ConfigError(f"{key}: {name} has no sample. {_MORE_SAMPLES[split]}")
             if "sem_seg" in tasks:
-                _check_semantic(cfg, key, dataset)
+                _check_semantic(cfg, key, name)
             if "instances" in tasks:
-                _check_instances(cfg, key, dataset)
+                _check_instances(cfg, key, name)
     _check_same_classes(cfg, tasks)
 
 
@@ -94,56 +107,74 @@ def _check_known(key: str, name: str) -> None:
         raise ConfigError(f"{key}: dataset '{name}' is not registered. Nearest: {', '.join(near)}")
 
 
-def _check_semantic(cfg: CfgNode, key: str, dataset: Dataset) -> None:
-    classes = dataset.stuff.names
+def _names(key: str, kind: str, name: str, missing: str) -> list[str]:
+    """The classes that the metadata of a dataset lists; none as long as loading may tell them.
+
+    Raises:
+        ConfigError: it lists none although it is loaded.
+    """
+    names = list(MetadataCatalog.get(name).get(kind) or ())
+    if not names and Dataset.loaded(name) is not None:
+        raise ConfigError(f"{key}: {name} has {missing}")
+    return names
+
+
+def _check_semantic(cfg: CfgNode, key: str, name: str) -> None:
+    architecture, head = cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.SEM_SEG_HEAD
+    classes = _names(
+        key, "stuff_classes", name,
+        f"no semantic classes, which {architecture} is trained on. Choose a semantic dataset, e.g. "
+        "shapes_train.",
+    )  # fmt: skip
     if not classes:
-        raise ConfigError(
-            f"{key}: {dataset.name} has no semantic classes, which {cfg.MODEL.META_ARCHITECTURE} "
-            "is trained on. Choose a semantic dataset, e.g. shapes_train."
-        )
-    head = cfg.MODEL.SEM_SEG_HEAD
+        return
     # K = 1 is a binary problem with one logit: background and one class.
     if len(classes) != head.NUM_CLASSES and not (head.NUM_CLASSES == 1 and len(classes) == 2):
         raise ConfigError(
-            f"{dataset.name} has {len(classes)} classes, the model {head.NUM_CLASSES}: set "
+            f"{name} has {len(classes)} classes, the model {head.NUM_CLASSES}: set "
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES {len(classes)}"
         )
-    if dataset.ignore_label != head.IGNORE_VALUE:
+    ignore = MetadataCatalog.get(name).get("ignore_label", 255)
+    if ignore != head.IGNORE_VALUE:
         raise ConfigError(
-            f"{dataset.name} marks ignored pixels with {dataset.ignore_label}, the model expects "
-            f"{head.IGNORE_VALUE}: set MODEL.SEM_SEG_HEAD.IGNORE_VALUE {dataset.ignore_label}"
+            f"{name} marks ignored pixels with {ignore}, the model expects {head.IGNORE_VALUE}: "
+            f"set MODEL.SEM_SEG_HEAD.IGNORE_VALUE {ignore}"
         )
 
 
-def _check_instances(cfg: CfgNode, key: str, dataset: Dataset) -> None:
-    if not dataset.things:
+def _check_instances(cfg: CfgNode, key: str, name: str) -> None:
+    architecture, metadata = cfg.MODEL.META_ARCHITECTURE, MetadataCatalog.get(name)
+    classes = _names(
+        key, "thing_classes", name,
+        f"no object instances, which {architecture} is trained on. Choose an instance dataset, "
+        "e.g. shapes_instance_train.",
+    )  # fmt: skip
+    if not classes:
+        return
+    count = len(classes)
+    if classes == metadata.get("stuff_classes"):
+        # Detectron2's panoptic datasets repeat all classes here; the ids tell which are things.
+        count = len(set(metadata.thing_dataset_id_to_contiguous_id.values()))
+    if count != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
         raise ConfigError(
-            f"{key}: {dataset.name} has no object instances, which "
-            f"{cfg.MODEL.META_ARCHITECTURE} is trained on. Choose an instance dataset, e.g. "
-            "shapes_instance_train."
-        )
-    if dataset.num_things != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
-        raise ConfigError(
-            f"{dataset.name} has {dataset.num_things} object classes, the model "
-            f"{cfg.MODEL.ROI_HEADS.NUM_CLASSES}: set MODEL.ROI_HEADS.NUM_CLASSES "
-            f"{dataset.num_things}"
+            f"{name} has {count} object classes, the model {cfg.MODEL.ROI_HEADS.NUM_CLASSES}: set "
+            f"MODEL.ROI_HEADS.NUM_CLASSES {count}"
         )
 
 
 def _check_same_classes(cfg: CfgNode, tasks: Sequence[str]) -> None:
     """Every dataset counts the same classes in the same order."""
-    datasets = [Dataset.get(name) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)]
-    lists = {"sem_seg": "stuff", "instances": "things"}
-    for kind in (lists[task] for task in tasks):
-        for other in datasets[1:]:
-            first, second = (getattr(d, kind).names for d in (datasets[0], other))
-            if first == second:
+    names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    lists = {"sem_seg": "stuff_classes", "instances": "thing_classes"}
+    for key in (lists[task] for task in tasks):
+        for other in names[1:]:
+            first, second = (list(MetadataCatalog.get(n).get(key) or ()) for n in (names[0], other))
+            if first == second or not (first and second):
                 continue
             pairs = zip_longest(first, second, fillvalue="(none)")
             a, b = next(pair for pair in pairs if pair[0] != pair[1])
-            key = "stuff_classes" if kind == "stuff" else "thing_classes"
             raise ConfigError(
-                f"{datasets[0].name} and {other.name} name their classes differently: '{a}' "
-                f"against '{b}'. Where the same classes are meant, give both the same list: "
-                f"MetadataCatalog.get('{other.name}').{key} = {list(first)}"
+                f"{names[0]} and {other} name their classes differently: '{a}' against '{b}'. "
+                "Where the same classes are meant, give both the same list: "
+                f"MetadataCatalog.get('{other}').{key} = {first}"
             )

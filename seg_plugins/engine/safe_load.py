@@ -32,14 +32,14 @@ _RECONSTRUCTORS = {
 # What to run where a file is trusted: it keeps arrays, numbers and text by name, nothing else.
 _REWRITE = (
     "import numpy, pickle, torch; keep = lambda c: c.state_dict() if hasattr(c, 'state_dict') else "
-    "{k: keep(v) for k, v in c.items()} if isinstance(c, dict) else c if torch.is_tensor(c) or "
-    "isinstance(c, (str, int, float)) or isinstance(c, numpy.ndarray) and c.dtype.kind in 'biuf' "
-    "else None; "
+    "{k: keep(v) for k, v in c.items()} if isinstance(c, dict) else TENSOR if torch.is_tensor(c) "
+    "else c if isinstance(c, (str, int, float)) or isinstance(c, numpy.ndarray) and c.dtype.kind "
+    "in 'biuf' else None; "
 )
-_REWRITE_TORCH = (
+_REWRITE_TORCH = _REWRITE.replace("TENSOR", "c") + (
     "torch.save(keep(torch.load('FILE', 'cpu', weights_only=False)), 'FILE.weights.pth')"
 )
-_REWRITE_PICKLE = (
+_REWRITE_PICKLE = _REWRITE.replace("TENSOR", "c.detach().cpu().numpy()") + (
     "pickle.dump(keep(pickle.load(open('FILE', 'rb'), encoding='latin1')), "
     "open('FILE.weights.pkl', 'wb'))"
 )
@@ -188,7 +188,7 @@ def _rewrite(code: str, path: str) -> str:
     quoted = path.replace("\\", "\\\\").replace("'", "\\'")
     return (
         "Nothing of it was executed. Only where you trust the file, write what can be read: "
-        f"python -c {shlex.quote((_REWRITE + code).replace('FILE', quoted))}"
+        f"python -c {shlex.quote(code.replace('FILE', quoted))}"
     )
 
 

@@ -25,7 +25,8 @@ from .model_options import be_deterministic
 from .output_dir import check_output_dir, hold
 from .process_memory import keep_freed_memory
 from .resume import former_config, log_changes
-from .run_checks import check_training, check_values, complete_schedule, tell_rate
+from .run_checks import check_training, complete_schedule, tell_rate
+from .value_checks import check_values
 
 PACKAGE_LOGGER = logging.getLogger("seg_plugins")
 logger = logging.getLogger(__name__)

@@ -64,13 +64,17 @@ def homotopic_warp(
 
     Returns:
         (H, W) uint8 of 0 and 1, with the topology of `source`.
+
+    Raises:
+        ValueError: the images are not (H, W) or differ in size.
     """
     image = (source != 0).astype(np.uint8)
     goal = (target != 0).astype(np.uint8)
     allowed = np.ones_like(image) if mask is None else (mask != 0).astype(np.uint8)
-    if not image.shape == goal.shape == allowed.shape:
+    if image.ndim != 2 or not image.shape == goal.shape == allowed.shape:
         raise ValueError(
-            f"source {image.shape}, target {goal.shape} and mask {allowed.shape} differ in size"
+            "source, target and mask must be (H, W) of one size, got "
+            f"{image.shape}, {goal.shape} and {allowed.shape}"
         )
     simple = simple_points()
     if compiled():

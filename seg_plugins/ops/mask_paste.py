@@ -29,24 +29,33 @@ def paste_masks(
         N masks of the image's size.
 
     Raises:
-        ValueError: Shapes are wrong, or a box is not finite.
+        ValueError: Shapes are wrong, the image is empty, or a box is not finite.
     """
     masks, boxes = masks.detach().float().cpu(), boxes.detach().float().cpu()
-    if compiled():
-        offsets, data = torch.ops.seg_plugins.paste_masks(masks, boxes, height, width, threshold)
-        return RunLengthMasks(height, width, offsets.numpy(), data.numpy())
-    if masks.ndim != 3 or boxes.shape != (len(masks), 4):
+    if masks.ndim != 3 or masks.shape[1] != masks.shape[2] or boxes.shape != (len(masks), 4):
         raise ValueError(
             f"masks must be (N, M, M) and boxes (N, 4); got {tuple(masks.shape)} and "
             f"{tuple(boxes.shape)}"
         )
+    if height < 1 or width < 1:
+        raise ValueError(f"the image must not be empty, got {height}x{width} (height x width)")
     if not bool(boxes.isfinite().all()):
         raise ValueError("boxes must be finite; drop those that are not")
+    if compiled():
+        offsets, data = torch.ops.seg_plugins.paste_masks(masks, boxes, height, width, threshold)
+        return RunLengthMasks(height, width, offsets.numpy(), data.numpy())
+    # Boxes that reach no pixel are not for Detectron2: it fails on them.
+    limit = boxes.new_tensor([width, height])
+    low, high = boxes[:, :2], boxes[:, 2:]
+    seen = ((low <= high) & (low < limit + 1) & (high > -1)).all(dim=1).tolist()
+    empty = RunLengthMasks.from_bitmasks(torch.zeros(1, height, width, dtype=torch.bool)).string(0)
     # One at a time: all bitmasks of a large image do not fit the memory.
     strings = [
         RunLengthMasks.from_bitmasks(
             paste_masks_in_image(mask[None], box[None], (height, width), threshold)
         ).string(0)
-        for mask, box in zip(masks, boxes, strict=True)
+        if inside
+        else empty
+        for mask, box, inside in zip(masks, boxes, seen, strict=True)
     ]
     return RunLengthMasks.from_strings(strings, height, width)

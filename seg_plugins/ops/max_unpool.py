@@ -3,7 +3,7 @@
 torch's ``max_pool2d(return_indices=True)`` keeps an int64 pixel number per window; here one byte
 says where in its window the maximum lies: *codes*, (N, C, h, w) uint8, row * kernel + column. That
 suffices because window (i, j) begins at pixel (i * stride, j * stride). Both functions are
-differentiable and keep nothing but the codes for the backward pass.
+differentiable, any number of times, and keep nothing but the codes for the backward pass.
 
 On the CPU the compiled operators run where they are built; elsewhere the same results come from
 torch's own, with int64 indices that live only during the call.
@@ -73,7 +73,7 @@ def max_unpool_indexed(
     if torch.jit.is_tracing():
         size = (output_size[0], output_size[1])
         return _unpool(x, codes, size, kernel, stride or kernel, add=False)
-    return _MaxUnpool.apply(x, codes, tuple(output_size), kernel, stride or kernel)
+    return _Unpool.apply(x, codes, tuple(output_size), kernel, stride or kernel, False)
 
 
 class IndexedMaxPool2d(nn.Module):
@@ -99,21 +99,45 @@ class _MaxPool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None, None]:
-        return _unpool(grad, ctx.saved_tensors[0], ctx.size, *ctx.window, add=True), None, None
+        return _Unpool.apply(grad, ctx.saved_tensors[0], ctx.size, *ctx.window, True), None, None
 
 
-class _MaxUnpool(torch.autograd.Function):
+class _Unpool(torch.autograd.Function):
+    """The gradient of pooling too (`add`), so that its backward passes are differentiable."""
+
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, codes: Tensor, size: tuple[int, int], kernel: int, stride: int
+        ctx: Any,
+        x: Tensor,
+        codes: Tensor,
+        size: tuple[int, int],
+        kernel: int,
+        stride: int,
+        add: bool,
     ) -> Tensor:
         ctx.save_for_backward(codes)
-        ctx.window = (kernel, stride)
-        return _unpool(x, codes, size, kernel, stride, add=False)
+        ctx.window, ctx.size = (kernel, stride), size
+        return _unpool(x, codes, size, kernel, stride, add=add)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _gather(grad, ctx.saved_tensors[0], *ctx.window), None, None, None, None
+        found = _Gather.apply(grad, ctx.saved_tensors[0], ctx.size, *ctx.window)
+        return found, None, None, None, None, None
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, full: Tensor, codes: Tensor, size: tuple[int, int], kernel: int, stride: int
+    ) -> Tensor:
+        ctx.save_for_backward(codes)
+        ctx.window, ctx.size = (kernel, stride), size
+        return _gather(full, codes, kernel, stride)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        back = _Unpool.apply(grad, ctx.saved_tensors[0], ctx.size, *ctx.window, True)
+        return back, None, None, None, None
 
 
 def _compiled(x: Tensor) -> bool:

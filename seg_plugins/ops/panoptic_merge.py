@@ -55,8 +55,10 @@ def merge_segments(
         stuff_area_threshold: pixels.
 
     Raises:
-        ValueError: masks and labels differ in size, or a label is outside 0..K-1 (on the CPU).
+        ValueError: a shape or type is not as above, masks and labels differ in size, or a label is
+            outside 0..K-1 (on the CPU).
     """
+    _check(order, candidate, labels, is_stuff)
     if tuple(masks.shape[-2:] if isinstance(masks, Tensor) else masks.size) != labels.shape:
         size = masks.shape if isinstance(masks, Tensor) else (len(masks), *masks.size)
         raise ValueError(f"masks are {tuple(size)}, but the labels {tuple(labels.shape)}")
@@ -67,9 +69,35 @@ def merge_segments(
             )
         if isinstance(masks, RunLengthMasks):
             masks = torch.from_numpy(masks.to_bitmasks()).to(labels.device, torch.bool)
-    windows = _boxes(masks) if masks.device.type == "cpu" else None
+    on_cpu = masks.device.type == "cpu"
+    if on_cpu:
+        _check_labels(labels, len(is_stuff))
+    windows = _boxes(masks) if on_cpu and masks.numel() else None
     ids, kept = _claim(masks, order, candidate, overlap_threshold, windows)
     return _fill_stuff(ids, kept, labels, is_stuff, stuff_area_threshold)
+
+
+def _check(order: Tensor, candidate: Tensor, labels: Tensor, is_stuff: Tensor) -> None:
+    wanted = {
+        "order": (order, 1, torch.int64),
+        "candidate": (candidate, 1, torch.bool),
+        "labels": (labels, 2, torch.int64),
+        "is_stuff": (is_stuff, 1, torch.bool),
+    }
+    for name, (tensor, dimensions, dtype) in wanted.items():
+        if tensor.ndim != dimensions or tensor.dtype != dtype:
+            raise ValueError(
+                f"{name} must have {dimensions} dimension(s) and type {dtype}, got "
+                f"{tuple(tensor.shape)} {tensor.dtype}"
+            )
+    if len(order) != len(candidate):
+        raise ValueError(f"{len(order)} indices in order, but {len(candidate)} candidates")
+
+
+def _check_labels(labels: Tensor, classes: int) -> None:
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if outside.numel():
+        raise ValueError(f"merge: label {int(outside[0])} is outside the {classes} classes")
 
 
 def _merge_compiled(

@@ -73,6 +73,8 @@ def _plain_header(content: bytes) -> tuple[int, int, int] | None:
     """Height, width and bytes per pixel, where this decoder knows the layout."""
     if not compiled() or len(content) < 33 or content[:8] != _SIGNATURE:
         return None
+    if content[12:16] != b"IHDR":  # Apple's variant begins with a chunk of its own
+        return None
     width, height, depth, colour, *rest = struct.unpack(">IIBBBBB", content[16:29])
     pixel_bytes = _PIXEL_BYTES.get((depth, colour))
     limit = Image.MAX_IMAGE_PIXELS or 1 << 31

@@ -139,7 +139,7 @@ def roi_align(
     and on a pyramid one whose area is negative, which no level takes.
 
     Raises:
-        ValueError: Shapes, scales, ``reduce`` or ``backend`` are wrong.
+        ValueError: Shapes, scales, ``sampling_ratio``, ``reduce`` or ``backend`` are wrong.
         TypeError: The levels have different dtypes.
         IndexError: A batch index is outside the batch (on CUDA a device-side assertion, so that
             the host need not wait).
@@ -152,7 +152,7 @@ def roi_align(
         else [float(scale) for scale in spatial_scales]
     )
     size = _pair(output_size)
-    _check_arguments(maps, scales, reduce)
+    _check_arguments(maps, scales, reduce, sampling_ratio)
     if min_level is None:
         min_level = round(-math.log2(scales[0]))
     device_type = maps[0].device.type
@@ -183,7 +183,9 @@ def _pair(output_size: int | Sequence[int]) -> tuple[int, int]:
     return size[0], size[1]
 
 
-def _check_arguments(maps: list[Tensor], scales: list[float], reduce: str) -> None:
+def _check_arguments(
+    maps: list[Tensor], scales: list[float], reduce: str, sampling_ratio: int
+) -> None:
     if not maps or len(maps) != len(scales):
         raise ValueError(
             f"roi_align: {len(maps)} feature maps but {len(scales)} spatial scales; "
@@ -198,6 +200,10 @@ def _check_arguments(maps: list[Tensor], scales: list[float], reduce: str) -> No
             )
     if reduce not in ("avg", "max"):
         raise ValueError(f"roi_align: reduce must be 'avg' or 'max', got {reduce!r}")
+    if sampling_ratio > MAX_SAMPLES:
+        raise ValueError(
+            f"roi_align: sampling_ratio must be at most {MAX_SAMPLES}, got {sampling_ratio}"
+        )
 
 
 def _check_boxes(boxes: Tensor) -> None:

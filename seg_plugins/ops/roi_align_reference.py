@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 # Bins with more points along an axis are larger than any feature map: their value is zero.
-MAX_SAMPLES = 2**16
+MAX_SAMPLES = 2**16 - 1
 
 
 def assign_levels(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +63,16 @@ class RunLengthMasks:
 
     @classmethod
     def from_bitmasks(cls, masks: np.ndarray | torch.Tensor) -> RunLengthMasks:
-        """From (N, H, W) bool or uint8 masks, non-zero inside; byte-identical to pycocotools."""
-        masks = torch.as_tensor(masks).cpu()
+        """From (N, H, W) bool or uint8 masks, non-zero inside; byte-identical to pycocotools.
+
+        Raises:
+            ValueError: masks of another shape or type.
+        """
+        masks = masks.cpu() if isinstance(masks, torch.Tensor) else as_tensor(masks)
+        if masks.ndim != 3 or masks.dtype not in (torch.bool, torch.uint8):
+            raise ValueError(
+                f"masks must be (N, H, W) bool or uint8, got {tuple(masks.shape)} {masks.dtype}"
+            )
         count, height, width = masks.shape
         if compiled():
             offsets, data = torch.ops.seg_plugins.encode_masks(masks)
@@ -102,6 +110,11 @@ class RunLengthMasks:
             return np.zeros((0, self.height, self.width), np.uint8)
         return np.ascontiguousarray(coco_mask.decode(self.to_coco()).transpose(2, 0, 1))
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The bitmasks one by one, (H, W) uint8, as Detectron2's COCOEvaluator asks for them."""
+        for index in range(len(self)):
+            yield self[[index]].to_bitmasks()[0]
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """``numpy.asarray(masks)``: the bitmasks, as Detectron2's Visualizer asks for them."""
         masks = self.to_bitmasks()
@@ -124,7 +137,14 @@ def encode_label_map(labels: np.ndarray) -> dict[int, bytes]:
 
     Returns:
         The counts by label, ascending; byte-identical to ``pycocotools.mask.encode``.
+
+    Raises:
+        ValueError: a map of another shape or type.
     """
+    if labels.ndim != 2 or labels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"labels must be (H, W) uint8 or uint16, got {labels.shape} {labels.dtype}"
+        )
     height, width = labels.shape
     if compiled():
         values, offsets, data = torch.ops.seg_plugins.encode_label_map(as_tensor(labels))
@@ -161,7 +181,15 @@ def mask_iou(
         iou: (D, G) float64.
         detection_areas: (D,) int64 pixels.
         truth_areas: (G,) int64 pixels.
+
+    Raises:
+        ValueError: masks of images of different sizes.
     """
+    if detections.size != truths.size:
+        raise ValueError(
+            f"detections are of an image of {detections.size}, truths of {truths.size} "
+            "(height, width)"
+        )
     if compiled():
         found = torch.ops.seg_plugins.mask_iou(
             *detections.tensors(),
@@ -193,7 +221,12 @@ def mask_boundaries(masks: RunLengthMasks, radius: int) -> RunLengthMasks:
         masks: N masks.
         radius: width of the band in pixels; the erosion's square has side 2 * radius + 1, and
             what lies outside the image counts as outside the mask.
+
+    Raises:
+        ValueError: a radius below 1.
     """
+    if radius < 1:
+        raise ValueError(f"radius must be at least 1, not {radius}")
     height, width = masks.height, masks.width
     if compiled():
         offsets, data = torch.ops.seg_plugins.mask_boundaries(
@@ -202,7 +235,7 @@ def mask_boundaries(masks: RunLengthMasks, radius: int) -> RunLengthMasks:
         return RunLengthMasks(height, width, offsets.numpy(), data.numpy())
     square = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
     full = masks.to_bitmasks()
-    for mask in full:
+    for mask in full if full.size else ():
         inner = cv2.erode(mask, square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
         mask[inner != 0] = 0
     return RunLengthMasks.from_bitmasks(full)

@@ -159,7 +159,8 @@ def _metadata(cfg: CfgNode) -> dict[str, Any]:
             logger.warning("Category ids count from 1; those of %s are not known: %s", name, error)
             continue
         key = "thing_dataset_id_to_contiguous_id"
-        if key not in ids or len(ids[key]) == len(metadata.get("thing_classes") or ()):
+        whole = len(ids.get(key, ())) == len(metadata.get("thing_classes") or ())
+        if key not in ids or ids[key] == metadata.get(key) or whole:
             return metadata | ids
         logger.warning("%s has ids for %d of the classes only", name, len(ids[key]))
     return metadata

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from seg_plugins import load_config
 from seg_plugins.config import config_root
-from seg_plugins.engine.consistency import check_datasets
+from seg_plugins.engine.consistency import check_classes
 
 import pytest
 import torch
@@ -71,7 +71,7 @@ def test_takes_a_training_step(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_agrees_with_its_datasets(name: str) -> None:
     cfg = load_config(name)
-    check_datasets(cfg)  # as before each training
+    check_classes(cfg)  # as before each training
     things = cfg.MODEL.PANOPTIC_FPN.THING_IDS
     for dataset in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         metadata = MetadataCatalog.get(dataset)

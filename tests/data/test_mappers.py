@@ -17,6 +17,7 @@ import torch
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 from mapper_draws import GEOMETRY, rng
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 
@@ -160,3 +161,28 @@ def test_sizes_that_differ_are_named(semantic, tmp_path):
         SemanticMapper(is_train=True)(record)
     with pytest.raises(DatasetError, match=r"0000\.png: the image is 128x128 .* says 9x128"):
         SemanticMapper(is_train=True)({**semantic[0], "height": 9, "width": 128})
+
+
+def test_sides_exchanged_by_exif_are_explained(tmp_path):
+    path = str(tmp_path / "a.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (64, 40)).save(path, exif=exif)
+    mapper = SemanticMapper(is_train=False)
+    with pytest.raises(DatasetError, match=r"64x40 \(height x width\).*40x64: .*EXIF"):
+        mapper({"file_name": path, "height": 40, "width": 64})
+    # What the message advises: the sides exchanged, or a picture without the tag.
+    assert mapper({"file_name": path, "height": 64, "width": 40})["image"].shape == (3, 64, 40)
+    Image.new("RGB", (64, 40)).save(path)
+    assert mapper({"file_name": path, "height": 40, "width": 64})["image"].shape == (3, 40, 64)
+    with pytest.raises(DatasetError, match=r"says 64x40$"):
+        mapper({"file_name": path, "height": 64, "width": 40})
+
+
+def test_pixels_that_are_no_number_are_refused(tmp_path):
+    pixels = np.zeros((4, 5, 2), np.float32)
+    pixels[1, 2, 0], pixels[1, 2, 1], pixels[3, 3, 1] = np.nan, np.inf, -np.inf
+    np.save(tmp_path / "a.npy", pixels)
+    mapper = SemanticMapper(is_train=False, image_format="raw")
+    with pytest.raises(DatasetError, match=r"a\.npy: 2 of 20 pixels hold NaN or infinity"):
+        mapper({"file_name": str(tmp_path / "a.npy")})

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import seg_plugins
 from seg_plugins.config import ConfigError
-from seg_plugins.data import DatasetError, apply_custom_dataset
+from seg_plugins.data import Dataset, DatasetError, apply_custom_dataset
 from seg_plugins.data.doctor import check_before_training
 from seg_plugins.data.errors import CollectedErrors, allowed, share_to_allow
 from seg_plugins.data.training_records import training_records
+from seg_plugins.engine.consistency import check_datasets
 
 import pytest
 from coco_files import annotation, content, write
@@ -151,10 +152,17 @@ def test_damaged_samples_name_the_keys_that_train_all_the_same(tmp_path):
     assert advice(error) == ["DATASETS.CHECK_SAMPLES 0"]
 
 
-def test_a_wrong_test_set_is_told_before_training_and_no_key_is_promised(tmp_path):
+def test_a_wrong_test_set_is_told_before_training(tmp_path):
     good = [annotation(1, 1, BOX), annotation(2, 2, BOX)]
     wrong = content([*good, annotation(3, 1, BOX, iscrowd=7)])
     path = write(tmp_path, content(good), "wrong_val", wrong)
-    with pytest.raises(ConfigError, match=r"wrong_val_val: 1 errors .*\n.*annotation 3") as error:
-        check_before_training(config(path))
-    assert advice(error) == []
+    cfg = config(path)
+    with pytest.raises(DatasetError, match=r"(?s)wrong_val_val: 1 of 3 .*annotation 3") as error:
+        check_datasets(cfg)
+    (advised,) = advice(error)
+    assert advised.startswith("DATALOADER.MAX_DAMAGED ")
+    cfg.merge_from_list(advised.split())
+    check_datasets(cfg)
+    check_before_training(cfg)
+    kept = [a["id"] for r in Dataset.get("wrong_val_val").records for a in r["annotations"]]
+    assert kept == [1, 2]

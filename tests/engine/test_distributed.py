@@ -103,3 +103,17 @@ def test_two_nodes_of_one_process_give_the_digits_of_two_processes(tmp_path, cus
         for name in ("processes", "nodes")
     ]
     assert results[0] == results[1]
+
+
+@pytest.mark.slow
+def test_a_stage_that_no_head_uses_trains_as_in_one_process(tmp_path, custom):
+    """In parts, too: the last part alone is synchronised."""
+    stages = [
+        *("MODEL.TIMM.OUT_FEATURES", "['res2','res4','res5']"),
+        *("MODEL.SEM_SEG_HEAD.IN_FEATURES", "['res2','res4']", "SOLVER.ACCUMULATE", "2"),
+    ]
+    one = run(tmp_path / "one", custom, torchrun(1), *stages)
+    two = run(tmp_path / "two", custom, torchrun(2), *stages)
+    for iteration in one:
+        loss = one[iteration]["total_loss"]
+        assert two[iteration]["total_loss"] == pytest.approx(loss, rel=1e-4)

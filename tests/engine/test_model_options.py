@@ -5,14 +5,19 @@ from __future__ import annotations
 import copy
 import shutil
 
-from seg_plugins.config import ConfigError
+from seg_plugins.config import ConfigError, load_config
 from seg_plugins.engine import Trainer, setup
-from seg_plugins.engine.model_options import checkpoint_activations, compile_parts
+from seg_plugins.engine.model_options import (
+    checkpoint_activations,
+    compile_parts,
+    unused_features,
+)
 from seg_plugins.engine.validation_loss import loss_mode
 
 import pytest
 import timm
 import torch
+from detectron2.modeling import build_model
 from torch import nn
 
 
@@ -120,3 +125,31 @@ def test_losses_are_given_while_layers_are_as_in_inference():
         assert model.training
         assert not any(layer.training for layer in model)
     assert all(layer.training for layer in model)
+
+
+@pytest.mark.parametrize(
+    ("name", "opts", "expected"),
+    [
+        ("quickstart/deeplabv3plus_r18_shapes.yaml", [], []),
+        (
+            "quickstart/deeplabv3plus_r18_shapes.yaml",
+            ["MODEL.TIMM.OUT_FEATURES", "['res2', 'res4', 'res5']",
+             "MODEL.SEM_SEG_HEAD.IN_FEATURES", "['res2', 'res4']"],
+            ["res5"],
+        ),
+        ("shapes/mask_rcnn_r18_fpn.yaml", [], []),
+        (
+            "shapes/mask_rcnn_r18_fpn.yaml",
+            ["MODEL.FPN.IN_FEATURES", "['res2', 'res3', 'res4']",
+             "MODEL.ROI_HEADS.IN_FEATURES", "['p2', 'p3', 'p4']",
+             "MODEL.RPN.IN_FEATURES", "['p2', 'p3', 'p4', 'p5']",
+             "MODEL.ANCHOR_GENERATOR.SIZES", "[[8], [16], [32], [64]]"],
+            ["res5"],
+        ),
+        ("shapes/mask_rcnn_r18_c4.yaml", [], []),
+        ("shapes/panoptic_segnet.yaml", [], []),
+    ],
+)  # fmt: skip
+def test_features_of_the_backbone_that_no_part_takes(name, opts, expected):
+    model = build_model(load_config(name, ["MODEL.DEVICE", "cpu", *opts]))
+    assert unused_features(model) == expected

@@ -112,14 +112,14 @@ class Settings:
 def test_the_command_for_a_trusted_file_writes_one_that_is_read(tmp_path, name):
     file = tmp_path / name
     content = {
-        "model": {"w": np.arange(3.0), "n": torch.tensor(2) if name.endswith("h") else np.array(2)},
+        "model": {"w": np.arange(3.0), "n": torch.tensor(2)},
         "settings": Settings(), "__author__": "me", "names": {"a", "b"},
     }  # fmt: skip
     if name.endswith("h"):
         torch.save(content, file)
     else:
         file.write_bytes(pickle.dumps(content))
-    with pytest.raises(WeightsError, match="Settings") as caught:
+    with pytest.raises(WeightsError, match="Nothing of it was executed") as caught:
         read_weights(file)
     python, flag, code = shlex.split(str(caught.value)[str(caught.value).index("python -c") :])
     assert (python, flag) == ("python", "-c")

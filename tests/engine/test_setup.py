@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from seg_plugins import load_config
 from seg_plugins.config import ConfigError
 from seg_plugins.engine import setup
 from seg_plugins.engine.consistency import check_masks, tasks_of
+from seg_plugins.engine.train_loader import build_train_loader, load_records
 
 import pytest
 import yaml
@@ -118,3 +120,53 @@ def test_without_a_gpu_the_cpu_is_used_and_said_once(tiny_args, tmp_path):
 def test_tasks_of_detectron2s_own_architectures():
     assert tasks_of("PanopticFPN") == ("sem_seg", "instances")
     assert tasks_of("DeepLabV3Plus") == ("sem_seg",)
+
+
+def register(name, records, **metadata):
+    DatasetCatalog.register(name, lambda: records)
+    MetadataCatalog.get(name).set(**metadata)
+
+
+def test_a_set_of_crowds_alone_is_refused_with_its_count():
+    box = {"bbox": [0, 0, 4, 4], "bbox_mode": 0, "category_id": 0, "iscrowd": 1}
+    record = {"file_name": "a.png", "image_id": 1, "height": 8, "width": 8, "annotations": [box]}
+    register("crowds", [record] * 3, thing_classes=["thing"])
+    opts = ["DATASETS.TRAIN", "('crowds',)", "SEED", "1", "DATALOADER.NUM_WORKERS", "0"]
+    try:
+        cfg = load_config("shapes/mask_rcnn_r18_fpn.yaml", opts)
+        with pytest.raises(ConfigError, match=r"none of the 3 .*\.FILTER_EMPTY_ANNOTATIONS False"):
+            build_train_loader(cfg, copy.copy)
+        cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+        assert len(build_train_loader(cfg, copy.copy).stream) == 3
+        with pytest.raises(ConfigError, match="empty"):
+            load_records([])
+    finally:
+        DatasetCatalog.remove("crowds")
+        MetadataCatalog.remove("crowds")
+
+
+def test_a_batch_larger_than_the_set_is_told(tiny_semantic, caplog):
+    opts = ["DATASETS.TRAIN", "('tiny_semantic_train',)", "SOLVER.IMS_PER_BATCH", "16"]
+    cfg = load_config("quickstart/unet_shapes.yaml", [*opts, "SEED", "1"])
+    build_train_loader(cfg, copy.copy)
+    assert "8 images, fewer than SOLVER.IMS_PER_BATCH 16" in caplog.text
+
+
+def test_a_set_without_samples_is_told_before_training(custom, tiny_args, tmp_path):
+    """An eighth of 3 images is none to evaluate on; the advice is followed."""
+    for i in (2, 3, 4, 5, 6, 7):
+        for folder in ("images", "masks"):
+            for file in (tmp_path / folder).glob(f"*_train_{i}.png"):
+                file.unlink()
+    for file in [*tmp_path.glob("images/*_test_*"), *tmp_path.glob("masks/*_test_*")]:
+        file.unlink()
+    text = custom.read_text()
+    custom.write_text(text.replace("0.25", "0.2"))
+    args = tiny_args("DATASETS.CUSTOM", str(custom))
+    with pytest.raises(ConfigError, match=r"tiny_custom_val has no samples.*val_fraction: 0\.5"):
+        setup(args)
+    assert not (tmp_path / "run").exists()
+    for number, fraction in enumerate(("0.5", "0")):
+        custom.write_text(text.replace("0.25", fraction))
+        opts = ["DATASETS.CUSTOM", str(custom), "OUTPUT_DIR", str(tmp_path / str(number))]
+        assert len(setup(tiny_args(*opts)).DATASETS.TEST) == (fraction != "0")

@@ -56,6 +56,23 @@ def test_a_factor_without_parameters_is_an_error():
         parameter_groups(config(LR_FACTORS=[["encoder", 0.1]]), Tiny())
 
 
+def test_a_parameter_of_the_model_itself_has_a_factor():
+    model = Tiny()
+    model.scale = torch.nn.Parameter(torch.ones(()))
+    cfg = config(BASE_LR=1.0, WEIGHT_DECAY=0.1, LR_FACTORS=[["scale", 0.25]])
+    assert by_parameter(model, parameter_groups(cfg, model))["scale"] == (0.25, 0.1)
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [["backbone"], [["backbone", "fast"]], [["backbone", -1.0]],
+     [["backbone", 0.1], ["backbone", 0.2]], [["backbone", 0.1, 0.2]]],
+)  # fmt: skip
+def test_factors_that_are_no_pairs_are_refused(pairs):
+    with pytest.raises(ConfigError, match=r"LR_FACTORS .* should be pairs of a name and a factor"):
+        parameter_groups(config(LR_FACTORS=pairs), Tiny())
+
+
 @pytest.mark.parametrize(("name", "kind"), [("SGD", torch.optim.SGD), ("AdamW", torch.optim.AdamW)])
 def test_optimizers_by_name(name, kind):
     assert isinstance(build_optimizer(config(OPTIMIZER=name), Tiny()), kind)

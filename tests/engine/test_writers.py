@@ -69,3 +69,26 @@ def test_wandb_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match="pip install wandb"):
         WandbWriter(seg_plugins.get_cfg())
+
+
+def test_metrics_that_are_no_numbers_are_null(tmp_path):
+    cfg = seg_plugins.get_cfg()
+    cfg.OUTPUT_DIR = str(tmp_path / "run")
+    writers = build_writers(cfg, start_iter=0, max_iter=3)
+    with BoundedStorage() as storage:
+        storage.put_scalars(mIoU=float("nan"), ratio=float("inf"), loss=0.5, smoothing_hint=False)
+        writers[1].write()
+        storage.iter = 1
+        storage.put_scalar("loss", 0.25, smoothing_hint=False)
+        writers[1].write()
+    for writer in writers:
+        writer.close()
+
+    def refuse(name):
+        raise ValueError(name)
+
+    lines = (tmp_path / "run" / "metrics.json").read_text().splitlines()
+    assert [json.loads(line, parse_constant=refuse) for line in lines] == [
+        {"iteration": 0, "mIoU": None, "ratio": None, "loss": 0.5},
+        {"iteration": 1, "loss": 0.25},
+    ]

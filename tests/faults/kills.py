@@ -100,9 +100,9 @@ def overwriting(runs: int, rng: random.Random, folder: Path) -> Row:
         time.sleep(rng.random() * 0.1)
         os.kill(pid, signal.SIGKILL)
         warm.wait(pid, warm.LONG)
-        files = [out / "model_best.pth", out / FINAL]
-        whole = all(files.damage(file, ours=True) is None for file in files)
-        same = all(_all_equal(load_torch(file)["model"]["weight"]) for file in files)
+        saved = [out / "model_best.pth", out / FINAL]
+        whole = all(files.damage(file, ours=True) is None for file in saved)
+        same = all(_all_equal(load_torch(file)["model"]["weight"]) for file in saved)
         readable += whole and same and (out / "last_checkpoint").read_text() == FINAL
     return Row("SIGKILL while overwriting best/final", runs, f"{runs - readable} unreadable",
                readable == runs)  # fmt: skip

@@ -56,11 +56,16 @@ def test_float64_keeps_its_digits_and_its_gradient(pooler_type, levels):
     torch.testing.assert_close((ends[0] - ends[1]) / 2e-7, slope, rtol=1e-5, atol=1e-6)
 
 
-def test_roi_pool_in_float64_equals_detectron2s():
-    boxes = [random_boxes(30), random_boxes(17)]
-    maps = pyramid(dtype=torch.float64)
-    arguments = (7, SCALES, 0, "ROIPool")
-    assert torch.equal(FusedROIPooler(*arguments)(maps, boxes), ROIPooler(*arguments)(maps, boxes))
+def test_roi_pool_in_float64_equals_torchvision_and_can_be_differentiated():
+    boxes = [random_boxes(9), random_boxes(5)]
+    maps = pyramid(dtype=torch.float64)[:1]
+    pooled = FusedROIPooler(7, SCALES[:1], 0, "ROIPool")(maps, boxes)
+    rois = boxes_with_index(boxes).double()
+    assert torch.equal(pooled, torchvision.ops.roi_pool(maps[0], rois, 7, SCALES[0]))
+    few = torch.randn(1, 2, 8, 8, dtype=torch.float64, requires_grad=True)
+    lists = [Boxes(torch.tensor([[0.0, 0, 30, 30], [8, 4, 26, 31]]))]
+    pooler = FusedROIPooler(2, SCALES[:1], 0, "ROIPool")
+    assert torch.autograd.gradcheck(lambda x: pooler([x], lists), (few,))
 
 
 @pytest.mark.parametrize("pooler_type", ["ROIAlign", "ROIAlignV2", "ROIAlignMax"])

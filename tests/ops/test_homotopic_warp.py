@@ -64,3 +64,25 @@ def test_both_forms_warp_alike(form, monkeypatch):
     compiled = homotopic_warp(source, target)
     monkeypatch.setattr("seg_plugins.ops.homotopic_warp.compiled", lambda: False)
     np.testing.assert_array_equal(homotopic_warp(source, target), compiled)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 3), (3, 0), (1, 1), (1, 5)])
+def test_images_of_few_pixels_without_a_simple_point_stay(size):
+    source = np.zeros(size, np.uint8)
+    np.testing.assert_array_equal(homotopic_warp(source, 1 - source), source)
+
+
+def test_other_types_and_layouts_warp_alike():
+    rng = np.random.default_rng(3)
+    source, target = ((rng.random((12, 14)) < 0.5) for _ in range(2))
+    expected = homotopic_warp(source, target)
+    wide = 1000 * source.astype(np.int64).T.copy().T
+    np.testing.assert_array_equal(homotopic_warp(wide, np.asfortranarray(target * 0.5)), expected)
+
+
+def test_wrong_shapes_are_named():
+    flat = np.zeros((4, 4), np.uint8)
+    with pytest.raises(ValueError, match=r"\(4, 4\), \(4, 3\) and \(4, 4\)"):
+        homotopic_warp(flat, flat[:, 1:])
+    with pytest.raises(ValueError, match=r"\(H, W\)"):
+        homotopic_warp(flat[None], flat[None])

@@ -103,3 +103,33 @@ def test_wrong_inputs_say_what_is_right():
         paste_masks(torch.zeros(2, 28, 28), torch.zeros(3, 4), 5, 5)
     with pytest.raises(ValueError, match="finite"):
         paste_masks(torch.zeros(1, 28, 28), torch.tensor([[0.0, 0, float("nan"), 1]]), 5, 5)
+    with pytest.raises(ValueError, match=r"\(N, M, M\).* got \(1, 28, 14\)"):
+        paste_masks(torch.zeros(1, 28, 14), torch.zeros(1, 4), 5, 5)
+    with pytest.raises(ValueError, match="not be empty, got 0x5"):
+        paste_masks(torch.zeros(1, 28, 28), torch.zeros(1, 4), 0, 5)
+
+
+@pytest.mark.parametrize(
+    "box", [[-1e9, -1e9, 1e9, 1e9], [-3e38, 0.0, 3e38, 30.0]], ids=["huge", "infinite extent"]
+)
+def test_absurd_boxes_equal_detectron2s(box):
+    masks, boxes = smooth_masks(1), torch.tensor([box])
+    found = paste_masks(masks, boxes, 30, 40)
+    assert strings(found) == detectron2_strings(masks, boxes, 30, 40)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [1e30, 1e30, 2e30, 2e30],
+        [-90.0, 0, -50, 30],
+        [0.0, 50, 40, 70],
+        [9.0, 9, 3, 3],
+        [9.0, 3, 3, 9],
+    ],
+)
+def test_boxes_without_a_pixel_of_the_image_give_empty_masks(box):
+    """Detectron2's own pasting fails on most of them."""
+    found = paste_masks(torch.ones(1, 28, 28), torch.tensor([box]), 30, 40)
+    assert not found.to_bitmasks().any()
+    assert len(found) == 1

@@ -88,6 +88,33 @@ def test_gradients_numerically() -> None:
     assert torch.autograd.gradcheck(round_trip, (x,), eps=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (3, 2)])
+def test_second_derivatives_numerically(kernel: int, stride: int) -> None:
+    x = torch.randperm(60, dtype=torch.float64).view(1, 2, 5, 6).requires_grad_()
+    codes = max_pool_indexed(x, kernel, stride)[1]
+    y = torch.randn(codes.shape, dtype=torch.float64, requires_grad=True)
+
+    def pool(x: torch.Tensor) -> torch.Tensor:
+        return max_pool_indexed(x, kernel, stride)[0].sin()
+
+    def unpool(y: torch.Tensor) -> torch.Tensor:
+        return max_unpool_indexed(y, codes, (5, 6), kernel, stride).sin()
+
+    assert torch.autograd.gradgradcheck(pool, (x,), eps=1e-3, atol=1e-4)
+    if kernel == stride:  # where windows overlap, the first derivative is torch's own convention
+        assert torch.autograd.gradgradcheck(unpool, (y,), eps=1e-3, atol=1e-4)
+
+
+def test_second_derivatives_equal_torchs() -> None:
+    x = torch.randn(2, 3, 9, 8, requires_grad=True)
+    penalties = []
+    for values in (max_pool_indexed(x, 3, 2)[0], F.max_pool2d(x, 3, 2, ceil_mode=True)):
+        (gradient,) = torch.autograd.grad((values**3).sum(), x, create_graph=True)
+        penalties.append(torch.autograd.grad((gradient**2).sum(), x)[0])
+    assert penalties[0].any()
+    torch.testing.assert_close(*penalties)
+
+
 def test_nan_and_minus_infinity() -> None:
     x = torch.tensor([[1.0, float("nan")], [2.0, 3.0]])[None, None]
     assert max_pool_indexed(x)[0].isnan().all()

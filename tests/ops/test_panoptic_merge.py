@@ -180,3 +180,41 @@ def test_size_that_differs():
             torch.zeros(0, 1, 2, dtype=torch.bool), none, none.bool(), torch.zeros(2, 2).long(),
             torch.tensor([True]), overlap_threshold=0.5, stuff_area_threshold=0,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [(0, 3), (3, 0), (0, 0), (1, 1)])
+def test_images_without_pixels(merge, size):
+    masks = torch.ones(2, *size, dtype=torch.bool)
+    ids, kept, stuff, areas = merge(
+        masks, [1, 0], [True, True], torch.zeros(size).long(), torch.tensor([True]), area=0
+    )
+    filled = size == (1, 1)
+    assert torch.tensor(ids).numel() == filled
+    assert kept == [filled, False]
+    assert stuff == [filled]
+    assert areas == [0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"order": torch.zeros(1, dtype=torch.int32)}, "order .*torch.int64, got .*torch.int32"),
+        ({"candidate": torch.ones(1)}, "candidate .*torch.bool, got .*torch.float32"),
+        ({"candidate": torch.ones(2, dtype=torch.bool)}, "1 indices in order, but 2 candidates"),
+        (
+            {"labels": torch.zeros(2, 2, dtype=torch.uint8)},
+            "labels .*int64, got .*uint8",
+        ),
+        ({"is_stuff": torch.ones(1)}, "is_stuff .*torch.bool, got .*torch.float32"),
+    ],
+)
+def test_wrong_arguments_are_named(change, message):
+    arguments = {
+        "masks": torch.zeros(1, 2, 2, dtype=torch.bool),
+        "order": torch.zeros(1, dtype=torch.int64),
+        "candidate": torch.ones(1, dtype=torch.bool),
+        "labels": torch.zeros(2, 2, dtype=torch.int64),
+        "is_stuff": torch.tensor([True]),
+    }
+    with pytest.raises(ValueError, match=message):
+        merge_segments(**{**arguments, **change}, overlap_threshold=0.5, stuff_area_threshold=0)

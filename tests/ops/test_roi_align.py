@@ -165,6 +165,32 @@ def test_gradcheck(reduce, channels_last, sampling_ratio):
 
 
 @needs_extension
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("size", [40_000.0, 65_000.0, 65_535.0])
+def test_gradient_of_the_maximum_of_a_box_of_billions_of_points(size, channels_last):
+    """Its points are numbered beyond 31 bits; one bin of this size is still pooled."""
+    features = maps(torch.float64, 3, channels_last, levels=1, batch=1)
+    boxes = torch.tensor([[0, 60 - size, 50 - size, 60.0, 50.0], [0, 8.0, 8, 8 + size, 8 + size]])
+    arguments = ((1, 1), [1.0], 0, True, "max")
+    ours = forward_and_gradients(features, boxes.double(), *arguments, backend="cpu")
+    oracle = forward_and_gradients(features, boxes.double(), *arguments, backend="reference")
+    torch.testing.assert_close(ours, oracle)
+    assert ours[0].min() > 0
+    assert ours[1][0].any()
+
+
+@pytest.mark.parametrize("reduce", ["avg", "max"])
+def test_a_second_derivative_is_refused(reduce):
+    features = torch.randn(1, 2, 8, 8, requires_grad=True)
+    if reduce == "max" and not load_extension().loaded:
+        pytest.skip("the reference can be differentiated twice")
+    pooled = roi_align(features, torch.tensor([[0, 1.0, 1, 6, 7]]), 2, 1.0, reduce=reduce)
+    (gradient,) = torch.autograd.grad((pooled**2).sum(), features, create_graph=True)
+    with pytest.raises(RuntimeError, match="roi_align"):
+        gradient.sum().backward()
+
+
+@needs_extension
 @pytest.mark.parametrize("reduce", ["avg", "max"])
 def test_one_and_two_threads_give_the_same_bits(reduce):
     features, boxes = maps(channels=48), random_boxes(60)
@@ -225,6 +251,23 @@ def test_boxes_that_are_no_boxes_pool_to_zero(backend, reduce):
 
 
 @pytest.mark.parametrize("backend", BACKENDS_OF_THE_MEAN)
+@pytest.mark.parametrize("reduce", ["avg", "max"])
+@pytest.mark.parametrize("sampling_ratio", [2, 9, 30])
+def test_a_box_without_extent_pools_the_value_at_its_place(backend, reduce, sampling_ratio):
+    if backend == "torchvision" and reduce == "max":
+        pytest.skip("torchvision has no maximum")
+    feature = torch.arange(64.0).view(1, 1, 8, 8)
+    # Pixel centres are at halves: (4, 3) is between columns 3 and 4 and rows 2 and 3.
+    boxes = torch.tensor([[0, 4.0, 3, 4, 3], [0, 4.0, 3, 4, 5], [0, 4.5, 3, 4.5, 3]])
+    arguments = (1, 1.0, sampling_ratio, True, reduce)
+    pooled = roi_align(feature, boxes, *arguments, backend=backend).flatten()
+    assert pooled[[0, 2]].tolist() == pytest.approx([23.5, 24], abs=1e-3)
+    # Rows 2.5 to 4.5, 8 a row.
+    middle = 31.5 if reduce == "avg" else 39.5 - 8 / sampling_ratio
+    assert pooled[1].item() == pytest.approx(middle, abs=1e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS_OF_THE_MEAN)
 @pytest.mark.parametrize("index", [2.0, -1.0, NAN, 1e20])
 def test_batch_index_outside_the_batch_raises(backend, index):
     boxes = torch.tensor([[0, 1, 1, 5, 5], [index, 1, 1, 5, 5]])
@@ -242,6 +285,7 @@ def test_batch_index_outside_the_batch_raises(backend, index):
         ({"spatial_scales": [0.5, 0.5]}, ValueError, "halve"),
         ({"spatial_scales": [-1.0, -0.5]}, ValueError, "positive"),
         ({"reduce": "sum"}, ValueError, "'avg' or 'max'"),
+        ({"sampling_ratio": 2**32 + 1}, ValueError, "at most 65535"),
         ({"backend": "opencl"}, ValueError, "torchvision"),
         ({"backend": "cuda"}, RuntimeError, "cuda"),
     ],

@@ -33,6 +33,7 @@ BOXES = [
     [0, -1e6, -1e6, 1e6, 1e6],  # huge
     [0, 0.0, 0.0, 124.0, 96.0],
     [1, 1.0, 2.0, 17.0, 9.0],
+    [0, -2_399_930.0, -1_439_940.0, 70.0, 60.0],  # billions of points in a bin
 ]
 
 
@@ -125,7 +126,7 @@ class Case:
 
 @pytest.mark.parametrize("reduce", ["avg", "max"])
 @pytest.mark.parametrize("aligned", [True, False])
-@pytest.mark.parametrize("sampling_ratio", [0, 2])
+@pytest.mark.parametrize("sampling_ratio", [0, 2, 9])
 @pytest.mark.parametrize(
     ("dtype", "channels", "channels_last"),
     [

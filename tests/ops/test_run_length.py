@@ -144,3 +144,47 @@ def test_mask_boundaries_equal_a_slow_erosion(size, radius):
         padded = np.pad(mask, radius)
         windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * radius + 1,) * 2)
         np.testing.assert_array_equal(band != 0, mask & ~windows.all(axis=(2, 3)))
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 4), (4, 0)])
+def test_masks_of_images_without_pixels(size):
+    masks = RunLengthMasks.from_bitmasks(np.zeros((2, *size), bool))
+    assert masks.to_bitmasks().shape == (2, *size)
+    assert mask_boundaries(masks, 1).to_bitmasks().shape == (2, *size)
+    assert encode_label_map(np.zeros(size, np.uint8)) == {}
+    zero, no = np.zeros(2, np.int64), np.zeros(2, bool)
+    iou, areas, _ = mask_iou(masks, masks, detection_groups=zero, truth_groups=zero, crowd=no)
+    assert not iou.any()
+    assert not areas.any()
+
+
+def test_iteration_gives_the_bitmasks_one_by_one():
+    masks = np.random.default_rng(4).random((3, 5, 4)) < 0.5
+    found = list(RunLengthMasks.from_bitmasks(masks))
+    assert len(found) == 3
+    np.testing.assert_array_equal(np.stack(found), masks)
+
+
+def test_views_encode_as_their_copies():
+    masks = np.random.default_rng(4).random((6, 9, 8)) < 0.5
+    for view in (masks[::2], masks[:, ::-1], masks.transpose(0, 2, 1), masks[:, 1:, ::3]):
+        expected = RunLengthMasks.from_bitmasks(view.copy())
+        assert RunLengthMasks.from_bitmasks(view).to_coco() == expected.to_coco()
+    labels = (np.random.default_rng(5).random((9, 8)) * 4).astype(np.uint8)
+    for view in (labels[::2], labels[:, ::-1], labels.T):
+        assert encode_label_map(view) == encode_label_map(view.copy())
+
+
+def test_wrong_arguments_say_what_is_right():
+    with pytest.raises(ValueError, match=r"\(N, H, W\) bool or uint8, got \(3, 4\)"):
+        RunLengthMasks.from_bitmasks(np.zeros((3, 4), bool))
+    with pytest.raises(ValueError, match=r"got .* torch.float64"):
+        RunLengthMasks.from_bitmasks(np.zeros((1, 3, 4)))
+    with pytest.raises(ValueError, match=r"uint8 or uint16, got .* int64"):
+        encode_label_map(np.zeros((3, 4), np.int64))
+    wide, high = (RunLengthMasks.from_bitmasks(np.ones((1, *s), bool)) for s in ((3, 4), (4, 3)))
+    zero, no = np.zeros(1, np.int64), np.zeros(1, bool)
+    with pytest.raises(ValueError, match=r"\(3, 4\), truths of \(4, 3\)"):
+        mask_iou(wide, high, detection_groups=zero, truth_groups=zero, crowd=no)
+    with pytest.raises(ValueError, match="radius must be at least 1, not 0"):
+        mask_boundaries(wide, 0)

@@ -127,7 +127,7 @@ def thing_table(metadata: Mapping[str, Any]) -> ClassTable | None:
     if not names:
         return None
     ids = {i: c for c, i in (metadata.get("thing_dataset_id_to_contiguous_id") or {}).items()}
-    places = range(len(names))
+    places = list(range(len(names)))
     if ids and names == list(metadata.get("stuff_classes") or ()):
         places = sorted(ids)
     table = ClassTable.of_names([names[i] for i in places])

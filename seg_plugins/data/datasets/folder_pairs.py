@@ -63,7 +63,7 @@ def register_folder_dataset(name: str, num_classes: int, ignore_label: int = 255
         # Another number of classes, e.g. in a notebook.
         DatasetCatalog.pop(name)
         MetadataCatalog.pop(name)
-    layout = Folders(*map(str, folders), image_suffix="", label_suffix="")
+    layout = Folders(str(folders[0]), str(folders[1]), "", "")
     register_row(Row(name, "semantic", "", str(folders[0]), layout), table)
 
 

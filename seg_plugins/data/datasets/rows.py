@@ -108,7 +108,7 @@ ROWS: tuple[Row, ...] = (
         val=Folders("val2017", "stuffthingmaps/val2017"),
     ),
     # http://host.robots.ox.ac.uk/pascal/VOC/voc2012; trainaug is SBD merged in as PNGs
-    # (datasets/prepare_sbd.py).
+    # (datasets/prepare_mat_labels.py sbd).
     *Dataset("voc_2012_sem_seg", "VOCdevkit/VOC2012", table="voc2012").rows(
         train=_voc("SegmentationClass", "Segmentation/train"),
         val=_voc("SegmentationClass", "Segmentation/val"),

@@ -35,8 +35,12 @@ namespace roi_align {
 constexpr int kMaxLevels = 8;
 
 // A bin with more sampling points than this along an axis is larger than any feature map; the mean
-// over it is taken as zero, which keeps absurd boxes from taking absurd time.
-constexpr int kMaxSamples = 1 << 16;
+// over it is taken as zero, which keeps absurd boxes from taking absurd time. The points of a bin,
+// numbered from 0, then stay below the 32 bits of kNoPoint.
+constexpr int kMaxSamples = (1 << 16) - 1;
+
+// The number of a winning point where no point on the map wins.
+constexpr int kNoPoint = -1;
 
 // ------------------------------------------------------------------------------- pyramid level
 
@@ -125,6 +129,7 @@ SEG_HD inline void samples_near_map(const Axis<A>& axis, int bin, int* first, in
   *last = axis.samples;
   if (axis.samples <= 8) return;
   const A step = axis.bin / A(axis.samples);
+  if (step == A(0)) return;  // a box without extent: all points are one
   const A start = axis.start + A(bin) * axis.bin;
   const A to_low = (A(-1) - start) / step, to_high = (A(axis.size) - start) / step;
   const A near_end = (step > A(0) ? to_low : to_high) - A(4);
@@ -226,20 +231,29 @@ SEG_INLINE void weighted_sum(Pack (&sum)[N], const T* base, const Taps<A>& rows,
   }
 }
 
-// One sampling point by its number within the bin, as kept for the gradient of the maximum.
+// One sampling point by its number within the bin, as kept for the gradient of the maximum. The
+// number is the int of the same 32 bits as an unsigned: a bin of kMaxSamples squared needs them
+// all.
 template <class A>
 struct Point {
   Sample<A> y, x;
 };
 
 template <class A>
-SEG_HD inline Point<A> point_at(const Axis<A>& y, const Axis<A>& x, int row, int col, int number) {
-  return {sample_at(y, row, number / x.samples), sample_at(x, col, number % x.samples)};
+SEG_HD inline int point_number(const Axis<A>& x, int i, int j) {
+  return static_cast<int>(uint32_t(i) * uint32_t(x.samples) + uint32_t(j));
 }
 
-// The largest of a bin's sampling points for `channels` neighbouring channels, and its number; -1
-// where that is a point off the map, whose value is zero, or where there is no point. Zero wins
-// ties against points on the map, the first point those among them, a NaN wins over everything.
+template <class A>
+SEG_HD inline Point<A> point_at(const Axis<A>& y, const Axis<A>& x, int row, int col, int number) {
+  const uint32_t point = static_cast<uint32_t>(number), line = static_cast<uint32_t>(x.samples);
+  return {sample_at(y, row, int(point / line)), sample_at(x, col, int(point % line))};
+}
+
+// The largest of a bin's sampling points for `channels` neighbouring channels, and its number;
+// kNoPoint where that is a point off the map, whose value is zero, or where there is no point. Zero
+// wins ties against points on the map, the first point those among them, a NaN wins over
+// everything.
 template <class T, class A>
 SEG_INLINE void bin_maximum(const T* base, const Axis<A>& y, const Axis<A>& x, int row, int col,
                             int64_t row_stride, int64_t col_stride, int channels,
@@ -255,7 +269,7 @@ SEG_INLINE void bin_maximum(const T* base, const Axis<A>& y, const Axis<A>& x, i
   for (int j = x_first; j < x_last && !any_off; ++j) any_off = !sample_at(x, col, j).inside;
   for (int c = 0; c < channels; ++c) {
     best[c] = any && !any_off ? -A(INFINITY) : A(0);
-    number[c] = -1;
+    number[c] = kNoPoint;
   }
   for (int i = y_first; i < y_last; ++i) {
     const Sample<A> sy = sample_at(y, row, i);
@@ -264,7 +278,7 @@ SEG_INLINE void bin_maximum(const T* base, const Axis<A>& y, const Axis<A>& x, i
       if (!sy.inside || !sx.inside) continue;
       const T* top = base + sy.low * row_stride;
       const T* bottom = base + sy.high * row_stride;
-      const int point = i * x.samples + j;
+      const int point = point_number(x, i, j);
       for (int c = 0; c < channels; ++c) {
         const int64_t left = sx.low * col_stride + c * channel_stride;
         const int64_t right = sx.high * col_stride + c * channel_stride;

@@ -333,7 +333,7 @@ SEG_HD void scatter_maximum_block(Block& block, const BlockSettings<A>& s, const
   block.each([&](int thread) {
     for (int item = thread; item < bins * s.channels; item += block.size) {
       const int64_t at = int64_t(roi) * bins * s.channels + item;
-      if (winners[at] < 0) continue;
+      if (winners[at] == kNoPoint) continue;
       const int bin = s.channels_last ? item / s.channels : item % bins;
       const int c = s.channels_last ? item % s.channels : item / bins;
       const Point<A> point = point_at(plan.y, plan.x, bin / s.width, bin % s.width, winners[at]);
@@ -580,7 +580,7 @@ SEG_HD void gather_maximum_block(Block& block, const BlockSettings<A>& s, const 
         const int row = bin / s.width, col = bin % s.width;
         const int64_t at =
             int64_t(roi) * bins * s.channels + row * from.row + col * from.col + c * from.channel;
-        if (winners[at] < 0) continue;
+        if (winners[at] == kNoPoint) continue;
         spread_point(point_at(plan.y, plan.x, row, col, winners[at]), to, A(grad[at]),
                      [&](int64_t offset, A value) { map[offset] += value; });
       }

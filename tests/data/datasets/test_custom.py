@@ -315,6 +315,7 @@ def test_the_separated_panoptic_form(folder):
     assert cfg.DATASETS.TRAIN == ("mine_train_separated",)
     assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 2
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 1
+    assert cfg.MODEL.PANOPTIC_FPN.THING_IDS == []
     (record,) = DatasetCatalog.get("mine_train_separated")
     assert record["sem_seg_file_name"] == str(folder / "masks/0.png")
     metadata = MetadataCatalog.get("mine_train_separated")
@@ -322,6 +323,25 @@ def test_the_separated_panoptic_form(folder):
     assert metadata.thing_dataset_id_to_contiguous_id == {40: 0}
     assert metadata.stuff_dataset_id_to_contiguous_id == {0: 0, 9: 1}
     assert type(build_mapper(cfg, True)) is InstanceMapper
+
+
+@pytest.mark.parametrize(("as_one", "expected"), [(False, [1, 2]), (True, [])])
+def test_the_labels_of_things_come_from_the_description(folder, as_one, expected):
+    content = {"images": [], "annotations": [], "categories": [
+        {"id": i + 1, "name": name, "isthing": int(name != "sky")}
+        for i, name in enumerate(("sky", "dog", "cat"))
+    ]}  # fmt: skip
+    (folder / "p.json").write_text(json.dumps(content))
+    part = {"images": "images", "panoptic": "pan", "json": "p.json"}
+    classes = [{"name": "sky"}, {"name": "dog", "thing": True}, {"name": "cat", "thing": True}]
+    cfg = seg_plugins.get_cfg()
+    cfg.MODEL.PANOPTIC_FPN.THING_IDS = [0]
+    cfg.INPUT.PANOPTIC_THINGS_AS_ONE = as_one
+    cfg.DATASETS.CUSTOM = str(
+        write(folder, task="panoptic", classes=classes, images=None, masks=None, train=part)
+    )
+    apply_custom_dataset(cfg)
+    assert expected == cfg.MODEL.PANOPTIC_FPN.THING_IDS
 
 
 def test_several_values_of_one_class(folder):

@@ -8,6 +8,7 @@ from pathlib import Path
 import seg_plugins
 from seg_plugins.data import DatasetError, build_mapper
 from seg_plugins.data.datasets.catalogue import load_dataset
+from seg_plugins.data.datasets.mask_folders import read_mask_folders
 
 import cv2
 import numpy as np
@@ -113,3 +114,25 @@ def test_graz02_objects_are_what_is_seen_of_them(root, kind):
     put(root / f"ig02/{kind}/a_001.mask.0.png", bgr[:3])
     with pytest.raises(DatasetError, match=r"a_001\.mask\.0\.png: size \(3, 8\)"):
         load_dataset(f"graz02_{kind}_train")
+
+
+def test_bitmasks_and_images_without_partner_are_named(root):
+    folder = root / "bdd100k"
+    for stem in ("a", "b"):
+        put(folder / f"images/10k/val/{stem}.jpg", IMAGE)
+    put(folder / "labels/ins_seg/bitmasks/val/a.png", np.zeros((6, 8, 4), np.uint8))
+    with pytest.raises(DatasetError, match=r"val/b\.jpg: no partner 'b' in .*bitmasks"):
+        load_dataset("bdd100k_instance_val")
+
+
+def test_a_folder_without_masks_is_no_image_without_instances(root):
+    for number in range(2):
+        put(root / f"dsb2018/stage1_train/id{number}/images/id{number}.png", IMAGE)
+    with pytest.raises(DatasetError, match="none of 2 images falls into this part"):
+        read_mask_folders(root / "dsb2018/stage1_train", (0.9, 1.0))
+    with pytest.raises(DatasetError, match="masks: no such folder; an empty one means no instance"):
+        read_mask_folders(root / "dsb2018/stage1_train", (0.0, 1.0))
+    for number in range(2):
+        (root / f"dsb2018/stage1_train/id{number}/masks").mkdir()
+    records = read_mask_folders(root / "dsb2018/stage1_train", (0.0, 1.0))
+    assert [record["annotations"] for record in records] == [[], []]

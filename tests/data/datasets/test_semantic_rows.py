@@ -28,6 +28,35 @@ def test_camvid_lists_carry_a_foreign_prefix(root, split):
     check(f"camvid_{split}", {0: "Sky", 10: "Bicyclist", 11: None})
 
 
+def test_lists_from_windows_and_files_that_are_not_there(root):
+    put(root / "CamVid/val/a.png", IMAGE)
+    put(root / "CamVid/valannot/a.png", label(0))
+    path = root / "CamVid/val.txt"
+    line = "C:\\SegNet\\CamVid\\val\\a.png \\SegNet\\CamVid\\valannot\\a.png\r\n"
+    path.write_bytes(b"\xef\xbb\xbf" + line.encode())
+    (record,) = load_dataset("camvid_val")
+    assert Path(record["file_name"]) == root / "CamVid/val/a.png"
+    put_text(path, "val/a.png valannot/a.png\nval/b.png valannot/b.png\n")
+    with pytest.raises(DatasetError, match=r"val\.txt, line 2: .*val/b\.png: no such file"):
+        load_dataset("camvid_val")
+    put_text(path, "\n")
+    with pytest.raises(DatasetError, match=r"val\.txt: the list is empty"):
+        load_dataset("camvid_val")
+
+
+def test_images_and_labels_without_partner_are_named(root):
+    put(root / "gta5/images/1.png", IMAGE)
+    put(root / "gta5/images/2.png", IMAGE)
+    put(root / "gta5/labels/1.png", label(7))
+    put(root / "gta5/labels/3.png", label(7))
+    named = []
+    assert len(load_dataset("gta5_all", named.append)) == 1
+    assert [str(e).partition(": no partner ")[2][:3] for e in named] == ["'2'", "'3'"]
+    put(root / "gta5/images/3.jpg", IMAGE)  # which the row does not take
+    with pytest.raises(DatasetError, match=r"2\.png: no partner '2'"):
+        load_dataset("gta5_all")
+
+
 def test_camvid_on_disk(shared_data, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(shared_data))
     assert len(load_dataset("camvid_train")) == 367

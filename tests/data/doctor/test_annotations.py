@@ -151,7 +151,8 @@ def test_sizes_measured_before_an_exif_rotation(tmp_path):
     file = content([annotation(1, 1, (10, 40, 20, 20))], images=1)
     file["images"][0] |= {"height": 40, "width": 64}
     (message,) = messages(check(tmp_path, file), "size", is_error=True)
-    assert "is 64x40 (height x width), its annotation says 40x64: an EXIF tag" in message
+    assert "is 64x40 (height x width), its annotation says 40x64" in message
+    assert "EXIF tag" in message
     file["images"][0] |= {"height": 64, "width": 40}  # as the message says
     assert check(tmp_path, file).problems == []
 

@@ -149,7 +149,7 @@ def test_a_class_without_a_pixel_is_a_warning(semantic):
         cv2.imwrite(str(semantic / f"masks/{i}.png"), np.zeros((6, 8), np.uint8))
     report = check_dataset("ill_train")
     assert [(p.message, p.is_error) for p in report.problems] == [
-        ("1 of 2 classes have no pixel: 1 b", False)
+        ("1 of 2 classes have no pixel: b", False)
     ]
     assert report.class_pixels == {"a": 144, "b": 0}
 

@@ -12,6 +12,7 @@ from seg_plugins.data import DatasetError
 from seg_plugins.data.datasets.class_table import ClassTable, DatasetClass
 from seg_plugins.data.datasets.coco_instances import read_instances
 from seg_plugins.data.datasets.coco_panoptic import read_panoptic
+from seg_plugins.data.doctor.annotations import judge_annotations
 from seg_plugins.data.doctor.samples import check_sample
 from seg_plugins.data.image_io import read_image, read_label
 
@@ -47,7 +48,7 @@ PANOPTIC = {
 STRANGE = [
     None, True, -1, 0, 1 << 70, -(1 << 70), 1e308, float("nan"), float("inf"), 0.5, "", "x",
     "../../x", "/etc/passwd", "C:\\x", "\0", "é" * 300, "\ud800", [], [[]], [[[]]], {}, {"id": 1},
-    [1], [None], ["a"], [1e12] * 6, [-5] * 5,
+    [1], [None], ["a"], [1e12] * 6, [-5] * 5, "1", "false", [1, 1, 5, 1, 5, 5], [[1, 1]], [0] * 4,
 ]  # fmt: skip
 
 
@@ -90,8 +91,7 @@ def survive(read, path: Path) -> bool:
         reported.append(error)
         records = None
     assert all(path.name in str(error) for error in reported)
-    for record in records or ():
-        check_sample(record, 2, 1, 255)
+    judge_annotations([check_sample(record, 2, 1, 255) for record in records or ()])
     return records is not None
 
 

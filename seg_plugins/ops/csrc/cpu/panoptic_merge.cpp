@@ -212,7 +212,7 @@ Merged merge_run_lengths(const Tensor& offsets_in, const Tensor& data_in, const 
   // Squares, so that neither side leaves the cache between two of its lines.
   constexpr int64_t kSide = 64;
   const int64_t bands = (height + kSide - 1) / kSide;
-  at::parallel_for(0, bands, std::max<int64_t>(kGrain / (kSide * width), 1),
+  at::parallel_for(0, bands, std::max<int64_t>(kGrain / (kSide * std::max<int64_t>(width, 1)), 1),
                    [&](int64_t first, int64_t last) {
                      const int64_t bottom = std::min(last * kSide, height);
                      for (int64_t left = 0; left < width; left += kSide) {

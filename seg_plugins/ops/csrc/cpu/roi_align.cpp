@@ -30,6 +30,8 @@ Settings make_settings(int64_t batch, int64_t channels, at::IntArrayRef heights,
                     " feature maps are supported, got ", levels);
   TORCH_CHECK_VALUE(static_cast<int64_t>(heights.size()) == levels, "roi_align: ", heights.size(),
                     " feature maps but ", levels, " spatial scales; give one scale per map");
+  TORCH_CHECK_VALUE(sampling_ratio <= kMaxSamples, "roi_align: sampling_ratio must be at most ",
+                    kMaxSamples, ", got ", sampling_ratio);
   Settings settings{};
   settings.height = static_cast<int>(output_size[0]);
   settings.width = static_cast<int>(output_size[1]);

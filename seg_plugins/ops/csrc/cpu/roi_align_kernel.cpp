@@ -364,7 +364,7 @@ void spread_maximum(const Tensor& grad, const Tensor& winners,
         for (int64_t bin = 0; bin < bins; ++bin) {
           const int64_t from = (plan.roi * bins + bin) * channels;
           for (int64_t c = 0; c < channels; ++c) {
-            if (winner_data[from + c] < 0) continue;
+            if (winner_data[from + c] == kNoPoint) continue;
             const Point<A> point =
                 point_at(plan.y, plan.x, bin / s.width, bin % s.width, winner_data[from + c]);
             const A g = A(grad_data[from + c]);
