@@ -37,7 +37,7 @@ def find_gaps(pixels: np.ndarray, nodata: float | None, name: str) -> np.ndarray
     gaps = declared.all(axis=2) if pixels.dtype == np.uint8 else declared.any(axis=2)
     if gaps.all():
         raise no_data(name)
-    return gaps if gaps.any() else None
+    return np.asarray(gaps) if gaps.any() else None
 
 
 def _equals(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
