@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 
 from ..data import DatasetError
 from ..data.datasets.catalogue import file_images
@@ -24,16 +24,15 @@ class KnownImages:
 
     def id_of(self, path: str) -> int | None:
         """The id that an annotation file gives the image at `path`; None where none has it."""
-        for name in self.datasets:
-            found = _ids(name).get(os.path.realpath(path))
-            if found is not None:
-                return found
-        return None
+        return self._ids.get(os.path.realpath(path)) if path else None
 
-
-@cache
-def _ids(name: str) -> dict[str, int]:
-    try:
-        return {os.path.realpath(path): number for path, number in file_images(name).items()}
-    except DatasetError:  # the dataset need not be at hand for predictions
-        return {}
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for name in reversed(self.datasets):
+            try:
+                images = file_images(name)
+            except DatasetError:  # the dataset need not be at hand for predictions
+                continue
+            found |= {os.path.realpath(path): number for path, number in images.items()}
+        return found

@@ -96,7 +96,6 @@ def check_pictures(run: Path, kinds: set[str]) -> None:
     assert {entry["task"] for entry in entries} == kinds
 
 
-@pytest.mark.xfail(strict=True, reason="pictures and report want the dataset's colours")
 def test_semantic(registered, tmp_path):
     records = write_images(tmp_path)
     for number, record in enumerate(records):
@@ -130,7 +129,9 @@ def coco_file(folder: Path, records: list[dict]) -> Path:
 
 
 @pytest.mark.slow
-def test_instances(registered, tmp_path):
+@pytest.mark.parametrize("names_alone", [False, True])
+def test_instances(registered, tmp_path, names_alone):
+    """Without a file and an evaluator_type, as in the first lines of Detectron2's tutorial."""
     records = write_images(tmp_path)
     for number, record in enumerate(records):
         record["annotations"] = []
@@ -141,20 +142,18 @@ def test_instances(registered, tmp_path):
                 {"bbox": [x, y, w, h], "bbox_mode": BoxMode.XYWH_ABS, "category_id": thing - 1}
                 | {"segmentation": [outline], "iscrowd": 0}
             )
-    names = registered(
-        "tutorial_instances",
-        records,
-        thing_classes=["a", "b"],
-        thing_dataset_id_to_contiguous_id={0: 0, 1: 1},
-        json_file=str(coco_file(tmp_path, records)),
-        evaluator_type="coco",
-    )
+    metadata = {
+        "thing_dataset_id_to_contiguous_id": {0: 0, 1: 1},
+        "json_file": str(coco_file(tmp_path, records)),
+        "evaluator_type": "coco",
+    }
+    metadata = {} if names_alone else metadata
+    names = registered("tutorial_instances", records, thing_classes=["a", "b"], **metadata)
     run = train("shapes/mask_rcnn_r18_fpn.yaml", names, tmp_path, *SMALL_REGIONS)
     check_pictures(run, {"instances"})
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="pictures and report want the dataset's colours")
 def test_panoptic(registered, tmp_path):
     """As `register_coco_panoptic` leaves the metadata, but for the colours."""
     categories = [{"id": i + 5, "name": n, "isthing": int(i < 2)} for i, n in enumerate("abc")]

@@ -86,13 +86,10 @@ def test_predictions_equal_detectron2s(system):
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_losses_and_gradients_equal_detectron2s(system):
-    """With three drawings of regions: a value at the kink of a ReLU may spoil the gradient of one.
-
-    There the last digit of a pooled value, which the two may have different, decides on 0 or 1.
-    """
+    # With these drawings of regions no pooled value lies at the kink of a ReLU, where its last
+    # digit, which the two may have different, would decide on a gradient of 0 or 1.
     models = pair(system)
-    distances = []
-    for seed in (11, 12, 13):
+    for seed in (12, 13):
         results = []
         for model in models:
             model.zero_grad()
@@ -108,15 +105,9 @@ def test_losses_and_gradients_equal_detectron2s(system):
         }
         torch.testing.assert_close(losses, their_losses, rtol=1e-5, atol=1e-6)
         assert gradients.keys() == their_gradients.keys()
-        distances.append(
-            max(
-                float((gradient - their_gradients[name]).abs().max())
-                / (float(their_gradients[name].abs().max()) + 1e-6)
-                for name, gradient in gradients.items()
-            )
-        )
-    assert sorted(distances)[1] <= 1e-4, distances
-    assert max(distances) <= 1e-2, distances
+        for name, gradient in gradients.items():
+            scale = float(their_gradients[name].abs().max()) + 1e-6
+            assert (gradient - their_gradients[name]).abs().max() <= 1e-4 * scale, name
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
