@@ -280,7 +280,7 @@ def _load(name: str, max_damaged: float) -> Dataset:
     for place, record in enumerate(records):
         _check_record(f"dataset '{name}': record {place}", record)
     task = _task(name, types, records, metadata)
-    panoptic = task.name == "panoptic" and any(map(_has_segments, records))
+    panoptic = task.name == "panoptic" and (not records or any(map(_has_segments, records)))
     if task.name != "semantic" and any("image_id" not in record for record in records):
         records = [{"image_id": place, **record} for place, record in enumerate(records)]
     return Dataset(
@@ -346,7 +346,7 @@ def _classes(metadata: Mapping[str, Any], kind: str, *, all_listed: bool) -> Cla
     if ids and all_listed:
         # A split's file may lack classes; predictions of them get ids that it does not use.
         free = itertools.count(max(ids.values()) + 1)
-        ids = {place: ids[place] if place in ids else next(free) for place in range(len(names))}
+        ids |= {place: next(free) for place in range(len(names)) if place not in ids}
     return Classes(
         names=names,
         colors=tuple((int(c[0]), int(c[1]), int(c[2])) for c in colors),

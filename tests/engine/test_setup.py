@@ -8,9 +8,10 @@ from pathlib import Path
 
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError
+from seg_plugins.data import DatasetError
 from seg_plugins.engine import setup
 from seg_plugins.engine.consistency import check_masks, tasks_of
-from seg_plugins.engine.train_loader import build_train_loader, load_records
+from seg_plugins.engine.train_loader import build_train_loader
 
 import pytest
 import yaml
@@ -134,12 +135,14 @@ def test_a_set_of_crowds_alone_is_refused_with_its_count():
     opts = ["DATASETS.TRAIN", "('crowds',)", "SEED", "1", "DATALOADER.NUM_WORKERS", "0"]
     try:
         cfg = load_config("shapes/mask_rcnn_r18_fpn.yaml", opts)
-        with pytest.raises(ConfigError, match=r"none of the 3 .*\.FILTER_EMPTY_ANNOTATIONS False"):
+        message = r"3 of the 3 annotations are crowds.*\.FILTER_EMPTY_ANNOTATIONS False"
+        with pytest.raises(DatasetError, match=message):
             build_train_loader(cfg, copy.copy)
         cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
         assert len(build_train_loader(cfg, copy.copy).stream) == 3
-        with pytest.raises(ConfigError, match="empty"):
-            load_records([])
+        cfg.DATASETS.TRAIN = ()
+        with pytest.raises(DatasetError, match="no sample"):
+            build_train_loader(cfg, copy.copy)
     finally:
         DatasetCatalog.remove("crowds")
         MetadataCatalog.remove("crowds")
