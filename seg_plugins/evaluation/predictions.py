@@ -37,12 +37,12 @@ class RecordStream:
     def reset(self) -> None:
         """Start over with an empty part."""
         self.close()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._part(self._rank).unlink(missing_ok=True)
 
     def write(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Append records that JSON can hold."""
         if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._part(self._rank).open("a", encoding="utf-8")
         for record in records:
             self._file.write(json.dumps(record))

@@ -166,7 +166,8 @@ def test_a_set_without_samples_is_told_before_training(custom, tiny_args, tmp_pa
     text = custom.read_text()
     custom.write_text(text.replace("0.25", "0.2"))
     args = tiny_args("DATASETS.CUSTOM", str(custom))
-    with pytest.raises(ConfigError, match=r"tiny_custom_val has no samples.*val_fraction: 0\.5"):
+    message = r"val_fraction 0\.2 of 2 samples leaves none to validate.*val_fraction: 0\.5"
+    with pytest.raises(DatasetError, match=message):
         setup(args)
     assert not (tmp_path / "run").exists()
     for number, fraction in enumerate(("0.5", "0")):

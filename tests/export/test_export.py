@@ -219,6 +219,23 @@ def test_a_wrong_file_fails_and_is_not_left(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_detections_of_nearly_equal_scores_may_change_places():
+    expected = {
+        "boxes": torch.tensor([[0.0, 0, 8, 8], [20, 20, 30, 30], [0, 0, 8, 8]]),
+        "scores": torch.tensor([0.9, 0.500001, 0.5]),
+        "classes": torch.tensor([0, 1, 2]),
+    }
+    swapped = {name: value[[0, 2, 1]] for name, value in expected.items()}
+    images = [torch.ones(3, 32, 32)]
+    (check,) = verify.compare(lambda x: swapped, lambda x: expected, images)
+    assert set(check.differences.values()) == {0.0}
+    for name, wrong in (("boxes", 0.5), ("scores", 0.01), ("classes", 1)):
+        other = {key: value.clone() for key, value in swapped.items()}
+        other[name][1] += wrong
+        with pytest.raises(ExportError, match="disagrees"):
+            list(verify.compare(lambda x, other=other: other, lambda x: expected, images))
+
+
 def test_nan_is_a_difference():
     bad = {"logits": torch.full((1, 2), np.nan)}
     with pytest.raises(ExportError):
