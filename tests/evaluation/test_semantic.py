@@ -97,8 +97,11 @@ def test_equals_detectron2(semantic_dataset):
     name, inputs = semantic_dataset(targets)
     ours = run(SemanticEvaluator(name), inputs, predictions)["sem_seg"]
     theirs = run(SemSegEvaluator(name, distributed=False), inputs, predictions)["sem_seg"]
-    for key, value in theirs.items():
-        np.testing.assert_array_equal(ours[key], value, err_msg=key)
+    # Upstream's newer figures of boundaries are defined otherwise (docs/evaluation.md).
+    newer = {key for key in theirs if key.startswith(("BoundaryIoU-", "min(IoU, B-Iou)-"))}
+    assert theirs.keys() - newer >= {"mIoU", "fwIoU", "mACC", "pACC", "IoU-road", "ACC-road"}
+    for key in theirs.keys() - newer:
+        np.testing.assert_array_equal(ours[key], theirs[key], err_msg=key)
 
 
 def test_all_ignored_is_nan_everywhere(semantic_dataset):
