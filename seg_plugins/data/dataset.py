@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,51 +12,16 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..tasks import Task, known_evaluators, task_named, task_of_evaluator, task_of_record
+from .dataset_classes import Classes, classes_of
 from .datasets.catalogue import load_dataset, thing_table
-from .datasets.class_table import spread_colors
 from .datasets.coco_fields import Records
 from .datasets.coco_instances import read_instances
-from .datasets.coco_panoptic import read_panoptic
 from .datasets.root import dataset_root
 from .errors import CollectedErrors, DatasetError
 from .label_encoding import LabelEncoding
+from .panoptic_truth import PanopticTruth, panoptic_of_file
 
-__all__ = ["Classes", "Dataset", "PanopticTruth", "task_of_dataset"]
-
-
-@dataclass(frozen=True)
-class Classes:
-    """The classes of one kind, things or stuff, in the order of their contiguous ids.
-
-    Attributes:
-        names: as the dataset spells them.
-        colors: (R, G, B) of each; those of Pascal VOC's color map where the dataset has none.
-        category_ids: contiguous id -> id in the dataset's annotation file, or itself where there
-            is no file.
-        numbered: whether a file or the metadata says what the ids are.
-    """
-
-    names: tuple[str, ...] = ()
-    colors: tuple[tuple[int, int, int], ...] = ()
-    category_ids: Mapping[int, int] = field(default_factory=dict)
-    numbered: bool = False
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-
-@dataclass(frozen=True)
-class PanopticTruth:
-    """Panoptic annotations in the ids of their file.
-
-    Attributes:
-        categories: dicts with ``id``, ``name`` and ``isthing``, one per class.
-        records: dicts with ``image_id``, ``pan_seg_file_name`` and ``segments_info``, whose
-            ``category_id`` are those of `categories`.
-    """
-
-    categories: list[dict[str, Any]]
-    records: list[dict[str, Any]]
+__all__ = ["Dataset", "task_of_dataset"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +161,7 @@ class Dataset:
             return PanopticTruth(self._categories(), [self._in_file_ids(r) for r in self.records])
         file, segments = self.required("panoptic_json"), self.required("panoptic_root")
         images = self.metadata.get("image_root", "")
-        return _panoptic_of_file(*map(Path, (file, images, segments)))
+        return panoptic_of_file(*map(Path, (file, images, segments)))
 
     def _categories(self) -> list[dict[str, Any]]:
         categories = {}
@@ -288,8 +252,8 @@ def _load(name: str, max_damaged: float) -> Dataset:
         task=task,
         records=records,
         # Things of a panoptic dataset in one file are numbered among all classes.
-        things=_classes(metadata, "thing", all_listed=not panoptic),
-        stuff=_classes(metadata, "stuff", all_listed=True),
+        things=classes_of(metadata, "thing", all_listed=not panoptic),
+        stuff=classes_of(metadata, "stuff", all_listed=True),
         ignore_label=int(metadata.get("ignore_label", 255)),
         evaluator_types=types or (task.evaluator,),
         metadata=metadata,
@@ -330,40 +294,3 @@ def _check_record(where: str, record: Any) -> None:
             f"{where} ({record['file_name']}): annotations should be a list of dicts with bbox, "
             "bbox_mode and category_id"
         )
-
-
-def _classes(metadata: Mapping[str, Any], kind: str, *, all_listed: bool) -> Classes:
-    """The classes of a kind; `all_listed` says that their places are those in the list of names."""
-    names = tuple(map(str, metadata.get(f"{kind}_classes") or ()))
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DatasetError(
-            f"dataset '{metadata.get('name')}': {kind}_classes lists '{twice[0]}' more than once"
-        )
-    colors = metadata.get(f"{kind}_colors") or spread_colors(len(names))
-    mapping = metadata.get(f"{kind}_dataset_id_to_contiguous_id")
-    ids = {place: category for category, place in mapping.items()} if mapping else {}
-    if ids and all_listed:
-        # A split's file may lack classes; predictions of them get ids that it does not use.
-        free = itertools.count(max(ids.values()) + 1)
-        ids |= {place: next(free) for place in range(len(names)) if place not in ids}
-    return Classes(
-        names=names,
-        colors=tuple((int(c[0]), int(c[1]), int(c[2])) for c in colors),
-        category_ids=ids or {place: place for place in range(len(names))},
-        numbered=bool(ids),
-    )
-
-
-def _panoptic_of_file(file: Path, images: Path, segments: Path) -> PanopticTruth:
-    """The panoptic annotations of a file, in its own ids."""
-    records = read_panoptic(file, images, segments, None)
-    ids = {place: category for category, place in records.category_ids.items()}
-    categories = [
-        {"id": ids[place], "name": c.name, "isthing": int(c.is_thing)}
-        for place, c in enumerate(records.table.classes)
-    ]
-    for record in records:
-        for segment in record["segments_info"]:
-            segment["category_id"] = ids[segment["category_id"]]
-    return PanopticTruth(categories, records)
