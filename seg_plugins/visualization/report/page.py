@@ -8,11 +8,12 @@ from typing import Any
 
 import jinja2
 
+from ...tasks import TASKS
 from . import tables
 from .plots import curves, data_uri, finite
 from .run import Run
 
-_TITLES = {"sem_seg": "Semantic", "instances": "Instance", "panoptic_seg": "Panoptic"}
+_TITLES = {task.output: task.title for task in TASKS}
 _MIMES = {".png": "image/png", ".jpg": "image/jpeg"}
 
 # Kinds of pictures in the order of an example's row.
