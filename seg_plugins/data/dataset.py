@@ -78,6 +78,11 @@ class Dataset:
         state, known = _LOADED.get(name, (None, None))
         return known if known is not None and state == _state(name) else None
 
+    @staticmethod
+    def forget(name: str) -> None:
+        """Free the records of a dataset, once they are kept in another form; it may be got anew."""
+        _LOADED.pop(name, None)
+
     @property
     def num_things(self) -> int:
         """Number of classes that are counted.

@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from ..config import ConfigError
-from ..data import DatasetError
+from ..data import Dataset, DatasetError
 from ..data.training_records import training_records
 from .data_stream import SampleStream, StreamBatches
 from .worker_signals import held_back, init_worker
@@ -150,4 +150,7 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[..., Any]) -> TrainLoader:
     stream = SampleStream(
         records=records, mapper=mapper, seed=cfg.SEED, replace_damaged=max_damaged > 0
     )
+    # The stream has packed them; as Python objects those of large sets take gigabytes.
+    for name in set(cfg.DATASETS.TRAIN) - set(cfg.DATASETS.TEST):
+        Dataset.forget(name)
     return TrainLoader(stream, batches, cfg.DATALOADER.NUM_WORKERS, max_damaged)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError
-from seg_plugins.data import DatasetError
+from seg_plugins.data import Dataset, DatasetError
 from seg_plugins.engine import setup
 from seg_plugins.engine.consistency import check_masks, tasks_of
 from seg_plugins.engine.train_loader import build_train_loader
@@ -151,7 +151,9 @@ def test_a_set_of_crowds_alone_is_refused_with_its_count():
 def test_a_batch_larger_than_the_set_is_told(tiny_semantic, caplog):
     opts = ["DATASETS.TRAIN", "('tiny_semantic_train',)", "SOLVER.IMS_PER_BATCH", "16"]
     cfg = load_config("quickstart/unet_shapes.yaml", [*opts, "SEED", "1"])
+    assert len(Dataset.get("tiny_semantic_train").records) == 8
     build_train_loader(cfg, copy.copy)
+    assert Dataset.loaded("tiny_semantic_train") is None, "two copies of the records are kept"
     assert "8 images, fewer than SOLVER.IMS_PER_BATCH 16" in caplog.text
 
 
