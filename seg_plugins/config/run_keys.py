@@ -28,7 +28,7 @@ def add_solver_keys(solver: CfgNode) -> None:
     set_defaults(solver, LR_FACTORS=[])
     # WarmupPolyLR, as in Detectron2's DeepLab project.
     set_defaults(solver, POLY_LR_POWER=0.9, POLY_LR_CONSTANT_ENDING=0.0)
-    # Autocast type when SOLVER.AMP.ENABLED: "float16" (GPU) or "bfloat16" (GPU, CPU).
+    # Autocast type when SOLVER.AMP.ENABLED: "float16" (GPU) or "bfloat16" (GPU, CPUs that have it).
     set_defaults(solver.AMP, DTYPE="float16")
     # Parts in which each process takes its share of IMS_PER_BATCH, one after the other: the same
     # step with less memory (batch statistics are those of a part).

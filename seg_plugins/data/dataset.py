@@ -17,9 +17,10 @@ from .datasets.catalogue import load_dataset, thing_table
 from .datasets.coco_fields import Records
 from .datasets.coco_instances import read_instances
 from .datasets.root import dataset_root
-from .errors import CollectedErrors, DatasetError
+from .errors import CollectedErrors, DatasetError, Report
 from .label_encoding import LabelEncoding
 from .panoptic_truth import PanopticTruth, panoptic_of_file
+from .record_form import flaw_of
 
 __all__ = ["Dataset", "task_of_dataset"]
 
@@ -242,12 +243,13 @@ def _load(name: str, max_damaged: float) -> Dataset:
     alone = name not in DatasetCatalog.list() and not _TRUTH_ALONE.isdisjoint(_metadata(name))
     found = CollectedErrors()
     records = [] if alone else load_dataset(name, found)
-    found.check(max_damaged, name, records)
     metadata = _metadata(name)
+    if not isinstance(records, Records):  # which this package's reader has checked
+        things = len(metadata.get("thing_classes") or ())
+        records = [record for record in records if _is_usable(record, things, found)]
+    found.check(max_damaged, name, records)
     given = metadata.get("evaluator_type") or ()
     types = (given,) if isinstance(given, str) else tuple(given)
-    for place, record in enumerate(records):
-        _check_record(f"dataset '{name}': record {place}", record)
     task = _task(name, types, records, metadata)
     panoptic = task.name == "panoptic" and (not records or any(map(_has_segments, records)))
     if task.name != "semantic" and any("image_id" not in record for record in records):
@@ -286,16 +288,22 @@ def _task(
     return found
 
 
-def _check_record(where: str, record: Any) -> None:
-    """What every later stage relies on."""
-    if not isinstance(record, dict) or not isinstance(record.get("file_name"), (str, os.PathLike)):
-        raise DatasetError(f"{where}: not a dict with a file_name")
-    annotations = record.get("annotations", ())
-    if not isinstance(annotations, (list, tuple)) or not all(
-        isinstance(a, dict) and {"bbox", "bbox_mode", "category_id"} <= a.keys()
-        for a in annotations
-    ):
-        raise DatasetError(
-            f"{where} ({record['file_name']}): annotations should be a list of dicts with bbox, "
-            "bbox_mode and category_id"
-        )
+def _is_usable(record: Any, things: int, report: Report) -> bool:
+    """Whether a record of a user's own loader has the form that later stages rely on.
+
+    Args:
+        record: Detectron2's dict.
+        things: number of classes that its annotations count; 0 where it is not known.
+        report: called with what is wrong.
+    """
+    flaw = flaw_of(record)
+    if not flaw and things:
+        outside = [a for a in record.get("annotations", ()) if not 0 <= a["category_id"] < things]
+        if outside:
+            flaw = (
+                f"{record['file_name']}: category_id {outside[0]['category_id']} is none of the "
+                f"{things} in thing_classes; it counts them from 0"
+            )
+    if flaw:
+        report(DatasetError(flaw))
+    return not flaw

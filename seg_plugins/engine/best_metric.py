@@ -27,10 +27,12 @@ class BestMetric:
     Attributes:
         name: ``group/figure``; with several test sets, after the name of one and a slash.
         higher_is_better: its direction.
+        others: looked for in this order where an evaluation does not give it.
     """
 
     name: str
     higher_is_better: bool
+    others: tuple[str, ...] = ()
 
 
 def find_best_metric(cfg: CfgNode, evaluators: Mapping[str, DatasetEvaluator]) -> BestMetric | None:
@@ -41,7 +43,7 @@ def find_best_metric(cfg: CfgNode, evaluators: Mapping[str, DatasetEvaluator]) -
         evaluators: by the test set that each scores.
 
     Returns:
-        None where nothing is evaluated, or no evaluator says what it gives.
+        None where nothing is evaluated.
 
     Raises:
         ConfigError: no evaluation gives the figure; those that come nearest are listed.
@@ -52,6 +54,8 @@ def find_best_metric(cfg: CfgNode, evaluators: Mapping[str, DatasetEvaluator]) -
         return None
     silent = [name for name, e in evaluators.items() if not declared_metrics(e)]
     if not wanted:
+        if next(iter(evaluators)) in silent:
+            return _usual(cfg, evaluators)
         return _main(given, list(evaluators))
     if wanted in given:
         return BestMetric(wanted, given[wanted])
@@ -71,11 +75,7 @@ def find_best_metric(cfg: CfgNode, evaluators: Mapping[str, DatasetEvaluator]) -
 
 def _given(cfg: CfgNode, evaluators: Mapping[str, DatasetEvaluator]) -> dict[str, bool]:
     """Every figure that will be in the event storage, and whether higher is better."""
-    tasks = tasks_of(cfg.MODEL.META_ARCHITECTURE)
-    outputs = outputs_of(tasks) if tasks else [t.output for t in TASKS]  # it need not say
-    absent = {group for task in TASKS if task.output not in outputs for group in task.groups}
-    if "instances" in tasks and not cfg.MODEL.MASK_ON:
-        absent |= {"segm", "boundary"}
+    absent = _absent(cfg)
     given = {f"{_LOSSES}total_loss": False} if cfg.TEST.LOSS and evaluators else {}
     for dataset, evaluator in evaluators.items():
         prefix = f"{dataset}/" if len(evaluators) > 1 else ""
@@ -83,6 +83,28 @@ def _given(cfg: CfgNode, evaluators: Mapping[str, DatasetEvaluator]) -> dict[str
             if name.partition("/")[0] not in absent:
                 given[prefix + name] = higher
     return given
+
+
+def _absent(cfg: CfgNode) -> set[str]:
+    """Groups of figures that the model has no output for."""
+    tasks = tasks_of(cfg.MODEL.META_ARCHITECTURE)
+    outputs = outputs_of(tasks) if tasks else [t.output for t in TASKS]  # it need not say
+    absent = {group for task in TASKS if task.output not in outputs for group in task.groups}
+    if "instances" in tasks and not cfg.MODEL.MASK_ON:
+        absent |= {"segm", "boundary"}
+    return absent
+
+
+def _usual(cfg: CfgNode, evaluators: Mapping[str, DatasetEvaluator]) -> BestMetric | None:
+    """The main figures of the model's tasks, whose names Detectron2's own evaluators share."""
+    first = next(iter(evaluators))
+    prefix, absent = f"{first}/" if len(evaluators) > 1 else "", _absent(cfg)
+    names = [prefix + n for n in main_metrics() if n.partition("/")[0] not in absent]
+    logger.info(
+        "The evaluator of %s does not declare its figures (a method metrics()): the first of %s "
+        "that it gives is TEST.BEST_METRIC", first, ", ".join(names),
+    )  # fmt: skip
+    return BestMetric(names[0], True, tuple(names[1:])) if names else None
 
 
 def _main(given: Mapping[str, bool], datasets: list[str]) -> BestMetric | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
@@ -77,8 +78,9 @@ class BestCheckpoint(HookBase):
     def after_step(self) -> None:
         """Look for a new result of the metric in the event storage."""
         latest: Mapping[str, tuple[float, int]] = self.trainer.storage.latest()
-        name = self.metric.name
-        if name not in latest:
+        names = (self.metric.name, *self.metric.others)
+        name = next((name for name in names if name in latest), None)
+        if name is None:
             return
         value, iteration = latest[name]
         if iteration == self._seen or iteration != self.trainer.iter:
@@ -107,12 +109,19 @@ class BestCheckpoint(HookBase):
         if self._seen < 0 and self.best == -math.inf and self.trainer.complete:
             logger.warning("%s was never measured: there is no model_best.pth.", self.metric.name)
 
-    def state_dict(self) -> dict[str, float]:
-        """The best value and its age, so that a resumed run does not forget them."""
-        return {"best": self.best, "without_gain": self.without_gain}
+    def state_dict(self) -> dict[str, Any]:
+        """The best value, its age and its metric, so that a resumed run does not forget them."""
+        return {"best": self.best, "without_gain": self.without_gain, "metric": self.metric.name}
 
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Restore :meth:`state_dict`'s content."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict`'s content, unless it tells of another metric."""
+        former = state.get("metric", self.metric.name)
+        if former != self.metric.name:
+            logger.warning(
+                "TEST.BEST_METRIC is %s, which was %s: the best value is looked for anew",
+                self.metric.name, former,
+            )  # fmt: skip
+            return
         self.best = state["best"]
         self.without_gain = int(state.get("without_gain", 0))
 

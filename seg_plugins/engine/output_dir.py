@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 from pathlib import Path
 from typing import IO
 
 from ..config import ConfigError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 # What a start writes before its first iteration.
 _OF_A_START = ("config.yaml", "log.txt*", "events.out.tfevents.*", "metrics.json", "run.json")
@@ -36,9 +39,19 @@ def check_output_dir(folder: Path) -> None:
 def hold(folder: Path) -> None:
     """Mark the folder as that of this process, for as long as it lives."""
     log = (folder / "log.txt").open("ab")
-    with contextlib.suppress(OSError):  # a file system without locks
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _lock(log)
     _held.append(log)
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Whether the file is this process's now; False where another has it, or nothing can tell."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held, or a file system without locks
+        return False
+    return True
 
 
 def _failed_start(folder: Path) -> bool:
@@ -54,10 +67,9 @@ def _failed_start(folder: Path) -> bool:
         if record.exists() and json.loads(record.read_bytes())["iterations"]:
             return False
         with (folder / "log.txt").open("rb") as log:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (OSError, ValueError, KeyError):  # held by a training that has just begun
+            return _lock(log)  # else a training has just begun
+    except (OSError, ValueError, KeyError):
         return False
-    return True
 
 
 def _free_name(folder: Path) -> Path:

@@ -46,17 +46,17 @@ def setup(args: argparse.Namespace) -> CfgNode:
         use_available_device(cfg, args)
         check_values(cfg)
         apply_custom_dataset(cfg)
-        check_datasets(cfg)
         if not args.eval_only:
-            check_masks(cfg)
             check_training(cfg)
             origin = Origin(args.config_file, args.opts or ())
             complete_schedule(cfg, origin)
             tell_rate(cfg, origin)
-        if comm.is_main_process():
-            if not (args.resume or args.eval_only):
-                check_output_dir(Path(cfg.OUTPUT_DIR))
-            if not args.eval_only:
+        if comm.is_main_process() and not (args.resume or args.eval_only):
+            check_output_dir(Path(cfg.OUTPUT_DIR))
+        check_datasets(cfg)  # which takes the longest, so it comes last
+        if not args.eval_only:
+            check_masks(cfg)
+            if comm.is_main_process():
                 check_before_training(cfg)
         comm.synchronize()
         former = former_config(Path(cfg.OUTPUT_DIR)) if args.resume else {}

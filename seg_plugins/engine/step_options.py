@@ -45,7 +45,7 @@ def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
 def has_fast_bfloat16() -> bool:
     """Whether oneDNN, which computes convolutions on the CPU, has bfloat16 kernels for this one.
 
-    Elsewhere PyTorch still computes in it, about twenty times as slowly as in float32.
+    Elsewhere PyTorch still computes in it, many times as slowly as in float32.
     """
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -79,7 +80,7 @@ def validation_loss(cfg: CfgNode, model: nn.Module) -> dict[str, float]:
         for first in range(0, len(records), world_size):
             check_stop()
             own = first + rank
-            sample = mapper(dict(records[own % len(records)]))
+            sample = mapper(copy.deepcopy(records[own % len(records)]))
             losses = getattr(model, "module", model)([sample])
             if own < len(records):
                 count += 1

@@ -109,13 +109,14 @@ def check_values(cfg: CfgNode) -> None:
                 low = "above 0" if least == _ABOVE_0 else f"at least {least:g}"
                 high = {_INF: "", _BELOW_1: " and below 1"}.get(most, f" and at most {most:g}")
                 raise _refusal(cfg, key, low + high)
-    for key, known in CHOICES.items():
-        _check_name(key, get_value(cfg, key), known)
     for key, registry in _REGISTRIES.items():
         if get_value(cfg, key):
             _check_name(key, get_value(cfg, key), [name for name, _ in registry])
+    for key, known in CHOICES.items():
+        if not _is_a_strangers(cfg, key):
+            _check_name(key, get_value(cfg, key), known)
     for key, lengths in _LENGTHS.items():
-        if len(get_value(cfg, key)) not in lengths:
+        if len(get_value(cfg, key)) not in lengths and not _is_a_strangers(cfg, key):
             raise _refusal(cfg, key, f"{' or '.join(map(str, lengths))} numbers")
     for key in _NOT_EMPTY:
         if not len(_members(cfg, key)):
@@ -138,6 +139,15 @@ def check_values(cfg: CfgNode) -> None:
         raise ConfigError(
             f"MODEL.DEVICE {cfg.MODEL.DEVICE} should be cpu, cuda or cuda:0"
         ) from None
+
+
+def _is_a_strangers(cfg: CfgNode, key: str) -> bool:
+    """Whether a key is read by a head of somebody else's, who may take other values."""
+    name = cfg.MODEL.SEM_SEG_HEAD.NAME
+    if not key.startswith("MODEL.SEM_SEG_HEAD.") or name not in SEM_SEG_HEADS_REGISTRY:
+        return False
+    maker = SEM_SEG_HEADS_REGISTRY.get(name).__module__.partition(".")[0]
+    return maker not in ("seg_plugins", "detectron2")
 
 
 def _members(cfg: CfgNode, key: str) -> list[Any]:

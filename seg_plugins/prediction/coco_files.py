@@ -95,19 +95,23 @@ def _read(path: Path) -> Record:
 def _images(paths: list[Path], kind: str, known: KnownImages) -> dict[str, Record]:
     """COCO's image entries by record.
 
-    Ids are those of a dataset's file if it lists all the images; else the numbers in the names if
-    all are numbers; else they count from 1.
+    Images that a dataset's file lists keep its ids, and others get ids after them. If it lists
+    none, the ids are the numbers in the names if all are numbers, else they count from 1.
     """
     records = [record for record in map(_read, paths) if kind in record["saved"]]
     of_file = [known.id_of(record.get("source") or "") for record in records]
     stems = [Path(record["file_name"]).stem for record in records]
     numbers = [int(stem) for stem in stems if stem.isdecimal()]
-    choices: tuple[list[int | None], ...] = (of_file, numbers, [])  # type: ignore[assignment]
-    ids = next((c for c in choices if None not in c and len(set(c)) == len(records)), None)
+    used = {number for number in of_file if number is not None}
+    if not used and len(numbers) == len(set(numbers)) == len(records):
+        ids = numbers
+    else:
+        free = itertools.count(max(used, default=0) + 1)
+        ids = [next(free) if number is None else number for number in of_file]
     keys = ("file_name", "height", "width")
     return {
         record["name"]: {"id": number, **{key: record[key] for key in keys}}
-        for record, number in zip(records, ids or range(1, len(records) + 1), strict=True)
+        for record, number in zip(records, ids, strict=True)
     }
 
 

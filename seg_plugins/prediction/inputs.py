@@ -18,6 +18,7 @@ from PIL import Image
 from ..data import DatasetError
 from ..data.augmentation_builder import build_augmentations, build_photometric
 from ..data.augmentations import Content
+from ..data.datasets.pairing import PICTURES
 from ..data.file_kind import kind_of
 from ..data.geometry import Geometry
 from ..data.image_io import pixels_of, read_image
@@ -28,7 +29,6 @@ from .gaps import filled, find_gaps
 
 logger = logging.getLogger(__name__)
 
-IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".nii", ".npy", ".png", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 
 
@@ -82,7 +82,7 @@ def find_sources(inputs: Sequence[str], output: Path) -> list[Source]:
             paths = _pictures(paths, text)
         if not paths:
             raise DatasetError(
-                f"{text}: no such file, or no image or video in it ({', '.join(IMAGES + VIDEOS)})"
+                f"{text}: no such file, or no image or video in it ({', '.join(PICTURES + VIDEOS)})"
             )
         for path in paths:
             found.setdefault(_absolute(path), (path, base))
@@ -147,7 +147,7 @@ def _pictures(paths: list[Path], text: str) -> list[Path]:
         suffixes = ("".join(path.suffixes[-2:]).lower(), path.suffix.lower())
         if path.name.startswith("."):  # macOS keeps "._photo.jpg", no picture, beside "photo.jpg"
             others["hidden"] += 1
-        elif {*suffixes}.isdisjoint((*IMAGES, *VIDEOS, ".nii.gz")):
+        elif {*suffixes}.isdisjoint((*PICTURES, *VIDEOS)):
             others[path.suffix.lower() or "without suffix"] += 1
         else:
             chosen.append(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from seg_plugins.data import Dataset, DatasetError
 
@@ -30,6 +31,12 @@ def write_coco(folder, categories, file="a.json", **changes):
     content = {"images": [image], "categories": categories, "annotations": annotations}
     (folder / file).write_text(json.dumps(content))
     return str(folder / file)
+
+
+def of_one(**changes):
+    """A record with one annotation."""
+    annotation = {"bbox": BOX, "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0, **changes}
+    return {"file_name": "a", "height": 9, "width": 9, "annotations": [annotation]}
 
 
 @pytest.fixture
@@ -108,10 +115,15 @@ def test_wrong_annotations_are_left_out_up_to_a_share(name, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("records", "metadata", "message"),
     [
-        ([{"height": 3}], {}, "record 0: not a dict with a file_name"),
+        ([{"height": 3}], {}, "a dict without 'file_name'"),
+        ([{"file_name": Path("a.png")}], {}, r"'file_name' should be text, str\(path\)"),
         ([{"file_name": "a"}], {}, "task cannot be told"),
-        ([{"file_name": "a", "annotations": [{"bbox": BOX}]}], {}, "bbox_mode and category_id"),
+        ([{"file_name": "a", "annotations": [{"bbox": BOX}]}], {}, "'category_id' should be an"),
+        ([of_one(bbox=[1, 2])], {}, "'bbox' should be four numbers"),
         ([{"file_name": "a", "annotations": []}], {"thing_classes": ["x", "x"]}, "lists 'x' more"),
+        ([of_one(category_id=1)], {"thing_classes": ["x"]}, "category_id 1 is none of the 1"),
+        ([of_one(category_id=-1)], {"thing_classes": ["x"]}, "category_id -1 is none"),
+        ([of_one(segmentation=np.ones((9, 9)))], {}, r"polygons of 3 points .*mask\.encode"),
     ],
 )
 def test_what_later_stages_rely_on_is_checked(name, records, metadata, message):

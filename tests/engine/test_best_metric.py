@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
 import seg_plugins
 from seg_plugins.config import ConfigError
 from seg_plugins.data.datasets.shapes import ensure_shapes
 from seg_plugins.engine.best_metric import BestMetric, find_best_metric
+from seg_plugins.engine.checkpoint_hooks import BestCheckpoint
 from seg_plugins.evaluation import ElectronMicroscopyEvaluator, build_evaluator
 
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import SemSegEvaluator
+from detectron2.evaluation import DatasetEvaluator, SemSegEvaluator
 from PIL import Image
 
 TWO = "('shapes_val', 'shapes_train')"
@@ -65,10 +69,24 @@ def test_a_model_is_judged_by_what_it_predicts():
 def test_an_evaluator_that_does_not_say_what_it_gives(caplog):
     ensure_shapes()
     theirs = {"shapes_val": SemSegEvaluator("shapes_val", distributed=False)}
-    assert found(evaluators=theirs) is None
+    assert found(evaluators=theirs) == BestMetric("sem_seg/mIoU", True)
     best = found("TEST.BEST_METRIC", "sem_seg/mIoU", evaluators=theirs)
     assert best == BestMetric("sem_seg/mIoU", True)
     assert "does not declare its figures" in caplog.text
+
+
+def test_of_the_usual_figures_the_first_that_comes_decides():
+    """Detectron2's COCOEvaluator alone, on a panoptic system: no PQ is measured."""
+    cfg = seg_plugins.load_config("configs/shapes/panoptic_fcn.yaml")
+    best = find_best_metric(cfg, {"shapes_panoptic_val": DatasetEvaluator()})
+    assert best.name == "panoptic_seg/PQ"
+    assert best.others == ("segm/AP", "bbox/AP", "sem_seg/mIoU")
+    saved = []
+    hook = BestCheckpoint(SimpleNamespace(save=lambda *a, **k: saved.append(k)), cfg, best)
+    latest = {"bbox/AP": (20.0, 9), "segm/AP": (10.0, 9)}
+    hook.trainer = SimpleNamespace(iter=9, storage=SimpleNamespace(latest=lambda: latest))
+    hook.after_step()
+    assert (hook.best, len(saved)) == (10.0, 1)
 
 
 def test_errors_of_electron_microscopy_are_better_when_lower(tmp_path):
@@ -85,3 +103,16 @@ def test_errors_of_electron_microscopy_are_better_when_lower(tmp_path):
     assert {"em/RandError", "em/WarpingError", "em/VariationOfInformation"} <= errors
     assert len(errors) == 8
     assert all(higher is (name not in errors) for name, higher in metrics.items())
+
+
+def test_a_resumed_run_forgets_the_best_of_another_metric(caplog):
+    cfg = seg_plugins.get_cfg()
+    loss, miou = BestMetric("validation/total_loss", False), BestMetric("sem_seg/mIoU", True)
+    before = BestCheckpoint(None, cfg, miou)
+    before.best, before.without_gain = 61.5, 2
+    same, other = BestCheckpoint(None, cfg, miou), BestCheckpoint(None, cfg, loss)
+    for hook in (same, other):
+        hook.load_state_dict(before.state_dict())
+    assert (same.best, same.without_gain) == (61.5, 2)
+    assert (other.best, other.without_gain) == (-math.inf, 0), "no loss is below -61.5"
+    assert "which was sem_seg/mIoU" in caplog.text

@@ -18,6 +18,7 @@ from seg_plugins.engine.value_checks import check_values
 
 import pytest
 import torch
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 
 LEAF = "quickstart/deeplabv3plus_r18_shapes.yaml"
 
@@ -265,3 +266,18 @@ def test_machines_that_cannot_work_together_are_refused(monkeypatch, machines, r
     )
     with pytest.raises(SystemExit, match=message):
         launch(lambda _: pytest.fail("a process trained for itself"), args)
+
+
+def test_a_head_of_somebody_elses_may_take_other_values():
+    opts = ["MODEL.SEM_SEG_HEAD.NORM", "IN", "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", "(1, 2, 3, 4)"]
+
+    class StrangersHead:
+        pass
+
+    SEM_SEG_HEADS_REGISTRY.register(StrangersHead)
+    try:
+        check_values(load_config(LEAF, [*opts, "MODEL.SEM_SEG_HEAD.NAME", "StrangersHead"]))
+    finally:
+        SEM_SEG_HEADS_REGISTRY._obj_map.pop("StrangersHead")
+    with pytest.raises(ConfigError, match=r"SEM_SEG_HEAD\.NORM IN is not one of"):
+        check_values(load_config(LEAF, opts))

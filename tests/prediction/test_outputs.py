@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 from seg_plugins.evaluation import InstanceEvaluator, PanopticEvaluator
 from seg_plugins.prediction import Prediction, coco_files, join
+from seg_plugins.prediction.known_images import KnownImages
 from seg_plugins.prediction.labels import Labels
 from seg_plugins.prediction.outputs import OutputOptions, save_prediction, whole_file
 
@@ -178,3 +180,26 @@ def test_saving_an_image_does_not_read_all_others(tmp_path, monkeypatch, caplog)
     assert len(json.loads(paths[1].read_bytes())["images"]) == 10
     with pytest.raises(ValueError, match="no predictions were saved there"):
         join(tmp_path / "x", found.labels)
+
+
+def test_images_of_the_test_set_keep_its_ids(tmp_path):
+    """And a photo that it does not list gets none of them."""
+    size = {"height": 12, "width": 20}
+    listed = [{"id": i, "file_name": f"{n}.png", **size} for i, n in ((7, "a"), (5, "b"))]
+    content = {"images": listed, "annotations": [], "categories": []}
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    name = "known_images_test"
+    MetadataCatalog.get(name).set(json_file=str(tmp_path / "val.json"), image_root=str(tmp_path))
+    try:
+        labels = replace(THINGS, images=KnownImages((name,)))
+        predict = predictor(Fixed({"instances": instances()}), labels)
+        for stem in ("3", "a", "b"):
+            save_prediction(
+                predict(IMAGE), tmp_path / "out", stem, OutputOptions(save=("json",)),
+                file_name=f"{stem}.png", source=tmp_path / f"{stem}.png",
+            )  # fmt: skip
+        path = tmp_path / "out" / "instances.json"
+        images = {i["file_name"]: i["id"] for i in json.loads(path.read_bytes())["images"]}
+    finally:
+        MetadataCatalog.remove(name)
+    assert images == {"a.png": 7, "b.png": 5, "3.png": 8}

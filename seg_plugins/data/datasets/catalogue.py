@@ -173,7 +173,7 @@ def file_category_ids(name: str) -> dict[str, Any]:
         row, table = _REGISTERED[name]
         if table.category_map() or not isinstance(row.layout, _COCO_LAYOUTS):
             return known
-        path = (row.prepare() if row.prepare else dataset_root() / row.folder) / row.layout.json
+        path = dataset_root() / row.folder / row.layout.json
         return _category_metadata(row, table, category_map(read_json(path), table, path))
     if known or not metadata.get("json_file"):
         return known

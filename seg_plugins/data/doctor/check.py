@@ -16,9 +16,9 @@ from ..class_weights import median_frequency
 from ..dataset import Dataset
 from ..datasets.catalogue import load_dataset
 from ..errors import DatasetError
+from ..record_form import flaw_of
 from .annotations import judge_annotations
 from .findings import SampleFindings
-from .records import flaw_of
 from .report import DatasetReport, Problem
 from .samples import check_sample
 

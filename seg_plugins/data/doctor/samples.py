@@ -16,9 +16,9 @@ from ..image_io import read_image, stored_rotated
 from ..image_mapper import not_finite, size_problem
 from ..label_encoding import LabelEncoding, UnlistedError
 from ..panoptic_mapper import read_segment_ids
+from ..record_form import flaw_of
 from .annotations import check_annotations
 from .findings import SampleFindings
-from .records import flaw_of
 
 __all__ = ["SampleFindings", "check_sample"]
 

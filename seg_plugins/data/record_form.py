@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from numbers import Integral, Real
 from typing import Any
 
@@ -16,6 +17,8 @@ _BOX_MODES = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
 def flaw_of(record: Any) -> str:
     """What keeps a dataset dict from being checked and trained on; "" if nothing does."""
     name = record.get("file_name") if isinstance(record, dict) else None
+    if isinstance(name, os.PathLike):
+        return f"{name}: 'file_name' should be text, str(path), not a {type(name).__name__}"
     if not isinstance(name, str):
         return f"a dict without 'file_name' where a sample is expected: {repr(record)[:80]}"
     for key in ("sem_seg_file_name", "pan_seg_file_name"):
@@ -47,12 +50,19 @@ def _annotation_flaw(annotation: dict[str, Any]) -> str:
         return "'bbox' should be four numbers"
     if annotation.get("bbox_mode") not in _BOX_MODES:
         return "'bbox_mode' should be BoxMode.XYXY_ABS or BoxMode.XYWH_ABS"
-    segmentation = annotation.get("segmentation") or []
+    segmentation = annotation.get("segmentation")
+    if segmentation is None:
+        return ""
     if isinstance(segmentation, dict):
-        known = {"counts", "size"} <= set(segmentation)
+        known = not segmentation or {"counts", "size"} <= set(segmentation)
     else:
         known = isinstance(segmentation, list) and all(map(_is_polygon, segmentation))
-    return "" if known else "'segmentation' should be polygons of 3 points or more, or run lengths"
+    if known:
+        return ""
+    return (
+        "'segmentation' should be polygons of 3 points or more, or run lengths, of a mask "
+        "pycocotools.mask.encode(numpy.asfortranarray(mask))"
+    )
 
 
 def _is_polygon(numbers: Any) -> bool:
