@@ -39,7 +39,7 @@ from .modeling.meta_arch.mask_rcnn import MaskRCNNC4, MaskRCNNFPN
 from .modeling.meta_arch.panoptic import PanopticSegmentor
 from .modeling.meta_arch.panoptic_bottom_up import BottomUpPanopticSegmentor
 from .modeling.meta_arch.patch_classifier import PatchClassifier
-from .modeling.meta_arch.semantic import FCN, DeepLabV3Plus, SegNet, UNet
+from .modeling.meta_arch.semantic import FCN, DeepLabV3Plus, SegNet, SemanticSystem, UNet
 from .modeling.sem_seg_heads.deeplab_v3_plus import SemSegDeepLabV3PlusHead
 from .modeling.sem_seg_heads.fcn import SemSegFCNHead
 from .modeling.sem_seg_heads.pyramid import SemSegPyramidHead
@@ -72,7 +72,7 @@ def register_all() -> None:
 
 
 def _register_modeling() -> None:
-    _register(META_ARCH_REGISTRY, DeepLabV3Plus, FCN, PatchClassifier, SegNet, UNet)
+    _register(META_ARCH_REGISTRY, DeepLabV3Plus, FCN, PatchClassifier, SegNet, SemanticSystem, UNet)
     _register(META_ARCH_REGISTRY, MaskRCNNC4, MaskRCNNFPN)
     _register(META_ARCH_REGISTRY, BottomUpPanopticSegmentor, PanopticSegmentor)
     _register(SEM_SEG_HEADS_REGISTRY, SemSegDeepLabV3PlusHead, SemSegFCNHead)

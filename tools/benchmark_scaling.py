@@ -72,7 +72,7 @@ def class_count(sizes: tuple[float, ...], repeats: int) -> Points:
             records: list[dict[str, str]] = records,
         ) -> None:
             scores.grad = None
-            loss(scores, labels).backward()
+            loss(scores, labels).value.backward()
             evaluator.reset()
             evaluator.process(records, [{"sem_seg": scores[0].detach()}])
 

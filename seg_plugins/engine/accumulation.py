@@ -1,9 +1,9 @@
 """A batch taken in parts, with the gradient of the whole.
 
-Each loss of a part is a mean: of its pixels where :func:`~seg_plugins.modeling.losses.global_mean`
-took it, else of its images. The mean over the batch weighs the parts by what they are means of.
-How many pixels are counted is known only when all parts have been seen, so that losses of
-different divisors keep gradients of their own until the last part.
+Each loss of a part is made of means, of pixels or of images, as
+:class:`~seg_plugins.modeling.loss_terms.Losses` tells. The mean over the batch weighs the parts by
+what they are means of. How many pixels are counted is known only when all parts have been seen, so
+that means with different divisors keep gradients of their own until the last part.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..modeling.losses import Mean
+from ..modeling.loss_terms import Losses
 
-# The divisor of losses that are no means of pixels.
-_IMAGES = -1
+# Which mean of a loss: its name and place; all means over images have one divisor.
+_Divisor = tuple[str, int]
+_IMAGES: _Divisor = ("", 0)
 
 
 class Parts:
@@ -32,14 +33,14 @@ class Parts:
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.losses: dict[str, Tensor] = {}
         self._parameters = parameters
-        # By divisor (its place among the means of a part): how much it counts, and the gradients.
-        self._seen: dict[int, Tensor] = {}
-        self._held: dict[int, list[Tensor | None]] = {}
+        # By divisor: how much it counts, and the gradients.
+        self._seen: dict[_Divisor, Tensor] = {}
+        self._values: dict[tuple[str, int], Tensor] = {}
+        self._held: dict[_Divisor, list[Tensor | None]] = {}
 
     def add(
         self,
         losses: Mapping[str, Tensor],
-        means: Sequence[Mean],
         images: int,
         scale: Callable[[Tensor], Tensor],
         *,
@@ -50,30 +51,31 @@ class Parts:
         Under DistributedDataParallel all parts but the last come within ``no_sync``.
 
         Args:
-            losses: scalars with their graphs.
-            means: those that the losses are made of.
+            losses: scalars with their graphs; see :class:`~..modeling.loss_terms.Losses`.
             images: of the part.
             scale: the gradient scaler's.
             last: no more parts come.
         """
-        divisors = {name: _divisor(loss, means) for name, loss in losses.items()}
-        shares: dict[int, Tensor] = {}
-        for divisor in dict.fromkeys(divisors.values()):
-            any_loss = next(iter(losses.values()))
-            here = torch.tensor(images) if divisor == _IMAGES else means[divisor].count
-            here = here.to(any_loss)
-            self._seen[divisor] = self._seen.get(divisor, torch.zeros_like(here)) + here
-            shares[divisor] = here / self._seen[divisor].clamp(min=1)
-        for name, loss in losses.items():
-            share = shares[divisors[name]]
-            before = self.losses.get(name, torch.zeros_like(share))
-            self.losses[name] = before * (1 - share) + loss.detach() * share
-        totals = {
-            divisor: torch.stack([v for k, v in losses.items() if divisors[k] == divisor]).sum()
-            * share
-            for divisor, share in shares.items()
-        }
-        totals = {divisor: total for divisor, total in totals.items() if total.requires_grad}
+        parts = Losses(losses)
+        totals: dict[_Divisor, Tensor] = {}
+        shares: dict[_Divisor, Tensor] = {}
+        for name, loss in parts.items():
+            value = torch.zeros((), device=loss.device)
+            for place, (mean, count) in enumerate(parts.loss(name)):
+                mean = mean.float().reshape(())
+                divisor = _IMAGES if count is None else (name, place)
+                if divisor not in shares:
+                    here = torch.tensor(images) if count is None else count
+                    here = here.to(value)
+                    self._seen[divisor] = self._seen.get(divisor, torch.zeros_like(here)) + here
+                    shares[divisor] = here / self._seen[divisor].clamp(min=1)
+                key, share = (name, place), shares[divisor]
+                before = self._values.get(key, torch.zeros_like(value))
+                self._values[key] = before * (1 - share) + mean.detach() * share
+                value += self._values[key]
+                if mean.requires_grad:
+                    totals[divisor] = totals.get(divisor, 0) + mean * share
+            self.losses[name] = value
         for divisor, gradients in self._held.items():
             present = [g for g in gradients if g is not None]
             if present and divisor in shares:
@@ -90,17 +92,6 @@ class Parts:
     def _restore(self, gradients: Sequence[Tensor | None] | None) -> None:
         for place, parameter in enumerate(self._parameters):
             parameter.grad = gradients[place] if gradients else None
-
-
-def _divisor(loss: Tensor, means: Sequence[Mean]) -> int:
-    """The place of the first mean that a loss is made of, or that of images."""
-    places = [i for i, mean in enumerate(means) if mean.value.requires_grad]
-    if not places or not loss.requires_grad:
-        return _IMAGES
-    found = torch.autograd.grad(
-        loss, [means[i].value for i in places], retain_graph=True, allow_unused=True
-    )
-    return next((i for i, part in zip(places, found, strict=True) if part is not None), _IMAGES)
 
 
 def _sum(gradients: Sequence[Sequence[Tensor | None]]) -> list[Tensor | None]:

@@ -22,7 +22,6 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from ..config import ConfigError
-from ..modeling.losses import recorded_means
 from .accumulation import Parts
 from .failures import explained
 from .nonfinite import NonFiniteError
@@ -136,14 +135,15 @@ class TrainStep(SimpleTrainer):
         parts = Parts(self._parameters)
         for i in range(count):
             part = list(batch[limits[i] : limits[i + 1]])
-            with self._synchronised(i == count - 1), recorded_means() as means:
+            with self._synchronised(i == count - 1):
                 with autocast(self.device, self.options.dtype):
                     losses: dict[str, Tensor] = self.model(part)
+                if count > 1:
+                    parts.add(losses, len(part), self.scaler.scale, last=i == count - 1)
+                    continue
                 losses = {k: v.float().reshape(()) for k, v in losses.items()}
-                if count == 1:
-                    self.scaler.scale(torch.stack(list(losses.values())).sum()).backward()
-                    return {k: v.detach() for k, v in losses.items()}
-                parts.add(losses, means, len(part), self.scaler.scale, last=i == count - 1)
+                self.scaler.scale(torch.stack(list(losses.values())).sum()).backward()
+                return {k: v.detach() for k, v in losses.items()}
         return parts.losses
 
     def _check_used(self, used: set[str]) -> None:

@@ -96,7 +96,7 @@ class Graph(nn.Module):
             total = total.index_add(2, index, logits * weight)
             return i + 1, total, weights.index_add(0, index, weight)
 
-        classes = self.model.sem_seg_head.num_classes
+        classes = self.model.num_classes
         total = torch.zeros(images.shape[0], classes, height * width)
         weights = torch.zeros(height * width)
         start = torch.zeros((), dtype=torch.int64)

@@ -1,37 +1,102 @@
 """The loss of a semantic head from its configuration.
 
-``MODEL.SEM_SEG_HEAD.LOSS_TYPE`` names one loss of :mod:`.losses` or a weighted sum such as
-``"cross_entropy + 0.5 * dice"``; ``CLASS_WEIGHTS`` gives the factors of the classes.
+``MODEL.SEM_SEG_HEAD.LOSS_TYPE`` names one loss of :mod:`.losses`, with options where others than
+the usual ones are wanted, or a weighted sum: ``"focal(gamma=1.5) + 0.5 * dice"``;
+``CLASS_WEIGHTS`` gives the factors of the classes.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import ast
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..config import ConfigError
-from .losses import LOSSES, Pixels
+from .loss_terms import Loss, Mean
+from .losses import IGNORED, LOSS_REGISTRY
+
+_KEY = "MODEL.SEM_SEG_HEAD.LOSS_TYPE"
 
 
-def parse_loss_type(text: str) -> list[tuple[float, str]]:
-    """Factors and names of ``"cross_entropy + 0.5 * dice"``.
+class Term(NamedTuple):
+    """One part of a weighted sum."""
+
+    factor: float
+    name: str
+    options: dict[str, Any]
+
+
+def parse_loss_type(text: str) -> list[Term]:
+    """The terms of ``"focal(gamma=1.5) + 0.5 * dice"``.
 
     Raises:
-        ConfigError: an unknown name or a sum that cannot be read.
+        ConfigError: an unknown name or option, or a sum that cannot be read.
     """
-    terms = []
-    for term in text.split("+"):
-        match = re.fullmatch(r"\s*(?:([0-9.]+(?:e-?[0-9]+)?)\s*\*)?\s*(\w+)\s*", term)
-        if match is None or match[2] not in LOSSES:
+    try:
+        return [_term(node) for node in _summands(ast.parse(text.strip(), mode="eval").body)]
+    except (SyntaxError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise ConfigError(f"{_KEY} '{text}': {error}") from None
+        raise ConfigError(
+            f"{_KEY} '{text}' cannot be read. It names one of "
+            f"{', '.join(name for name, _ in LOSS_REGISTRY)}; a sum is written "
+            "'focal(gamma=1.5) + 0.5 * dice'."
+        ) from None
+
+
+def _summands(node: ast.expr) -> list[ast.expr]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return [*_summands(node.left), node.right]
+    return [node]
+
+
+def _term(node: ast.expr) -> Term:
+    factor = 1.0
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        factor, node = float(ast.literal_eval(node.left)), node.right
+        if factor < 0:
+            raise ValueError(factor)
+    options: list[ast.keyword] = []
+    if isinstance(node, ast.Call) and not node.args:
+        options, node = node.keywords, node.func
+    if not isinstance(node, ast.Name):
+        raise ValueError(node)
+    known = [name for name, _ in LOSS_REGISTRY]
+    if node.id not in known:
+        raise ConfigError(f"'{node.id}' is not one of {', '.join(known)}")
+    given = {option.arg or "**": ast.literal_eval(option.value) for option in options}
+    _check_options(node.id, given)
+    return Term(factor, node.id, given)
+
+
+def _check_options(name: str, given: dict[str, Any]) -> None:
+    """Raise ConfigError for options that a loss lacks, needs, or takes in another type."""
+    parameters = list(inspect.signature(LOSS_REGISTRY.get(name)).parameters.values())[4:]
+    known = {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
+    shown = ", ".join(
+        key if usual is inspect.Parameter.empty else f"{key}={usual!r}"
+        for key, usual in known.items()
+    )
+    for key in given.keys() - known.keys():
+        raise ConfigError(f"{name} has no option '{key}'. It has {shown or 'none'}")
+    for key, usual in known.items():
+        if usual is inspect.Parameter.empty:
+            if key not in given:
+                raise ConfigError(f"{name} needs its option '{key}': {name}({key}=...)")
+        elif key in given and not _is_like(given[key], usual):
             raise ConfigError(
-                f"MODEL.SEM_SEG_HEAD.LOSS_TYPE '{text}': '{term.strip()}' is not one of "
-                f"{', '.join(LOSSES)}. A sum is written 'cross_entropy + 0.5 * dice'."
+                f"{name}({key}={given[key]!r}) should be like its usual value, {key}={usual!r}"
             )
-        terms.append((float(match[1] or 1), match[2]))
-    return terms
+
+
+def _is_like(value: Any, usual: Any) -> bool:
+    if isinstance(usual, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return usual is None or type(value) is type(usual)
 
 
 def resolve_class_weights(
@@ -51,9 +116,9 @@ def resolve_class_weights(
         return None
     if isinstance(value, str):
         raise ConfigError(
-            f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS '{value}': a model takes 'none' or a list of "
-            "numbers. The named schemes are worked out from the training set by "
-            "tools/train_net.py, which writes the list into config.yaml."
+            f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS '{value}': a model is trained with 'none' or a list "
+            "of numbers. The named schemes are worked out from the training set by "
+            "tools/train_net.py (seg_plugins.engine.setup), which writes the list into config.yaml."
         )
     expected = max(num_classes, 2)
     if len(value) != expected:
@@ -80,19 +145,21 @@ class SemanticLoss(nn.Module):
         """Build the loss.
 
         Args:
-            loss_type: one loss, or a weighted sum.
+            loss_type: one loss, or a weighted sum; see :func:`parse_loss_type`.
             num_classes: number of score channels K.
             ignore_value: the label of pixels that contribute nothing.
-            class_weights: see :func:`resolve_class_weights`.
+            class_weights: see :func:`resolve_class_weights`. A scheme's name is refused when a
+                loss is asked for: models are built for inference, too.
         """
         super().__init__()
         self.terms = parse_loss_type(loss_type)
-        self.ignore_value = ignore_value
-        factors = resolve_class_weights(class_weights, num_classes)
+        self.num_classes, self.ignore_value = num_classes, ignore_value
+        self.scheme = class_weights if isinstance(class_weights, str) else None
+        factors = None if self.scheme else resolve_class_weights(class_weights, num_classes)
         weights = torch.tensor(factors, dtype=torch.float32) if factors else None
         self.register_buffer("class_weights", weights, persistent=False)
 
-    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Loss:
         """Compute the loss.
 
         Args:
@@ -101,9 +168,27 @@ class SemanticLoss(nn.Module):
             weights: optional (N, H, W) float32 factors by pixel, e.g. U-Net's border weights.
 
         Returns:
-            Scalar float32.
+            The means that make it up; ``value`` is a float32 scalar.
+
+        Raises:
+            ConfigError: class weights are named by a scheme.
         """
+        resolve_class_weights(self.scheme, self.num_classes)
         with torch.autocast(logits.device.type, enabled=False):
-            pixels = Pixels(logits.float(), targets, self.ignore_value, self.class_weights, weights)
-            losses = [factor * LOSSES[name](pixels) for factor, name in self.terms]
-            return torch.stack(losses).sum()
+            logits = logits.float().view_as(logits)  # a tensor of its own: it keeps its softmax
+            valid = targets != self.ignore_value
+            targets = targets.masked_fill(~valid, IGNORED)
+            factors = self._factors(targets, weights, logits)
+            means: list[Mean] = []
+            for factor, name, options in self.terms:
+                function: Callable[..., Any] = LOSS_REGISTRY.get(name)
+                loss = function(logits, targets, valid, factors, **options)
+                means += Loss.of(loss).times(factor)
+        return Loss(means)
+
+    def _factors(self, targets: Tensor, weights: Tensor | None, logits: Tensor) -> Tensor:
+        """(N, H, W): of the classes times those of the pixels."""
+        if self.class_weights is not None:
+            of_classes = self.class_weights[targets.clamp(min=0)]
+            return of_classes if weights is None else of_classes * weights
+        return torch.ones_like(targets, dtype=logits.dtype) if weights is None else weights

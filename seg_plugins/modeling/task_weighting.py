@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ConfigError
+from .loss_terms import Losses
 
 WEIGHTINGS = ("fixed", "uncertainty")
 
@@ -31,13 +32,14 @@ class UncertaintyWeighting(nn.Module):
         names = dict.fromkeys([*tasks.values(), default])
         self.log_variance = nn.ParameterDict({name: torch.zeros(()) for name in names})
 
-    def forward(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, losses: Mapping[str, Tensor]) -> Losses:
         """The scaled losses, and ``loss_uncertainty``, the sum of s_t / 2 (it may be negative)."""
-        weighted = {
-            name: loss * torch.exp(-self.log_variance[self.tasks.get(name, self.default)])
-            for name, loss in losses.items()
-        }
-        return {**weighted, "loss_uncertainty": sum(self.log_variance.values()) / 2}
+        weighted = Losses(losses)
+        for name in losses:
+            factor = torch.exp(-self.log_variance[self.tasks.get(name, self.default)])
+            weighted[name] = weighted.loss(name).times(factor)
+        weighted["loss_uncertainty"] = sum(self.log_variance.values()) / 2
+        return weighted
 
 
 def build_weighting(

@@ -6,7 +6,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from seg_plugins import load_config
-from seg_plugins.modeling.losses import global_mean, recorded_means
 
 import pytest
 import torch
@@ -76,16 +75,3 @@ def test_threads_get_what_one_thread_gets(system) -> None:
     for mine, expected in zip(found, alone, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(mine, expected, strict=True))
     assert not torch.equal(alone[0][0], alone[1][0])
-
-
-def test_counts_of_a_thread_are_its_own() -> None:
-    one, two = torch.tensor(3), torch.tensor(5)
-    with recorded_means() as mine:
-        other = threading.Thread(target=global_mean, args=(two.float(), two))
-        other.start()
-        other.join()
-        global_mean(one.float(), one)
-        with recorded_means() as inner:
-            global_mean(two.float(), two)
-    assert [m.count for m in mine] == [one]
-    assert [m.count for m in inner] == [two]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from seg_plugins.engine.accumulation import Parts
-from seg_plugins.modeling.losses import global_mean, recorded_means
+from seg_plugins.modeling.loss_terms import Loss, Losses, Sum
 from seg_plugins.modeling.task_weighting import UncertaintyWeighting
 
 import pytest
@@ -38,11 +39,14 @@ class Mixed(nn.Module):
         positive = pixels[:, 0] > 0
         inside = (found[:, 1] * positive).sum()
         sizes = [len(image) for image in images]
-        losses = {
-            "loss_sem_seg": 0.5 * global_mean(found[:, 0].square().sum(), torch.tensor(sum(sizes))),
-            "loss_offset": global_mean(inside, positive.sum()),
-            "loss_box": torch.stack([p.mean() for p in found[:, 2].split(sizes)]).mean(),
-        }
+        semantic = Loss.of(Sum(found[:, 0].square().sum(), torch.tensor(sum(sizes))))
+        losses = Losses(
+            {
+                "loss_sem_seg": semantic.times(0.5),
+                "loss_offset": Sum(inside, positive.sum()),
+                "loss_box": torch.stack([p.mean() for p in found[:, 2].split(sizes)]).mean(),
+            }
+        )
         return losses if self.weighting is None else self.weighting(losses)
 
 
@@ -57,12 +61,8 @@ def accumulated(model, batch, sizes):
         part, batch = batch[:size], batch[size:]
         last = i == len(sizes) - 1
         synchronised = getattr(model, "no_sync", None)
-        if last or synchronised is None:
-            with recorded_means() as means:
-                parts.add(model(part), means, size, lambda loss: loss, last=last)
-        else:
-            with synchronised(), recorded_means() as means:
-                parts.add(model(part), means, size, lambda loss: loss, last=last)
+        with contextlib.nullcontext() if last or synchronised is None else synchronised():
+            parts.add(model(part), size, lambda loss: loss, last=last)
     return parts.losses, [p.grad for p in model.parameters()]
 
 
@@ -87,12 +87,11 @@ def test_instance_losses_count_by_images_whatever_the_pixels():
     pixels, instance = torch.tensor([3, 1]), torch.tensor([3.0, 1.0])
     parts = Parts([weight])
     for i in range(2):
-        with recorded_means() as means:
-            losses = {
-                "loss_sem_seg": global_mean(weight.detach() * 4, pixels[i]) + 0 * weight,
-                "loss_box": weight * instance[i],
-            }
-            parts.add(losses, means, 1, lambda loss: loss, last=i == 1)
+        losses = {
+            "loss_sem_seg": Sum(weight.detach() * 4 + 0 * weight, pixels[i]),
+            "loss_box": weight * instance[i],
+        }
+        parts.add(Losses(losses), 1, lambda loss: loss, last=i == 1)
     assert float(weight.grad) == pytest.approx(2.0)
     assert float(parts.losses["loss_box"]) == pytest.approx(2.0)
 
@@ -102,14 +101,38 @@ def test_semantic_losses_count_by_pixels():
     weight = nn.Parameter(torch.ones(()))
     parts = Parts([weight])
     for i, (total, count) in enumerate([(3.0, 3), (5.0, 1)]):
-        with recorded_means() as means:
-            losses = {
-                "loss_sem_seg": global_mean(weight * total, torch.tensor(count)),
-                "loss_box": weight * (10.0, 30.0)[i],
-            }
-            parts.add(losses, means, 1, lambda loss: loss, last=i == 1)
+        losses = {
+            "loss_sem_seg": Sum(weight * total, torch.tensor(count)),
+            "loss_box": weight * (10.0, 30.0)[i],
+        }
+        parts.add(Losses(losses), 1, lambda loss: loss, last=i == 1)
     assert float(parts.losses["loss_sem_seg"]) == pytest.approx(2.0)
     assert float(weight.grad) == pytest.approx(2.0 + 20.0)
+
+
+def test_terms_of_one_loss_count_each_by_its_own():
+    """Cross-entropy 1 of three pixels and 5 of one, plus Dice 1 and 3: (3 + 5) / 4 + (1 + 3) / 2.
+
+    Weighed by pixels alone Dice would be (3 * 1 + 1 * 3) / 4 = 1.5, by images alone the first 3.
+    """
+    weight = nn.Parameter(torch.ones(()))
+    parts = Parts([weight])
+    for i, (total, count, dice) in enumerate([(3.0, 3, 1.0), (5.0, 1, 3.0)]):
+        entropy = Loss.of(Sum(weight * total, torch.tensor(count)))
+        loss = Loss([*entropy, *Loss.of(weight * dice)])
+        parts.add(Losses({"loss_sem_seg": loss}), 1, lambda loss: loss, last=i == 1)
+    assert float(parts.losses["loss_sem_seg"]) == pytest.approx(4.0)
+    assert float(weight.grad) == pytest.approx(4.0)
+
+
+def test_plain_losses_of_detectron2_are_means_over_images():
+    """Parts of one and two images with losses 4 and 1: (4 + 1 + 1) / 3 = 2."""
+    weight = nn.Parameter(torch.ones(()))
+    parts = Parts([weight])
+    for i, (value, images_of_part) in enumerate([(4.0, 1), (1.0, 2)]):
+        parts.add({"loss_box": weight * value}, images_of_part, lambda loss: loss, last=i == 1)
+    assert float(weight.grad) == pytest.approx(2.0)
+    assert float(parts.losses["loss_box"]) == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "computed_again"])

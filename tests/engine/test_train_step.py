@@ -11,6 +11,7 @@ from seg_plugins.engine.nonfinite import NonFiniteError
 from seg_plugins.engine.solver import build_clip, build_optimizer
 from seg_plugins.engine.step_options import StepOptions, accumulation
 from seg_plugins.engine.train_step import TrainStep
+from seg_plugins.modeling.loss_terms import Losses
 from seg_plugins.modeling.semantic_loss import SemanticLoss
 
 import pytest
@@ -31,7 +32,8 @@ class PixelModel(nn.Module):
 
     def forward(self, batch):
         logits = self.norm(self.conv(torch.stack([s["image"] for s in batch])))
-        return {"loss_sem_seg": self.loss(logits, torch.stack([s["sem_seg"] for s in batch]))}
+        targets = torch.stack([s["sem_seg"] for s in batch])
+        return Losses({"loss_sem_seg": self.loss(logits, targets)})
 
 
 class Loader:

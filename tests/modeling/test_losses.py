@@ -2,7 +2,8 @@ import math
 
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError
-from seg_plugins.modeling.losses import LOSSES, Pixels, global_mean, recorded_means
+from seg_plugins.modeling.loss_terms import Loss, Losses, Sum
+from seg_plugins.modeling.losses import IGNORED, LOSS_REGISTRY, probabilities
 from seg_plugins.modeling.semantic_loss import (
     SemanticLoss,
     parse_loss_type,
@@ -15,12 +16,13 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 LN3 = math.log(3)
+LOSSES = ("cross_entropy", "hard_pixel_mining", "ohem", "focal", "dice", "lovasz")
 
 
 def loss(name: str, logits: torch.Tensor, targets: torch.Tensor, **arguments) -> float:
     return SemanticLoss(loss_type=name, num_classes=logits.shape[1], **arguments)(
         logits, targets
-    ).item()
+    ).value.item()
 
 
 def two_classes(*probabilities: float) -> torch.Tensor:
@@ -45,13 +47,13 @@ def test_pixel_and_class_weights_multiply() -> None:
     function = SemanticLoss(num_classes=2, class_weights=[2.0, 5.0])
     weights = torch.tensor([[[3.0, 1.0]]])
     found = function(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]]), weights)
-    assert found.item() == pytest.approx(math.log(2) * (6 + 5) / 2)
+    assert found.value.item() == pytest.approx(math.log(2) * (6 + 5) / 2)
 
 
 def test_one_class_takes_two_class_weights() -> None:
     function = SemanticLoss(num_classes=1, class_weights=[2.0, 5.0])
     found = function(torch.zeros(1, 1, 1, 2), torch.tensor([[[0, 1]]]))
-    assert found.item() == pytest.approx(math.log(2) * (2 + 5) / 2)
+    assert found.value.item() == pytest.approx(math.log(2) * (2 + 5) / 2)
 
 
 def test_focal_modulates_by_the_square_of_the_error() -> None:
@@ -86,11 +88,10 @@ def test_ohem_shares_the_last_places_among_equals() -> None:
     expected = -(math.log(0.8) * weights[0, 0, 7] + math.log(0.9) * others.mean())
     function = SemanticLoss(loss_type="ohem", num_classes=2)
     logits = two_classes(*probabilities).requires_grad_()
-    with recorded_means() as means:
-        found = function(logits, targets, weights)
-    assert found.item() == pytest.approx(expected.item() / 2)
-    assert [int(mean.count) for mean in means] == [2]
-    found.backward()
+    found = function(logits, targets, weights)
+    assert found.value.item() == pytest.approx(expected.item() / 2)
+    assert [int(mean.count) for mean in found] == [2]
+    found.value.backward()
     assert (logits.grad[0, 0, 0] > 0).all()  # none is left out by its place
 
 
@@ -102,14 +103,14 @@ def test_a_batch_that_is_learned_entirely_has_no_loss_and_no_gradient(name, clas
     sign = 1e4 * (2.0 * (targets == 1) - 1)
     logits = torch.stack([-sign, sign], dim=1) if classes == 2 else sign[:, None]
     logits.requires_grad_()
-    with recorded_means() as means:
-        found = SemanticLoss(loss_type=name, num_classes=classes)(logits, targets)
-    found.backward()
-    assert found.item() == pytest.approx(0, abs=1e-6)
+    found = SemanticLoss(loss_type=name, num_classes=classes)(logits, targets)
+    found.value.backward()
+    assert found.value.item() == pytest.approx(0, abs=1e-6)
     assert torch.equal(logits.grad, torch.zeros_like(logits))
     # Its part in a mean over several batches is that of any other batch.
     expected = {"ohem": [4], "hard_pixel_mining": [12], "cross_entropy": [56], "focal": [56]}
-    assert [int(mean.count) for mean in means] == expected.get(name, [])
+    counts = [int(mean.count) for mean in found if mean.count is not None]
+    assert counts == expected.get(name, [])
 
 
 def test_dice_by_hand() -> None:
@@ -168,14 +169,18 @@ def test_weighted_sum() -> None:
     parts = {name: loss(name, logits, targets) for name in ("cross_entropy", "dice")}
     found = loss("cross_entropy+0.5 * dice", logits, targets)
     assert found == pytest.approx(parts["cross_entropy"] + 0.5 * parts["dice"])
-    assert parse_loss_type("2*focal + 1e-1 * lovasz") == [(2.0, "focal"), (0.1, "lovasz")]
+    assert parse_loss_type("2*focal + 1e-1 * lovasz") == [
+        (2.0, "focal", {}),
+        (0.1, "lovasz", {}),
+    ]
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("classes", [1, 3])
 def test_all_pixels_ignored_gives_zero_and_a_zero_gradient(name: str, classes: int) -> None:
     logits = torch.randn(1, classes, 2, 2, requires_grad=True)
-    found = SemanticLoss(loss_type=name, num_classes=classes)(logits, torch.full((1, 2, 2), 255))
+    targets = torch.full((1, 2, 2), 255)
+    found = SemanticLoss(loss_type=name, num_classes=classes)(logits, targets).value
     found.backward()
     assert found.item() == 0
     assert torch.equal(logits.grad, torch.zeros_like(logits))
@@ -191,7 +196,7 @@ def test_ignored_pixels_change_neither_loss_nor_gradient(name: str, classes: int
         logits = torch.arange(72.0 * classes).sin().reshape(2, classes, 6, 6)
         logits[..., 3:] = torch.randn(2, classes, 6, 3) * 5
         logits.requires_grad_()
-        value = SemanticLoss(loss_type=name, num_classes=classes)(logits, targets)
+        value = SemanticLoss(loss_type=name, num_classes=classes)(logits, targets).value
         value.backward()
         assert not logits.grad[..., 3:].any()
         results.append((value.detach(), logits.grad))
@@ -214,7 +219,7 @@ def test_no_shape_depends_on_the_labels(name: str, classes: int) -> None:
     with FakeTensorMode():
         logits = torch.randn(2, classes, 5, 7, requires_grad=True)
         targets = torch.randint(0, 2, (2, 5, 7))
-        SemanticLoss(loss_type=name, num_classes=classes)(logits, targets).backward()
+        SemanticLoss(loss_type=name, num_classes=classes)(logits, targets).value.backward()
         assert logits.grad.shape == logits.shape
 
 
@@ -225,33 +230,32 @@ def test_descent_learns_the_targets(name: str) -> None:
     optimizer = torch.optim.Adam([logits], lr=0.3)
     for _ in range(60):
         optimizer.zero_grad()
-        function(logits, targets).backward()
+        function(logits, targets).value.backward()
         optimizer.step()
     assert torch.equal(logits.argmax(1), targets)
 
 
 def test_half_precision_logits_are_computed_in_float32() -> None:
     logits, targets = torch.randn(1, 3, 4, 4).half(), torch.randint(0, 3, (1, 4, 4))
-    found = SemanticLoss(num_classes=3)(logits, targets)
+    found = SemanticLoss(num_classes=3)(logits, targets).value
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, F.cross_entropy(logits.float(), targets))
 
 
 def test_one_hot_targets_belong_to_the_valid_pixels() -> None:
-    probability, target = Pixels(
-        two_classes(0.8, 0.3), torch.tensor([[[255, 1]]]), 255
-    ).probabilities()
+    targets = torch.tensor([[[IGNORED, 1]]])
+    probability, target = probabilities(two_classes(0.8, 0.3), targets, targets != IGNORED)
     torch.testing.assert_close(probability, torch.tensor([[[[0.0, 0.7]], [[0.0, 0.3]]]]))
     assert target.tolist() == [[[[False, False]], [[False, True]]]]
 
 
-def test_global_mean_of_two_processes_is_the_mean_of_all_pixels(monkeypatch) -> None:
+def test_the_mean_of_two_processes_is_that_of_all_pixels(monkeypatch) -> None:
     # Process 0 has 3 pixels with sum 6, process 1 has 1 pixel with sum 10: (6 + 10) / 4.
-    module = "seg_plugins.modeling.losses."
+    module = "seg_plugins.modeling.loss_terms."
     monkeypatch.setattr(module + "comm.get_world_size", lambda: 2)
     monkeypatch.setattr(module + "dist.all_reduce", lambda count: count.fill_(4))
     parts = [
-        global_mean(torch.tensor(total), torch.tensor(count))
+        Loss.of(Sum(torch.tensor(total), torch.tensor(count))).value
         for total, count in ((6.0, 3), (10.0, 1))
     ]
     assert torch.stack(parts).mean().item() == pytest.approx(4.0)
@@ -274,12 +278,85 @@ def test_class_weights_from_the_configuration() -> None:
 )
 def test_wrong_class_weights_name_the_fix(value, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        SemanticLoss(num_classes=3, class_weights=value)
+        SemanticLoss(num_classes=3, class_weights=value)(
+            torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2, dtype=torch.long)
+        )
 
 
 @pytest.mark.parametrize(
-    "text", ["", "crossentropy", "cross_entropy + ", "x * dice", "dice - focal"]
+    "text",
+    ["", "crossentropy", "cross_entropy + ", "x * dice", "dice - focal", "-1 * dice", "dice()()"],
 )
 def test_unknown_loss_lists_the_known(text: str) -> None:
     with pytest.raises(ConfigError, match=r"cross_entropy, hard_pixel_mining.*lovasz"):
         parse_loss_type(text)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_is_registered(name: str) -> None:
+    assert name in LOSS_REGISTRY
+
+
+def test_options_of_a_loss() -> None:
+    logits, targets = two_classes(0.75, 0.75), torch.tensor([[[0, 1]]])
+    expected = (0.75**1.5 * math.log(4) + 0.25**1.5 * math.log(4 / 3)) / 2
+    assert loss("focal(gamma=1.5)", logits, targets) == pytest.approx(expected)
+    assert loss("2 * focal(gamma=0)", logits, targets) == pytest.approx(
+        2 * loss("cross_entropy", logits, targets)
+    )
+    # A probability of 0.75 is learned at the threshold 0.7, and not at 0.8: both pixels count.
+    easy = two_classes(0.75, 0.95)
+    assert loss("ohem(threshold=0.8)", easy, torch.ones(1, 1, 2, dtype=torch.long)) == (
+        pytest.approx(-math.log(0.75))
+    )
+    # Of four pixels the two hardest.
+    four = two_classes(0.5, 0.4, 0.9, 0.9)
+    assert loss("hard_pixel_mining(one_in=2)", four, torch.ones(1, 1, 4, dtype=torch.long)) == (
+        pytest.approx(-(math.log(0.5) + math.log(0.4)) / 2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("focal(gama=2)", r"focal has no option 'gama'. It has gamma=2.0"),
+        ("dice(smooth=1)", r"dice has no option 'smooth'. It has none"),
+        ("ohem(threshold='low')", r"ohem\(threshold='low'\) should be like .* threshold=0.7"),
+        ("ohem(one_in=2.5)", r"ohem\(one_in=2.5\) should be like its usual value, one_in=16"),
+        ("focal(2.0)", "cannot be read.*gamma=1.5"),
+        ("focal(gamma=x)", "cannot be read"),
+        ("focal(**{'gamma': 1})", r"no option '\*\*'"),
+    ],
+)
+def test_wrong_options_list_the_known(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"LOSS_TYPE '.*{message}"):
+        parse_loss_type(text)
+
+
+def test_losses_know_what_they_are_means_of() -> None:
+    """Of a sum each term, scaled alike; a plain tensor is a mean over images."""
+    logits = torch.randn(1, 3, 2, 2)
+    targets = torch.tensor([[[0, 1], [255, 2]]])
+    found = SemanticLoss(loss_type="cross_entropy + 0.5 * dice", num_classes=3)(logits, targets)
+    losses = Losses({"loss_sem_seg": found.times(3.0), "loss_box": torch.tensor(2.0)})
+    assert [mean.count for mean in losses.loss("loss_sem_seg")] == [3, None]
+    assert losses["loss_sem_seg"].item() == pytest.approx(3 * found.value.item())
+    assert [mean.count for mean in losses.loss("loss_box")] == [None]
+    joined = losses.joined({"loss_cls": torch.tensor(1.0)})
+    assert list(joined) == ["loss_sem_seg", "loss_box", "loss_cls"]
+    assert [mean.count for mean in joined.loss("loss_sem_seg")] == [3, None]
+    # However a dict's value is replaced, what was known of the old one is forgotten.
+    for change in (joined.__setitem__, lambda k, v: joined.update({k: v})):
+        change("loss_sem_seg", torch.tensor(7.0))
+        assert [(float(v), n) for v, n in joined.loss("loss_sem_seg")] == [(7.0, None)]
+
+
+def test_terms_of_a_sum_share_one_softmax(monkeypatch) -> None:
+    calls = []
+    softmax = torch.Tensor.log_softmax
+    monkeypatch.setattr(
+        torch.Tensor, "log_softmax", lambda x, dim: calls.append(dim) or softmax(x, dim)
+    )
+    logits = torch.randn(1, 3, 2, 2, requires_grad=True)
+    loss("cross_entropy + dice + lovasz + focal", logits, torch.zeros(1, 2, 2, dtype=torch.long))
+    assert calls == [1]

@@ -6,26 +6,25 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import PanopticFPN
+from detectron2.modeling import build_sem_seg_head
 from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
 from detectron2.structures import Instances
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...config import ConfigError
 from ..panoptic_merging import merge_panoptic
+from ..sem_seg_heads.base import check_head_settings, semantic_losses
 from ..task_weighting import build_weighting
 from .mask_rcnn import MaskRCNNFPN, keep_scores_in_float32, postprocess_to_run_lengths
-from .semantic import check_labels, source_of
-
-# Built in the place of Detectron2's head: the same parameters, this package's losses.
-_STAND_IN = {"SemSegFPNHead": "SemSegPyramidHead"}
+from .semantic_labels import batch_labels, label_range, source_of
 
 
-class PanopticSegmentor(MaskRCNNFPN, PanopticFPN):
-    """Panoptic FPN (Kirillov et al. 2019) with any semantic head of this package.
+class PanopticSegmentor(MaskRCNNFPN):
+    """Panoptic FPN (Kirillov et al. 2019): Mask R-CNN and any semantic head on one backbone.
 
-    With ``SemSegFPNHead`` it is Detectron2's ``PanopticFPN``: the same parameters, so that its
-    checkpoints load, and the same output, merged in bulk.
+    The head may be one of this package or of somebody else's, of Detectron2's contract. With
+    ``SemSegPyramidHead`` or ``SemSegFPNHead`` the parameters are those of Detectron2's
+    ``PanopticFPN``, so that its checkpoints load, and the output is the same, merged in bulk.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("sem_seg", "instances")
@@ -34,36 +33,51 @@ class PanopticSegmentor(MaskRCNNFPN, PanopticFPN):
     def __init__(
         self,
         *,
+        sem_seg_head: nn.Module,
+        num_classes: int | None = None,
+        ignore_value: int | None = None,
         thing_ids: Sequence[int] = (),
         instance_loss_weight: float = 1.0,
         loss_weighting: str = "fixed",
+        combine_overlap_thresh: float = 0.5,
+        combine_stuff_area_thresh: float = 4096,
+        combine_instances_score_thresh: float = 0.5,
         **parts: Any,
     ) -> None:
         """Join the parts.
 
         Args:
+            sem_seg_head: see :class:`~.semantic.SemanticSystem`.
+            num_classes: of the labels; default: the head's ``num_classes``.
+            ignore_value: the label that is left out; default: the head's, else 255.
             thing_ids: semantic label of each instance class; empty where label 0 stands for all
                 things.
             instance_loss_weight: factor of the losses of the RoI heads: class, box and mask.
             loss_weighting: ``fixed``, or ``uncertainty``: see
                 :class:`~seg_plugins.modeling.task_weighting.UncertaintyWeighting`; the tasks are
                 the semantic head's and Mask R-CNN's.
-            **parts: of :class:`detectron2.modeling.PanopticFPN`, and ``mask_format`` of
-                :class:`~.mask_rcnn.MaskRCNNFPN`.
+            combine_overlap_thresh: these three: see :func:`~..panoptic_merging.merge_panoptic`.
+            combine_stuff_area_thresh: the same.
+            combine_instances_score_thresh: the same.
+            **parts: of :class:`~.mask_rcnn.MaskRCNNFPN`.
 
         Raises:
             ConfigError: the semantic head loses a border, or `thing_ids` do not fit the classes.
         """
         super().__init__(**parts)
-        head = self.sem_seg_head
-        if getattr(head, "border", 0):
+        if getattr(sem_seg_head, "border", 0):
             raise ConfigError(
                 "PanopticSegmentor's backbone pads its images, so its semantic head must pad too: "
                 "set MODEL.UNET.PADDING same"
             )
-        _check_thing_ids(thing_ids, head.num_classes, self.roi_heads.num_classes)
-        keep_scores_in_float32(head)
+        keep_scores_in_float32(sem_seg_head)
+        self.sem_seg_head = sem_seg_head
+        self.num_classes, self.ignore_value = label_range(sem_seg_head, num_classes, ignore_value)
+        _check_thing_ids(thing_ids, self.num_classes, self.roi_heads.num_classes)
         self.thing_ids = list(thing_ids)
+        self.combine_overlap_thresh = combine_overlap_thresh
+        self.combine_stuff_area_thresh = combine_stuff_area_thresh
+        self.combine_instances_score_thresh = combine_instances_score_thresh
         self.instance_loss_weight = instance_loss_weight
         self.weighting = build_weighting(
             loss_weighting, {"loss_sem_seg": "semantic"}, default="instances"
@@ -76,24 +90,26 @@ class PanopticSegmentor(MaskRCNNFPN, PanopticFPN):
         Raises:
             ConfigError: backbone and heads do not belong together.
         """
-        buildable = cfg.clone()
-        buildable.defrost()
-        head = buildable.MODEL.SEM_SEG_HEAD
-        head.NAME = _STAND_IN.get(head.NAME, head.NAME)
-        # Detectron2 would leave the class loss out.
-        buildable.MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT = 1.0
-        panoptic = cfg.MODEL.PANOPTIC_FPN
+        parts = super().from_config(cfg)
+        panoptic, head = cfg.MODEL.PANOPTIC_FPN, cfg.MODEL.SEM_SEG_HEAD
         return {
-            **super().from_config(buildable),
+            **parts,
+            "sem_seg_head": build_sem_seg_head(cfg, parts["backbone"].output_shape()),
+            "num_classes": head.NUM_CLASSES,
+            "ignore_value": head.IGNORE_VALUE,
             "thing_ids": panoptic.THING_IDS,
             "instance_loss_weight": panoptic.INSTANCE_LOSS_WEIGHT,
             "loss_weighting": panoptic.LOSS_WEIGHTING,
+            "combine_overlap_thresh": panoptic.COMBINE.OVERLAP_THRESH,
+            "combine_stuff_area_thresh": panoptic.COMBINE.STUFF_AREA_LIMIT,
+            "combine_instances_score_thresh": panoptic.COMBINE.INSTANCES_CONFIDENCE_THRESH,
         }
 
     @classmethod
     def check(cls, cfg: CfgNode) -> None:
         """Raise ConfigError unless backbone, RoI heads and semantic head fit together."""
         super().check(cfg)
+        check_head_settings(cfg)
         model = cfg.MODEL
         if model.SEM_SEG_HEAD.NAME == "SemSegSegNetHead" and not (
             model.BACKBONE.NAME == "build_vgg_fpn_backbone" and model.VGG.POOLING_INDICES
@@ -124,25 +140,24 @@ class PanopticSegmentor(MaskRCNNFPN, PanopticFPN):
         """
         if not self.training:
             return self.inference(batched_inputs)
-        for sample in batched_inputs:
-            self._check_sample(sample)
-        losses = super().forward(batched_inputs)
-        for name in losses:
-            if name != "loss_sem_seg" and not name.startswith("loss_rpn"):
-                losses[name] = losses[name] * self.instance_loss_weight
+        images = self.preprocess_image(batched_inputs)
+        targets, weights = batch_labels(
+            batched_inputs,
+            (images.tensor.shape[-2], images.tensor.shape[-1]),
+            num_classes=self.num_classes,
+            ignore_value=self.ignore_value,
+            device=self.device,
+        )
+        instances = [_instances_of(sample).to(self.device) for sample in batched_inputs]
+        features = self.backbone(images.tensor)
+        losses = semantic_losses(self.sem_seg_head, features, targets, weights)
+        proposals, rpn_losses = self.proposal_generator(images, features, instances)
+        _, roi_losses = self.roi_heads(images, features, proposals, instances)
+        roi_losses = {name: loss * self.instance_loss_weight for name, loss in roi_losses.items()}
+        losses = losses.joined(rpn_losses, roi_losses)
         return losses if self.weighting is None else self.weighting(losses)
 
-    def _check_sample(self, sample: dict[str, Any]) -> None:
-        for key in ("sem_seg", "instances"):
-            if key not in sample:
-                raise ValueError(
-                    f"{source_of(sample)} has no '{key}', which training needs: set INPUT.MAPPER "
-                    "to PanopticMapper and DATASETS.TRAIN to a panoptic dataset"
-                )
-        head = self.sem_seg_head
-        check_labels(sample["sem_seg"], head.num_classes, head.ignore_value, source_of(sample))
-
-    def inference(  # type: ignore[override]  # PanopticFPN's arguments
+    def inference(  # type: ignore[override]  # without boxes to start from
         self, batched_inputs: list[dict[str, Any]], do_postprocess: bool = True
     ) -> Any:
         """Predict the three tasks.
@@ -158,27 +173,25 @@ class PanopticSegmentor(MaskRCNNFPN, PanopticFPN):
             numbers things and stuff together.
             Without post-processing: the Instances and the logits of the padded batch.
         """
-        found = PanopticFPN.inference(self, batched_inputs, do_postprocess=False)
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone(images.tensor)
+        logits = self.sem_seg_head(features, None)[0]
+        proposals, _ = self.proposal_generator(images, features, None)
+        instances, _ = self.roi_heads(images, features, proposals, None)
         if not do_postprocess:
-            return found
-        results = []
-        for instances, logits, sample in zip(*found, batched_inputs, strict=True):
-            size = instances.image_size
-            height, width = sample.get("height", size[0]), sample.get("width", size[1])
-            semantic = sem_seg_postprocess(logits, size, height, width)
-            finish = (
-                postprocess_to_run_lengths if self.mask_format == "rle" else detector_postprocess
-            )
-            instances = finish(instances, height, width)
-            panoptic = self._merge(instances, semantic)
-            if self.thing_ids:
-                labels = instances.pred_classes.new_tensor(self.thing_ids)
-                instances.pred_classes = labels[instances.pred_classes]
-            results.append({"sem_seg": semantic, "instances": instances, "panoptic_seg": panoptic})
-        return results
+            return instances, logits
+        parts = zip(batched_inputs, instances, logits, strict=True)
+        return [self._result(*part) for part in parts]
 
-    def _merge(self, instances: Instances, semantic: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:
-        return merge_panoptic(
+    def _result(
+        self, sample: dict[str, Any], instances: Instances, logits: Tensor
+    ) -> dict[str, Any]:
+        size = instances.image_size
+        height, width = sample.get("height", size[0]), sample.get("width", size[1])
+        semantic = sem_seg_postprocess(logits, size, height, width)
+        finish = postprocess_to_run_lengths if self.mask_format == "rle" else detector_postprocess
+        instances = finish(instances, height, width)
+        panoptic = merge_panoptic(
             instances,
             # max's indices are argmax's, in a tenth of the time on a CPU.
             semantic.max(dim=0).indices,
@@ -188,6 +201,19 @@ class PanopticSegmentor(MaskRCNNFPN, PanopticFPN):
             stuff_area_threshold=self.combine_stuff_area_thresh,
             score_threshold=self.combine_instances_score_thresh,
         )
+        if self.thing_ids:
+            labels = instances.pred_classes.new_tensor(self.thing_ids)
+            instances.pred_classes = labels[instances.pred_classes]
+        return {"sem_seg": semantic, "instances": instances, "panoptic_seg": panoptic}
+
+
+def _instances_of(sample: dict[str, Any]) -> Instances:
+    if "instances" not in sample:
+        raise ValueError(
+            f"{source_of(sample)} has no 'instances', which training needs: set INPUT.MAPPER "
+            "to PanopticMapper and DATASETS.TRAIN to a panoptic dataset"
+        )
+    return sample["instances"]
 
 
 def _check_thing_ids(thing_ids: Sequence[int], num_labels: int, num_things: int) -> None:

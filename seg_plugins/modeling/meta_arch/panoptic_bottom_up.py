@@ -20,9 +20,12 @@ from ..instance_centers import (
     center_targets,
     segments_from_centers,
 )
+from ..loss_terms import Losses
+from ..sem_seg_heads.base import semantic_losses
 from ..sem_seg_heads.centers import InstanceCenterHead
 from ..task_weighting import build_weighting
-from .semantic import SemanticSystem, source_of
+from .semantic import SemanticSystem
+from .semantic_labels import source_of
 
 
 class BottomUpPanopticSegmentor(SemanticSystem):
@@ -66,7 +69,7 @@ class BottomUpPanopticSegmentor(SemanticSystem):
             ConfigError: parts that do not fit.
         """
         super().__init__(**parts)
-        labels = self.sem_seg_head.num_classes
+        labels = self.num_classes
         if not thing_ids or not set(thing_ids) <= set(range(labels)):
             raise ConfigError(
                 "BottomUpPanopticSegmentor needs MODEL.PANOPTIC_FPN.THING_IDS, the semantic label "
@@ -141,22 +144,24 @@ class BottomUpPanopticSegmentor(SemanticSystem):
             for sample, size, *parts in zip(batched_inputs, batch.image_sizes, *maps, strict=True)
         ]
 
-    def _losses_of(self, images: Tensor, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def _losses_of(self, images: Tensor, samples: list[dict[str, Any]]) -> Losses:
         targets = [self._center_targets(sample) for sample in samples]
-        weighted = [
-            {**sample, "sem_seg_weights": self._semantic_weights(t).cpu()}
-            for sample, t in zip(samples, targets, strict=True)
-        ]
-        labels, weights = self._targets(weighted, (images.shape[-2], images.shape[-1]))
+        weighted = samples
+        if self.small_instance_weight != 1:
+            weighted = [
+                {**sample, "sem_seg_weights": self._semantic_weights(t).cpu()}
+                for sample, t in zip(samples, targets, strict=True)
+            ]
+        labels, weights = self.batch_labels(weighted, (images.shape[-2], images.shape[-1]))
         # Pixels of things without an instance are crowds: their centres are not known.
         is_thing = torch.isin(labels, torch.tensor(self.thing_ids, device=labels.device))
-        valid = labels != self.sem_seg_head.ignore_value
+        valid = labels != self.ignore_value
         for mask, thing, target in zip(valid, is_thing, targets, strict=True):
             height, width = target.inside.shape
             mask[:height, :width] &= target.inside | ~thing[:height, :width]
         features = self.backbone(images)
-        losses = self.sem_seg_head(features, labels, weights)[1]
-        return {**losses, **self.center_head.center_losses(features, targets, valid)}
+        losses = semantic_losses(self.sem_seg_head, features, labels, weights)
+        return losses.joined(self.center_head.center_losses(features, targets, valid))
 
     def _center_targets(self, sample: dict[str, Any]) -> CenterTargets:
         if "instances" not in sample or not isinstance(

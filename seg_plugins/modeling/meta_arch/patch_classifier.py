@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ...config import ConfigError
 from ..feature_geometry import placed_shape
 from ..inference import build_inference
-from ..sem_seg_heads.base import ScoreConv2d, SemSegHead
+from ..loss_terms import Losses
+from ..sem_seg_heads.base import ScoreConv2d, SemSegHead, semantic_losses
 from .semantic import SemanticSystem
 
 # Side of the map that the fully connected layer sees (table 1 of the paper, network N4).
@@ -160,9 +161,7 @@ class PatchClassifier(SemanticSystem):
             "naive": patch.EVALUATION == "naive",
         }
 
-    def training_losses(
-        self, images: Tensor, targets: Tensor, weights: Tensor | None
-    ) -> dict[str, Tensor]:
+    def training_losses(self, images: Tensor, targets: Tensor, weights: Tensor | None) -> Losses:
         """Loss of windows drawn from a padded batch; see :meth:`SemanticSystem.training_losses`."""
         padded = self.extended(images)
         windows, labels, factors = [], [], []
@@ -176,12 +175,12 @@ class PatchClassifier(SemanticSystem):
         features = self.backbone.classify_windows(torch.cat(windows))
         column = (-1, 1, 1)  # each window is an image of one pixel
         factor = torch.cat(factors).view(column) if factors else None
-        return self.sem_seg_head(features, torch.cat(labels).view(column), factor)[1]
+        return semantic_losses(self.sem_seg_head, features, torch.cat(labels).view(column), factor)
 
     def _draw(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and columns of random labelled pixels of (H, W) labels, balanced by class."""
         flat = target.flatten()
-        valid = (flat != self.sem_seg_head.ignore_value).nonzero().squeeze(1)
+        valid = (flat != self.ignore_value).nonzero().squeeze(1)
         if not len(valid):  # an image without labels: its pixels count as ignored
             valid = torch.arange(len(flat), device=flat.device)
         labels, counts = flat[valid].unique(return_counts=True)

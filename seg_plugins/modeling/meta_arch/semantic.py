@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import Backbone, SemanticSegmentor
 from detectron2.modeling.postprocessing import sem_seg_postprocess
@@ -14,11 +13,14 @@ from torch import Tensor, nn
 from ...config import ConfigError
 from ..feature_geometry import mirror_pad
 from ..inference import Strategy, WholeImage, build_inference
-from ..sem_seg_heads.base import cut_to_image
+from ..loss_terms import Losses
+from ..sem_seg_heads.base import check_head_settings, cut_to_image, semantic_losses
+from .mask_rcnn import keep_scores_in_float32
+from .semantic_labels import batch_labels, label_range
 
 
 class SemanticSystem(SemanticSegmentor):
-    """Backbone, semantic head and inference strategy; Detectron2's input and output format.
+    """Any backbone, any semantic head and an inference strategy; Detectron2's inputs and outputs.
 
     Images of a batch are normalised, padded at the right and bottom to a common size that the
     backbone's ``size_divisibility`` divides, and padded pixels carry the ignore label.
@@ -36,6 +38,8 @@ class SemanticSystem(SemanticSegmentor):
         sem_seg_head: nn.Module,
         pixel_mean: list[float],
         pixel_std: list[float],
+        num_classes: int | None = None,
+        ignore_value: int | None = None,
         inference: Strategy | None = None,
         mirror_border: bool = True,
     ) -> None:
@@ -43,9 +47,13 @@ class SemanticSystem(SemanticSegmentor):
 
         Args:
             backbone: gives the features that the head needs.
-            sem_seg_head: a :class:`~seg_plugins.modeling.sem_seg_heads.base.SemSegHead`.
+            sem_seg_head: a :class:`~seg_plugins.modeling.sem_seg_heads.base.SemSegHead`, or any
+                other of Detectron2's contract: see
+                :func:`~seg_plugins.modeling.sem_seg_heads.base.semantic_losses`.
             pixel_mean: mean of each image channel, in the image's raw range.
             pixel_std: divisor of each image channel.
+            num_classes: of the labels; default: the head's ``num_classes``.
+            ignore_value: the label that is left out; default: the head's, else 255.
             inference: how an image is covered at inference; default: at once.
             mirror_border: for heads that lose a border (U-Net without padding): mirror images in
                 training, so that every label counts; False trains on the part that the scores
@@ -57,6 +65,8 @@ class SemanticSystem(SemanticSegmentor):
             pixel_mean=pixel_mean,
             pixel_std=pixel_std,
         )
+        keep_scores_in_float32(sem_seg_head)
+        self.num_classes, self.ignore_value = label_range(sem_seg_head, num_classes, ignore_value)
         self.cover = inference or WholeImage()
         self.mirror_border = mirror_border
         self.border: int = getattr(sem_seg_head, "border", 0)
@@ -76,8 +86,11 @@ class SemanticSystem(SemanticSegmentor):
                 f"{' or '.join(cls.heads)}, not {head}. Set it, or choose the meta-architecture "
                 "that is named after the head."
             )
+        check_head_settings(cfg)
         return {
             **super().from_config(cfg),
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
             "inference": build_inference(cfg),
             "mirror_border": cfg.MODEL.SEM_SEG_HEAD.MIRROR_BORDER,
         }
@@ -109,20 +122,30 @@ class SemanticSystem(SemanticSegmentor):
             results.append({"sem_seg": sem_seg_postprocess(logits, size, height, width)})
         return results
 
-    def _losses(self, images: list[Tensor], samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def _losses(self, images: list[Tensor], samples: list[dict[str, Any]]) -> Losses:
         crop = self.border if not self.mirror_border else 0
         # A network without padding takes particular sizes only: leave them as they come.
         batch = ImageList.from_tensors(images, 0 if crop else self.backbone.size_divisibility)
         size = (batch.tensor.shape[-2], batch.tensor.shape[-1])
-        targets, weights = self._targets(samples, size)
+        targets, weights = self.batch_labels(samples, size)
         if crop:
             inner = (..., slice(crop, size[0] - crop), slice(crop, size[1] - crop))
             targets, weights = targets[inner], weights[inner] if weights is not None else None
         return self.training_losses(batch.tensor, targets, weights)
 
-    def training_losses(
-        self, images: Tensor, targets: Tensor, weights: Tensor | None
-    ) -> dict[str, Tensor]:
+    def batch_labels(
+        self, samples: list[dict[str, Any]], size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor | None]:
+        """See :func:`.semantic_labels.batch_labels`."""
+        return batch_labels(
+            samples,
+            size,
+            num_classes=self.num_classes,
+            ignore_value=self.ignore_value,
+            device=self.device,
+        )
+
+    def training_losses(self, images: Tensor, targets: Tensor, weights: Tensor | None) -> Losses:
         """Losses of a batch.
 
         Args:
@@ -131,7 +154,7 @@ class SemanticSystem(SemanticSegmentor):
             weights: factors of the same size, or None.
         """
         inputs = self.extended(images) if self.mirror_border else images
-        return self.sem_seg_head(self.backbone(inputs), targets, weights)[1]
+        return semantic_losses(self.sem_seg_head, self.backbone(inputs), targets, weights)
 
     def _cover(self, images: list[Tensor]) -> list[Tensor]:
         """Logits (K, H', W') of each image, which they cover."""
@@ -162,53 +185,6 @@ class SemanticSystem(SemanticSegmentor):
             return images
         height, width = (self.valid_size(n + 2 * self.border) for n in images.shape[-2:])
         return mirror_pad(images, self.border, (height, width))
-
-    def _targets(
-        self, samples: list[dict[str, Any]], size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor | None]:
-        """Labels (N, H, W), padded with the ignore label, and weights by pixel if there are."""
-        head = self.sem_seg_head
-        targets = torch.full((len(samples), *size), head.ignore_value, dtype=torch.int64)
-        weighted = any("sem_seg_weights" in sample for sample in samples)
-        weights = torch.ones(len(samples), *size) if weighted else None
-        for i, sample in enumerate(samples):
-            if "sem_seg" not in sample:
-                raise ValueError(
-                    f"{source_of(sample)} has no 'sem_seg' label map, which training needs: set "
-                    "INPUT.MAPPER to a semantic mapper, or DATASETS.TRAIN to a labelled dataset"
-                )
-            labels = sample["sem_seg"].to("cpu", torch.int64)
-            check_labels(labels, head.num_classes, head.ignore_value, source_of(sample))
-            height, width = labels.shape
-            targets[i, :height, :width] = labels
-            if weights is not None and "sem_seg_weights" in sample:
-                weights[i, :height, :width] = sample["sem_seg_weights"]
-        if weights is not None:
-            weights = weights.to(self.device, non_blocking=True)
-        return targets.to(self.device, non_blocking=True), weights
-
-
-def check_labels(labels: Tensor, num_classes: int, ignore_value: int, source: str) -> None:
-    """Refuse a label map (H, W) with values outside the classes, before a kernel crashes on them.
-
-    With one class, labels are 1 (the class) and 0 (everything else).
-
-    Raises:
-        ValueError: names the source, the value and the fix.
-    """
-    highest = max(num_classes - 1, 1)
-    wrong = labels[((labels < 0) | (labels > highest)) & (labels != ignore_value)]
-    if wrong.numel():
-        raise ValueError(
-            f"{source}: label {int(wrong[0])} in {wrong.numel()} pixels, but "
-            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES {num_classes} allows 0 to {highest} and the ignore "
-            f"label {ignore_value}. Correct the label file, NUM_CLASSES or IGNORE_VALUE."
-        )
-
-
-def source_of(sample: dict[str, Any]) -> str:
-    """What to call a sample in an error: the file of its labels, or of its image."""
-    return str(sample.get("sem_seg_file_name") or sample.get("file_name") or "A sample")
 
 
 class DeepLabV3Plus(SemanticSystem):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
 from ...config import ConfigError
+from ..loss_terms import Loss, Losses
 from ..semantic_loss import SemanticLoss
 
 
@@ -38,10 +41,11 @@ class ScoreConv2d(nn.Conv2d):
 class SemSegHead(nn.Module):
     """Base of the semantic heads; a subclass computes scores in :meth:`layers`.
 
-    ``forward(features, targets)`` returns ``(None, {"loss_sem_seg": scalar})`` in training and
-    ``(logits, {})`` in inference. Logits are (N, K, H', W') at the input's stride, aligned with
-    its top-left corner, with H' >= H and W' >= W: callers cut the rest off. Only heads without
-    padding lose a ``border`` on each side; targets belong to what remains.
+    ``forward(features, targets)`` returns ``(None, losses)`` in training, the scalar
+    ``loss_sem_seg`` with what it is a mean of, and ``(logits, {})`` in inference. Logits are
+    (N, K, H', W') at the input's stride, aligned with its top-left corner, with H' >= H and
+    W' >= W: callers cut the rest off. Only heads without padding lose a ``border`` on each side;
+    targets belong to what remains.
 
     Attributes:
         border: pixels of the input before the first score.
@@ -54,7 +58,7 @@ class SemSegHead(nn.Module):
         *,
         num_classes: int,
         ignore_value: int = 255,
-        loss: SemanticLoss | None = None,
+        loss: Callable[..., Loss | Tensor] | None = None,
         loss_weight: float = 1.0,
         common_stride: int = 1,
     ) -> None:
@@ -63,7 +67,8 @@ class SemSegHead(nn.Module):
         Args:
             num_classes: number of classes K; 1 means one sigmoid score.
             ignore_value: label of pixels that are not trained on.
-            loss: maps (logits, targets, weights) to a scalar; default: mean cross-entropy.
+            loss: maps (logits, targets, weights) to a :class:`~..loss_terms.Loss`, or to a scalar,
+                the mean over the images; default: mean cross-entropy.
             loss_weight: factor of the loss.
             common_stride: stride of the scores that :meth:`layers` returns.
         """
@@ -124,13 +129,55 @@ class SemSegHead(nn.Module):
             raise ValueError("In training a semantic head needs targets: 'sem_seg' in each sample")
         return None, self.losses(logits, targets, weights)
 
-    def losses(
-        self, logits: Tensor, targets: Tensor, weights: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def losses(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Losses:
         """The weighted loss of logits at the input's stride, cut to the targets' size."""
         logits = cut_to_image(logits, targets.shape[-2], targets.shape[-1])
-        loss = self.loss(logits, targets, weights)
-        return {"loss_sem_seg": loss * self.loss_weight}
+        loss = Loss.of(self.loss(logits, targets, weights))
+        return Losses({"loss_sem_seg": loss.times(self.loss_weight)})
+
+
+def semantic_losses(
+    head: nn.Module, features: dict[str, Tensor], targets: Tensor, weights: Tensor | None = None
+) -> Losses:
+    """Losses of any semantic head, of this package or written to Detectron2's contract.
+
+    That is ``forward(features, targets) -> (logits, losses)``; its losses are means over images
+    unless it returns :class:`~..loss_terms.Losses`.
+
+    Args:
+        head: in training mode.
+        features: the backbone's output.
+        targets: (N, H, W) int64 labels.
+        weights: optional (N, H, W) factors by pixel.
+
+    Raises:
+        ConfigError: there are weights, and the head takes none.
+    """
+    if weights is None:
+        return Losses(head(features, targets)[1])
+    if len(inspect.signature(head.forward).parameters) < 3:
+        raise ConfigError(
+            f"{type(head).__name__}.forward takes no factors of the pixels' losses. Give it a "
+            "third argument, `weights` (N, H, W); or set INPUT.BORDER_WEIGHTS.ENABLED False and "
+            "MODEL.PANOPTIC_DEEPLAB.SMALL_INSTANCE_WEIGHT 1.0."
+        )
+    return Losses(head(features, targets, weights)[1])
+
+
+def check_head_settings(cfg: CfgNode) -> None:
+    """Refuse a loss for Detectron2's ``SemSegFPNHead``, which would train by cross-entropy alone.
+
+    Raises:
+        ConfigError: names the head that has losses.
+    """
+    head = cfg.MODEL.SEM_SEG_HEAD
+    weighted = head.CLASS_WEIGHTS not in (None, "none")
+    if head.NAME == "SemSegFPNHead" and (weighted or head.LOSS_TYPE != "cross_entropy"):
+        raise ConfigError(
+            "MODEL.SEM_SEG_HEAD.NAME SemSegFPNHead is Detectron2's, which knows neither LOSS_TYPE "
+            f"{head.LOSS_TYPE} nor CLASS_WEIGHTS. Set it to SemSegPyramidHead, which has the same "
+            "parameters."
+        )
 
 
 def cut_to_image(logits: Tensor, height: int, width: int) -> Tensor:
@@ -144,7 +191,8 @@ def cut_to_image(logits: Tensor, height: int, width: int) -> Tensor:
             f"The scores, {logits.shape[-2]} x {logits.shape[-1]}, do not cover the image, "
             f"{height} x {width}. A network without padding in its last layers needs it at the "
             "input (FCN: MODEL.VGG.INPUT_PAD 100), or must not lose it (U-Net: the same "
-            "MODEL.UNET.PADDING in backbone and head)."
+            "MODEL.UNET.PADDING in backbone and head). A head of your own brings its scores to "
+            "the input's stride: F.interpolate(scores, scale_factor=stride, mode='bilinear')."
         )
     return logits[..., :height, :width]
 

@@ -12,7 +12,7 @@ from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
 
 from ..instance_centers import CenterTargets
-from ..losses import global_mean
+from ..loss_terms import Loss, Losses, Sum
 from .base import ScoreConv2d, cut_to_image, select_features
 from .deeplab_v3_plus import SemSegDeepLabV3PlusHead
 
@@ -79,7 +79,7 @@ class InstanceCenterHead(SemSegDeepLabV3PlusHead):
         features: dict[str, Tensor],
         targets: Sequence[CenterTargets],
         valid: Tensor,
-    ) -> dict[str, Tensor]:
+    ) -> Losses:
         """Losses ``loss_center`` and ``loss_offset``, each a mean over the pixels that count.
 
         Args:
@@ -99,12 +99,14 @@ class InstanceCenterHead(SemSegDeepLabV3PlusHead):
         inside = padded([t.inside for t in targets])
         wrong = (heatmaps[:, 0] - padded([t.heatmap for t in targets])) ** 2 * valid
         away = (offsets - padded([t.offsets for t in targets])).abs().sum(dim=1) * inside
-        center = global_mean(wrong.sum(), valid.sum())
-        offset = global_mean(away.sum(), inside.sum())
-        return {
-            "loss_center": center * self.center_loss_weight,
-            "loss_offset": offset * self.offset_loss_weight,
-        }
+        center = Loss.of(Sum(wrong.sum(), valid.sum()))
+        offset = Loss.of(Sum(away.sum(), inside.sum()))
+        return Losses(
+            {
+                "loss_center": center.times(self.center_loss_weight),
+                "loss_offset": offset.times(self.offset_loss_weight),
+            }
+        )
 
 
 class _Branches(nn.Module):

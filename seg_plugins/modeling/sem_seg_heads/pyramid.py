@@ -10,6 +10,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from torch import Tensor
 
+from ..loss_terms import Losses
 from ..semantic_loss import SemanticLoss
 from .base import SemSegHead
 
@@ -35,7 +36,7 @@ class SemSegPyramidHead(SemSegFPNHead):
         Args:
             input_shape: features to use.
             num_classes: number of classes K.
-            loss: maps (logits, targets) to a scalar.
+            loss: maps (logits, targets) to a loss.
             **rest: see :class:`detectron2.modeling.SemSegFPNHead`.
         """
         super().__init__(input_shape, num_classes=num_classes, **rest)
@@ -48,7 +49,7 @@ class SemSegPyramidHead(SemSegFPNHead):
         loss = SemSegHead.config_arguments(cfg)["loss"]
         return {**super().from_config(cfg, input_shape), "loss": loss}
 
-    def losses(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def losses(self, predictions: Tensor, targets: Tensor) -> Losses:
         """The weighted loss of scores (N, K, h, w), brought to the targets' (N, H, W)."""
         logits = F.interpolate(
             predictions.float(),
@@ -56,4 +57,4 @@ class SemSegPyramidHead(SemSegFPNHead):
             mode="bilinear",
             align_corners=False,
         )
-        return {"loss_sem_seg": self.loss(logits, targets) * self.loss_weight}
+        return Losses({"loss_sem_seg": self.loss(logits, targets).times(self.loss_weight)})

@@ -1,6 +1,7 @@
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError
-from seg_plugins.modeling.meta_arch.semantic import SemanticSystem, check_labels
+from seg_plugins.modeling.meta_arch.semantic import SemanticSystem
+from seg_plugins.modeling.meta_arch.semantic_labels import check_labels
 from seg_plugins.modeling.sem_seg_heads.base import SemSegHead
 
 import pytest
