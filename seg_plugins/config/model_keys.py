@@ -19,7 +19,7 @@ def add_model_keys(model: CfgNode) -> None:
     _add_semantic_head_keys(model.SEM_SEG_HEAD)
     _add_patch_classifier_keys(model)
     _add_inference_keys(model)
-    _add_region_keys(model)
+    _add_rcnn_keys(model)
     _add_panoptic_keys(model)
     _add_bottom_up_keys(model)
 
@@ -112,7 +112,7 @@ def _add_inference_keys(model: CfgNode) -> None:
     set_defaults(model.INFERENCE, SCALES=[1.0], FLIP=False)
 
 
-def _add_region_keys(model: CfgNode) -> None:
+def _add_rcnn_keys(model: CfgNode) -> None:
     """MaskRCNNC4 and MaskRCNNFPN."""
     # "fused" pools all levels in one operator, "detectron2" by Detectron2's ROIPooler. With "fused"
     # ROI_{BOX,MASK}_HEAD.POOLER_TYPE may be ROIAlignV2, ROIAlign, ROIAlignMax or ROIPool.
