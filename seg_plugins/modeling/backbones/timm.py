@@ -13,6 +13,7 @@ from timm.layers import GroupNormAct, convert_sync_batchnorm, freeze_batch_norm_
 from torch import Tensor, nn
 
 from ...config import ConfigError
+from ..norms import group_count, group_norm
 
 NORMS = ("", "FrozenBN", "SyncBN", "GN")
 
@@ -160,10 +161,9 @@ def _replace_batch_norms(model: nn.Module, replace: Callable[[nn.Module], nn.Mod
 def _group_norm(norm: nn.Module) -> nn.Module:
     """A group norm in the place of a batch norm, with its activation if it carries one."""
     channels = norm.num_features
-    groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0)
     if not hasattr(norm, "act"):
-        return nn.GroupNorm(groups, channels)
-    new = GroupNormAct(channels, num_groups=groups)
+        return group_norm(channels)
+    new = GroupNormAct(channels, num_groups=group_count(channels))
     new.act, new.drop = norm.act, norm.drop
     return new
 

@@ -153,7 +153,7 @@ class MaskRCNNFPN(_RCNN):
         model = cfg.MODEL
         if model.ROI_HEADS.NAME == "Res5ROIHeads" or len(model.ROI_HEADS.IN_FEATURES) < 2:
             raise ConfigError(
-                "MODEL.META_ARCHITECTURE MaskRCNNFPN goes with MODEL.ROI_HEADS.NAME "
+                f"MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE} goes with MODEL.ROI_HEADS.NAME "
                 "StandardROIHeads (or CascadeROIHeads) on p2 to p5; got "
                 f"{model.ROI_HEADS.NAME} on {model.ROI_HEADS.IN_FEATURES}. "
                 "Start from configs/_base_/mask_rcnn_fpn.yaml, or choose MaskRCNNC4."
@@ -162,6 +162,12 @@ class MaskRCNNFPN(_RCNN):
             raise ConfigError(
                 f"MODEL.BACKBONE.NAME {model.BACKBONE.NAME} builds no pyramid: use "
                 "build_resnet_fpn_backbone or build_timm_fpn_backbone, or choose MaskRCNNC4."
+            )
+        if not model.FPN.IN_FEATURES:
+            raise ConfigError(
+                "MODEL.FPN.IN_FEATURES is empty: set it to the backbone's features, such as "
+                "[res2, res3, res4, res5], which its OUT_FEATURES must name too. "
+                "Start from configs/_base_/mask_rcnn_fpn.yaml."
             )
 
 
