@@ -31,8 +31,9 @@ def _add_backbone_keys(model: CfgNode) -> None:
     set_defaults(model.RESNETS, RES4_DILATION=1, RES5_MULTI_GRID=[1, 2, 4], STEM_TYPE="deeplab")
     # --- build_timm_backbone, build_timm_fpn_backbone (MODEL.BACKBONE.FREEZE_AT counts too)
     set_defaults(model, TIMM=CfgNode())
-    # A name of timm.list_models(), and whether to load timm's weights of that name (not where
-    # MODEL.WEIGHTS replaces them).
+    # A name of timm.list_models(), and whether to fetch timm's weights of that name when the model
+    # is built (not where MODEL.WEIGHTS replaces them). MODEL.WEIGHTS timm://NAME fetches them when
+    # weights are loaded: then a model can be built without a network.
     set_defaults(model.TIMM, NAME="resnet50", PRETRAINED=False)
     # 32, 16 or 8: strides beyond it become dilations.
     set_defaults(model.TIMM, OUTPUT_STRIDE=32)
