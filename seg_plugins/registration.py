@@ -10,6 +10,7 @@ from detectron2.modeling import (
     SEM_SEG_HEADS_REGISTRY,
 )
 from detectron2.projects.deeplab import build_resnet_deeplab_backbone
+from detectron2.utils.file_io import PathManager
 from fvcore.common.registry import Registry
 
 from .data import (
@@ -33,6 +34,7 @@ from .evaluation.build import (
 from .modeling.backbones.pyramid import build_timm_fpn_backbone, build_vgg_fpn_backbone
 from .modeling.backbones.segnet_basic import build_segnet_basic_backbone
 from .modeling.backbones.timm import build_timm_backbone
+from .modeling.backbones.timm_weights import TimmWeights
 from .modeling.backbones.unet import build_unet_backbone
 from .modeling.backbones.vgg import build_vgg_backbone
 from .modeling.meta_arch.mask_rcnn import MaskRCNNC4, MaskRCNNFPN
@@ -81,6 +83,7 @@ def _register_modeling() -> None:
     _register(BACKBONE_REGISTRY, build_resnet_deeplab_backbone, build_segnet_basic_backbone)
     _register(BACKBONE_REGISTRY, build_timm_backbone, build_timm_fpn_backbone)
     _register(BACKBONE_REGISTRY, build_unet_backbone, build_vgg_backbone, build_vgg_fpn_backbone)
+    PathManager.register_handler(TimmWeights(), allow_override=True)
 
 
 def _register_data() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import seg_plugins
 from seg_plugins.config import (
     ConfigError,
@@ -14,6 +16,7 @@ from seg_plugins.config import (
 )
 
 import pytest
+from detectron2.config import LazyConfig, instantiate
 from detectron2.config import get_cfg as detectron2_get_cfg
 
 
@@ -75,6 +78,23 @@ def test_mistakes_on_the_command_line_name_the_fix(opts, message):
 def test_a_missing_file_is_named():
     with pytest.raises(ConfigError, match=r"/nowhere/a\.yaml"):
         load_config("/nowhere/a.yaml")
+
+
+def test_a_lazy_configuration_is_refused_and_the_advice_works(tmp_path):
+    file = tmp_path / "lazy.py"
+    file.write_text(
+        "from detectron2.config import LazyCall as L\n"
+        "from torch.nn import Linear\n"
+        "import pathlib\n"
+        "pathlib.Path(__file__).with_name('ran').touch()\n"
+        "model = L(Linear)(in_features=2, out_features=3)\n"
+    )
+    with pytest.raises(ConfigError, match="lazy configuration: Python code") as error:
+        load_config(file)
+    assert not (tmp_path / "ran").exists()
+    (advice,) = re.findall(r"instantiate\((.*)\.model\)", str(error.value))
+    model = eval(advice, {"LazyConfig": LazyConfig}).model
+    assert instantiate(model).weight.shape == (3, 2)
 
 
 def test_shipped_configurations_are_found_by_name_from_anywhere(tmp_path, monkeypatch):

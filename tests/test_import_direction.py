@@ -18,7 +18,7 @@ ALLOWED = {
     "tasks": set(),
     "data": {"config", "io", "tasks"},
     "visualization": {"tasks"},
-    "modeling": {"config", "ops"},
+    "modeling": {"config", "io", "ops"},
     "evaluation": {"config", "ops", "data", "tasks"},
     "registration": {"modeling", "data", "evaluation"},
     "engine": {

@@ -44,9 +44,16 @@ def find_config(path: str | Path) -> Path:
     """A configuration file as it stands, or the shipped one of that name.
 
     Raises:
-        ConfigError: there is neither.
+        ConfigError: there is neither, or it is a lazy configuration, which is Python code.
     """
     file = Path(path).expanduser()
+    if file.suffix == ".py":
+        raise ConfigError(
+            f"{file} is a lazy configuration: Python code, which would run when it is read. This "
+            "package reads YAML files only, such as the shipped ones in configs/. In a program of "
+            f"your own, detectron2.config.instantiate(LazyConfig.load({str(file)!r}).model) builds "
+            "its model (docs/mask_rcnn.md, LazyConfig)."
+        )
     if file.is_file():
         return file
     if file.is_absolute() or file.suffix not in (".yaml", ".yml"):

@@ -19,7 +19,7 @@ def add_model_keys(model: CfgNode) -> None:
     _add_semantic_head_keys(model.SEM_SEG_HEAD)
     _add_patch_classifier_keys(model)
     _add_inference_keys(model)
-    _add_region_keys(model)
+    _add_rcnn_keys(model)
     _add_panoptic_keys(model)
     _add_bottom_up_keys(model)
 
@@ -31,8 +31,9 @@ def _add_backbone_keys(model: CfgNode) -> None:
     set_defaults(model.RESNETS, RES4_DILATION=1, RES5_MULTI_GRID=[1, 2, 4], STEM_TYPE="deeplab")
     # --- build_timm_backbone, build_timm_fpn_backbone (MODEL.BACKBONE.FREEZE_AT counts too)
     set_defaults(model, TIMM=CfgNode())
-    # A name of timm.list_models(), and whether to load timm's weights of that name (not where
-    # MODEL.WEIGHTS replaces them).
+    # A name of timm.list_models(), and whether to fetch timm's weights of that name when the model
+    # is built (not where MODEL.WEIGHTS replaces them). MODEL.WEIGHTS timm://NAME fetches them when
+    # weights are loaded: then a model can be built without a network.
     set_defaults(model.TIMM, NAME="resnet50", PRETRAINED=False)
     # 32, 16 or 8: strides beyond it become dilations.
     set_defaults(model.TIMM, OUTPUT_STRIDE=32)
@@ -112,7 +113,7 @@ def _add_inference_keys(model: CfgNode) -> None:
     set_defaults(model.INFERENCE, SCALES=[1.0], FLIP=False)
 
 
-def _add_region_keys(model: CfgNode) -> None:
+def _add_rcnn_keys(model: CfgNode) -> None:
     """MaskRCNNC4 and MaskRCNNFPN."""
     # "fused" pools all levels in one operator, "detectron2" by Detectron2's ROIPooler. With "fused"
     # ROI_{BOX,MASK}_HEAD.POOLER_TYPE may be ROIAlignV2, ROIAlign, ROIAlignMax or ROIPool.

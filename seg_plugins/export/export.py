@@ -22,7 +22,7 @@ from ..engine.weights_file import read_safetensors, safetensors_bytes
 from ..io.files import write_atomically
 from ..modeling.meta_arch.semantic import SemanticSystem
 from ..modeling.sem_seg_heads.segnet import SemSegSegNetHead
-from . import pooling, regions, semantic
+from . import pooling, rcnn, semantic
 from .metadata import file_metadata
 from .onnx_file import write_onnx
 from .verify import Check, ExportError, compare, onnx_runner, torchscript_runner
@@ -102,7 +102,7 @@ def export_model(
         elif isinstance(model, SemanticSystem):
             checks = list(_reported(_semantic(cfg, model, kind, draft), report))
         elif isinstance(model, GeneralizedRCNN) and not hasattr(model, "sem_seg_head"):
-            checks = list(_reported(_regions(cfg, model, kind, draft), report))
+            checks = list(_reported(_rcnn(cfg, model, kind, draft), report))
         else:
             raise ConfigError(
                 f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}: the {kind} format takes "
@@ -161,18 +161,18 @@ def _semantic(cfg: CfgNode, model: SemanticSystem, kind: str, path: Path) -> Ite
         yield replace(check, elsewhere=follower.elsewhere)
 
 
-def _regions(cfg: CfgNode, model: GeneralizedRCNN, kind: str, path: Path) -> Iterator[Check]:
+def _rcnn(cfg: CfgNode, model: GeneralizedRCNN, kind: str, path: Path) -> Iterator[Check]:
     traceable = _with_plain_poolers(cfg, model)
-    graph = regions.RegionGraph(traceable).eval()
+    graph = rcnn.RCNNGraph(traceable).eval()
     inputs = [_images(cfg, 1, *size)[0] for size in ((128, 128), (160, 121), (97, 224))]
     metadata = file_metadata(cfg, "instances")
     if kind == "onnx":
-        regions.write_region_onnx(graph, inputs[0], path, metadata)
+        rcnn.write_rcnn_onnx(graph, inputs[0], path, metadata)
         run = onnx_runner(path)
     else:
-        regions.write_region_torchscript(graph, inputs[0], path, metadata)
+        rcnn.write_rcnn_torchscript(graph, inputs[0], path, metadata)
         run = torchscript_runner(path, graph.names)
-    original = regions.RegionGraph(model).eval()
+    original = rcnn.RCNNGraph(model).eval()
 
     @torch.no_grad()
     def reference(image: Tensor) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import ConfigError
-from .analysis_regions import branches, scores_of
+from .analysis_rcnn import branches, scores_of
 from .meta_arch.patch_classifier import PatchClassifier
 from .meta_arch.semantic import SemanticSystem
 
@@ -48,7 +48,7 @@ def analyze(cfg: CfgNode, height: int, width: int) -> list[PartReport]:
     """Rows for the parts of a system and their sum, for one image.
 
     How many regions an image has depends on what it shows; here it has the most that the
-    configuration allows at test: see :func:`.analysis_regions.branches`.
+    configuration allows at test: see :func:`.analysis_rcnn.branches`.
 
     Args:
         cfg: the configuration of a semantic, instance or panoptic system, of this package or

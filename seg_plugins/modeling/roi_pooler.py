@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 import torchvision
+from detectron2.layers import ROIAlign
+from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
@@ -85,6 +87,27 @@ class FusedROIPooler(nn.Module):
             "%s pooler; RoIAlign backend by device: %s", pooler_type, chosen
         )
 
+    @classmethod
+    def like(cls, pooler: ROIPooler, pooler_type: str = "") -> FusedROIPooler:
+        """One with the settings of Detectron2's.
+
+        Args:
+            pooler: the one to replace; see :func:`fuse_poolers`.
+            pooler_type: another type than that of `pooler`.
+
+        Raises:
+            ValueError: its type, e.g. ``ROIAlignRotated``, has no fused form.
+        """
+        levels = list(pooler.level_poolers)
+        return cls(
+            output_size=pooler.output_size,
+            scales=[level.spatial_scale for level in levels],
+            sampling_ratio=getattr(levels[0], "sampling_ratio", 0),  # RoIPool has none
+            pooler_type=pooler_type or _type_of(levels[0]),
+            canonical_box_size=pooler.canonical_box_size,
+            canonical_level=pooler.canonical_level,
+        )
+
     def extra_repr(self) -> str:
         """The arguments, for ``print(model)``."""
         return (
@@ -154,3 +177,20 @@ def boxes_with_index(box_lists: list[Boxes]) -> Tensor:
     tensors = [boxes.tensor for boxes in box_lists]
     indices = [torch.full_like(t[:, :1], i) for i, t in enumerate(tensors)]
     return torch.cat([torch.cat(indices), torch.cat(tensors)], dim=1)
+
+
+def fuse_poolers(roi_heads: nn.Module) -> None:
+    """Put a FusedROIPooler in the place of each ``ROIPooler`` that RoI heads have as a child.
+
+    Poolers of other classes, subclasses too, stay, and so does one for rotated boxes.
+    """
+    for name, child in list(roi_heads.named_children()):
+        if type(child) is ROIPooler and _type_of(child.level_poolers[0]) in POOLER_TYPES:
+            setattr(roi_heads, name, FusedROIPooler.like(child))
+
+
+def _type_of(level: nn.Module) -> str:
+    """The POOLER_TYPE for which Detectron2 builds such a level."""
+    if isinstance(level, ROIAlign):
+        return "ROIAlignV2" if level.aligned else "ROIAlign"
+    return "ROIPool" if isinstance(level, torchvision.ops.RoIPool) else type(level).__name__

@@ -4,13 +4,17 @@ from pathlib import Path
 
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError
-from seg_plugins.modeling.meta_arch.mask_rcnn import postprocess_to_run_lengths
+from seg_plugins.modeling.meta_arch.mask_rcnn import (
+    keep_scores_in_float32,
+    postprocess_to_run_lengths,
+)
 from seg_plugins.modeling.roi_pooler import FusedROIPooler
+from seg_plugins.modeling.sem_seg_heads.base import ScoreConv2d
 
 import pytest
 import torch
 from detectron2 import model_zoo
-from detectron2.layers import paste_masks_in_image
+from detectron2.layers import Conv2d, paste_masks_in_image
 from detectron2.modeling import build_model
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.postprocessing import detector_postprocess
@@ -193,6 +197,26 @@ def test_detectron2s_pooler_by_config():
     model = build_model(small_config("fpn", "MODEL.ROI_POOLER", "detectron2"))
     assert isinstance(model.roi_heads.box_pooler, ROIPooler)
     assert isinstance(model.roi_heads.mask_pooler, ROIPooler)
+
+
+def test_few_scores_keep_their_parameters_and_leave_autocast():
+    class Own(torch.nn.Conv2d):
+        pass
+
+    head = torch.nn.Sequential(
+        torch.nn.Conv2d(8, 3, 1), Conv2d(8, 15, 1, bias=False), Conv2d(8, 3, 1, activation=abs),
+        torch.nn.Conv2d(8, 16, 1), torch.nn.Conv2d(8, 3, 3, padding=1), Own(8, 3, 1),
+    ).eval()  # fmt: skip
+    parameters, x = dict(head.named_parameters()), torch.rand(1, 8, 5, 5)
+    expected = [conv(x) for conv in head]
+    keep_scores_in_float32(head)
+    assert [type(conv) is ScoreConv2d for conv in head] == [True, True, *[False] * 4]
+    assert list(dict(head.named_parameters())) == list(parameters)
+    assert all(parameter is parameters[name] for name, parameter in head.named_parameters())
+    assert not any(conv.training for conv in head)
+    assert all(map(torch.equal, [conv(x) for conv in head], expected))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(head[0](x), expected[0])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from detectron2.modeling import FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor
 
+from ...config import ConfigError
 from .timm import build_timm_backbone
 from .vgg import build_vgg_backbone
 
@@ -47,9 +48,16 @@ class FeaturePyramid(FPN):
 
 
 def _pyramid(cfg: CfgNode, bottom_up: Backbone) -> FeaturePyramid:
+    names, given = list(cfg.MODEL.FPN.IN_FEATURES), bottom_up.output_shape()
+    if not names or not set(names) <= set(given):
+        raise ConfigError(
+            f"MODEL.FPN.IN_FEATURES {names} must name features of the backbone below the pyramid, "
+            f"from fine to coarse: it gives {', '.join(given)}. MODEL.TIMM.OUT_FEATURES or "
+            "MODEL.VGG.OUT_FEATURES choose others."
+        )
     return FeaturePyramid(
         bottom_up,
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        in_features=names,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         norm=cfg.MODEL.FPN.NORM,
         top_block=LastLevelMaxPool(),

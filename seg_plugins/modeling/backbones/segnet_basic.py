@@ -8,6 +8,7 @@ from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
 from ...ops.max_unpool import IndexedMaxPool2d
+from ..norms import norm_of
 
 
 class SegNetBasicBackbone(Backbone):
@@ -36,7 +37,9 @@ class SegNetBasicBackbone(Backbone):
             conv = nn.Conv2d(width if stage else in_channels, width, 7, padding=3)
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             nn.init.zeros_(conv.bias)
-            self.convs.append(nn.Sequential(conv, get_norm(norm, width), nn.ReLU(inplace=True)))
+            self.convs.append(
+                nn.Sequential(conv, get_norm(norm_of(norm), width), nn.ReLU(inplace=True))
+            )
             shape = ShapeSpec(channels=width, stride=2 ** (stage + 1))
             self._shapes[f"pool{stage + 1}_indices"] = shape
         self._shapes[f"pool{num_stages}"] = shape

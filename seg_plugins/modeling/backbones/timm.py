@@ -13,6 +13,7 @@ from timm.layers import GroupNormAct, convert_sync_batchnorm, freeze_batch_norm_
 from torch import Tensor, nn
 
 from ...config import ConfigError
+from ..norms import group_count, group_norm
 
 NORMS = ("", "FrozenBN", "SyncBN", "GN")
 
@@ -45,7 +46,9 @@ class TimmBackbone(Backbone):
                 cut the model there.
             in_channels: image channels; timm adapts pretrained weights of the first layer.
             output_stride: 32, 16 or 8: strides beyond it become dilations.
-            pretrained: load timm's weights of that name (from its cache when offline).
+            pretrained: load timm's weights of that name now (from its cache when offline), which
+                gives the first layer any number of channels; ``MODEL.WEIGHTS timm://NAME`` loads
+                them later.
             norm: replaces the model's batch norms: ``FrozenBN``, ``SyncBN`` or ``GN``
                 (32 channels or fewer per group, newly initialised); "" keeps them.
             freeze_at: freeze everything up to ``res{freeze_at}`` (1: the stem of a ResNet), its
@@ -58,7 +61,7 @@ class TimmBackbone(Backbone):
         super().__init__()
         if norm not in NORMS:
             raise ConfigError(f"MODEL.TIMM.NORM must be one of {NORMS}, got '{norm}'")
-        model = _create(name, in_channels, output_stride, pretrained=False)
+        model = create_timm_model(name, in_channels, output_stride)
         names = feature_names(model.feature_info.reduction())
         unknown = [feature for feature in out_features if feature not in names]
         if unknown or not out_features:
@@ -71,7 +74,7 @@ class TimmBackbone(Backbone):
         depth = 1 + max(names.index(feature) for feature in out_features)
         # Parameters without a gradient would disturb data parallelism: cut what is not used.
         if pretrained or depth < len(names):
-            model = _create(name, in_channels, output_stride, pretrained, range(depth))
+            model = create_timm_model(name, in_channels, output_stride, pretrained, range(depth))
         self._names = names[:depth]
         self._out_features = [feature for feature in names if feature in out_features]
         self._out_feature_channels = dict(zip(names, channels, strict=True))
@@ -111,13 +114,14 @@ def feature_names(strides: Sequence[int]) -> list[str]:
     return [f"res{level}" for level in levels]
 
 
-def _create(
+def create_timm_model(
     name: str,
-    in_channels: int,
-    output_stride: int,
-    pretrained: bool,
+    in_channels: int = 3,
+    output_stride: int = 32,
+    pretrained: bool = False,
     out_indices: Sequence[int] | None = None,
 ) -> nn.Module:
+    """A timm model that gives feature maps; arguments and errors as of :class:`TimmBackbone`."""
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
         raise ConfigError(
@@ -139,8 +143,9 @@ def _create(
     except OSError as error:
         raise ConfigError(
             f"The pretrained weights of timm model '{name}' are neither in the cache ($HF_HOME, "
-            "default ~/.cache/huggingface) nor reachable. Set MODEL.TIMM.PRETRAINED False, or "
-            f"fetch them once on a machine that is online. ({str(error).splitlines()[0]})"
+            "default ~/.cache/huggingface) nor reachable. Fetch them once on a machine that is "
+            'online, or start from random weights: MODEL.TIMM.PRETRAINED False, MODEL.WEIGHTS "". '
+            f"({str(error).splitlines()[0]})"
         ) from error
 
 
@@ -160,10 +165,9 @@ def _replace_batch_norms(model: nn.Module, replace: Callable[[nn.Module], nn.Mod
 def _group_norm(norm: nn.Module) -> nn.Module:
     """A group norm in the place of a batch norm, with its activation if it carries one."""
     channels = norm.num_features
-    groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0)
     if not hasattr(norm, "act"):
-        return nn.GroupNorm(groups, channels)
-    new = GroupNormAct(channels, num_groups=groups)
+        return group_norm(channels)
+    new = GroupNormAct(channels, num_groups=group_count(channels))
     new.act, new.drop = norm.act, norm.drop
     return new
 

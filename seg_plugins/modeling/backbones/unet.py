@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...config import ConfigError
 from ..feature_geometry import placed_shape
+from ..norms import norm_of
 
 PADDINGS = {"same": 1, "valid": 0}
 
@@ -24,7 +25,7 @@ def double_conv(in_channels: int, out_channels: int, padding: int, norm: str) ->
             3,
             padding=padding,
             bias=not norm,
-            norm=get_norm(norm, out_channels),
+            norm=get_norm(norm_of(norm), out_channels),
             activation=F.relu,
         )
         nn.init.kaiming_normal_(conv.weight, mode="fan_in", nonlinearity="relu")

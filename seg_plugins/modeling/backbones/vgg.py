@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...config import ConfigError
 from ...ops.max_unpool import IndexedMaxPool2d
 from ..feature_geometry import placed_shape
+from ..norms import norm_of
 
 # Convolutions of each of the five stages.
 STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -96,7 +97,7 @@ class VGGBackbone(Backbone):
     def _append_conv(self, in_channels: int, out_channels: int, pad: int, norm: str) -> None:
         self.features.append(nn.Conv2d(in_channels, out_channels, 3, padding=pad))
         if norm:
-            self.features.append(get_norm(norm, out_channels))
+            self.features.append(get_norm(norm_of(norm), out_channels))
         self.features.append(nn.ReLU(inplace=True))
 
     def _freeze(self, stages: int) -> None:

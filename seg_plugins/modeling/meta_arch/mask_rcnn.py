@@ -1,8 +1,8 @@
 """Mask R-CNN (He et al., 2017) with ResNet-C4 or FPN: Detectron2's, with this package's pooling.
 
 Both systems are ``GeneralizedRCNN`` with its parameters' names, so that state dicts of Detectron2's
-model zoo load key for key. They check that the configuration's parts belong together, pool by
-:class:`~seg_plugins.modeling.roi_pooler.FusedROIPooler`, and can hand on masks as run lengths.
+model zoo load key for key. They pool by :class:`~seg_plugins.modeling.roi_pooler.FusedROIPooler`,
+whether built from a configuration or from parts (LazyConfig), and can hand on masks as run lengths.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d
 from detectron2.modeling import GeneralizedRCNN
-from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from torch import nn
 
 from ...config import ConfigError
 from ...ops.mask_paste import paste_masks
-from ..roi_pooler import POOLER_TYPES, FusedROIPooler
+from ..roi_pooler import POOLER_TYPES, FusedROIPooler, fuse_poolers
 from ..sem_seg_heads.base import ScoreConv2d
 
 POOLERS = ("fused", "detectron2")
 MASK_FORMATS = ("bitmask", "rle")
 
-# Types that Detectron2's own pooler lacks, and the one it builds in their place.
-_STAND_IN = {"ROIAlignMax": "ROIAlignV2"}
+# A type of POOLER_TYPE that Detectron2's own pooler lacks.
+_MAXIMUM = "ROIAlignMax"
 
 # The attributes under which Detectron2's RoI heads keep poolers, and the key of each one's type.
 _POOLER_KEYS = {
@@ -36,28 +36,35 @@ _POOLER_KEYS = {
 }
 
 
-class _RegionSystem(GeneralizedRCNN):
+class _RCNN(GeneralizedRCNN):
     """What both forms of Mask R-CNN share; Faster R-CNN by ``MODEL.MASK_ON: False``."""
 
     tasks: ClassVar[tuple[str, ...]] = ("instances",)
 
     @configurable
-    def __init__(self, *, mask_format: str = "bitmask", **parts: Any) -> None:
+    def __init__(
+        self, *, roi_pooler: str = "fused", mask_format: str = "bitmask", **parts: Any
+    ) -> None:
         """Join the parts.
 
         Args:
+            roi_pooler: ``fused``: each ``ROIPooler`` of the RoI heads is replaced by a
+                :class:`~seg_plugins.modeling.roi_pooler.FusedROIPooler` with its settings.
+                ``detectron2``: they stay.
             mask_format: ``bitmask``: ``pred_masks`` is (N, height, width) bool, as Detectron2's.
                 ``rle``: a :class:`~seg_plugins.ops.run_length.RunLengthMasks` of the same pixels,
                 which takes the memory of the outlines.
             parts: of :class:`detectron2.modeling.GeneralizedRCNN`.
 
         Raises:
-            ValueError: an unknown `mask_format`.
+            ConfigError: an unknown `roi_pooler` or `mask_format`.
         """
         super().__init__(**parts)
-        if mask_format not in MASK_FORMATS:
-            raise ValueError(f"mask_format must be one of {MASK_FORMATS}, got {mask_format!r}")
+        _check_choice("MODEL.ROI_POOLER", roi_pooler, POOLERS)
+        _check_choice("MODEL.ROI_MASK_HEAD.OUTPUT_FORMAT", mask_format, MASK_FORMATS)
         self.mask_format = mask_format
+        if roi_pooler == "fused":
+            fuse_poolers(self.roi_heads)
         if self.proposal_generator is not None:
             keep_scores_in_float32(self.proposal_generator)
         keep_scores_in_float32(self.roi_heads)
@@ -71,15 +78,17 @@ class _RegionSystem(GeneralizedRCNN):
         """
         cls.check(cfg)
         _check_poolers(cfg)
-        buildable = cfg.clone()
-        buildable.defrost()
-        for key in set(_POOLER_KEYS.values()):
-            kind = buildable.MODEL[key].POOLER_TYPE
-            buildable.MODEL[key].POOLER_TYPE = _STAND_IN.get(kind, kind)
-        parts = super().from_config(buildable)
-        if cfg.MODEL.ROI_POOLER == "fused":
-            _fuse_poolers(parts["roi_heads"], cfg)
-        return {**parts, "mask_format": cfg.MODEL.ROI_MASK_HEAD.OUTPUT_FORMAT}
+        maxima = [n for n, key in _POOLER_KEYS.items() if cfg.MODEL[key].POOLER_TYPE == _MAXIMUM]
+        parts = super().from_config(_averaging(cfg) if maxima else cfg)
+        heads = parts["roi_heads"]
+        for name in maxima:
+            if getattr(heads, name, None) is not None:
+                setattr(heads, name, FusedROIPooler.like(getattr(heads, name), _MAXIMUM))
+        return {
+            **parts,
+            "roi_pooler": cfg.MODEL.ROI_POOLER,
+            "mask_format": cfg.MODEL.ROI_MASK_HEAD.OUTPUT_FORMAT,
+        }
 
     @classmethod
     def check(cls, cfg: CfgNode) -> None:
@@ -115,7 +124,7 @@ class _RegionSystem(GeneralizedRCNN):
         return results
 
 
-class MaskRCNNC4(_RegionSystem):
+class MaskRCNNC4(_RCNN):
     """One feature map of stride 16; the last stage runs on each region (appendix of ResNet)."""
 
     @classmethod
@@ -135,7 +144,7 @@ class MaskRCNNC4(_RegionSystem):
             )
 
 
-class MaskRCNNFPN(_RegionSystem):
+class MaskRCNNFPN(_RCNN):
     """A feature pyramid (Lin et al., 2017); each region is pooled from the level of its size."""
 
     @classmethod
@@ -144,7 +153,7 @@ class MaskRCNNFPN(_RegionSystem):
         model = cfg.MODEL
         if model.ROI_HEADS.NAME == "Res5ROIHeads" or len(model.ROI_HEADS.IN_FEATURES) < 2:
             raise ConfigError(
-                "MODEL.META_ARCHITECTURE MaskRCNNFPN goes with MODEL.ROI_HEADS.NAME "
+                f"MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE} goes with MODEL.ROI_HEADS.NAME "
                 "StandardROIHeads (or CascadeROIHeads) on p2 to p5; got "
                 f"{model.ROI_HEADS.NAME} on {model.ROI_HEADS.IN_FEATURES}. "
                 "Start from configs/_base_/mask_rcnn_fpn.yaml, or choose MaskRCNNC4."
@@ -154,28 +163,38 @@ class MaskRCNNFPN(_RegionSystem):
                 f"MODEL.BACKBONE.NAME {model.BACKBONE.NAME} builds no pyramid: use "
                 "build_resnet_fpn_backbone or build_timm_fpn_backbone, or choose MaskRCNNC4."
             )
+        if not model.FPN.IN_FEATURES:
+            raise ConfigError(
+                "MODEL.FPN.IN_FEATURES is empty: set it to the backbone's features, such as "
+                "[res2, res3, res4, res5], which its OUT_FEATURES must name too. "
+                "Start from configs/_base_/mask_rcnn_fpn.yaml."
+            )
+
+
+def _check_choice(key: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{key} must be {' or '.join(known)}, not {value!r}")
 
 
 def _check_poolers(cfg: CfgNode) -> None:
     model = cfg.MODEL
-    if model.ROI_POOLER not in POOLERS:
-        raise ConfigError(
-            f"MODEL.ROI_POOLER must be {' or '.join(POOLERS)}, not {model.ROI_POOLER!r}"
-        )
-    if model.ROI_MASK_HEAD.OUTPUT_FORMAT not in MASK_FORMATS:
-        raise ConfigError(
-            f"MODEL.ROI_MASK_HEAD.OUTPUT_FORMAT must be {' or '.join(MASK_FORMATS)}, "
-            f"not {model.ROI_MASK_HEAD.OUTPUT_FORMAT!r}"
-        )
-    keys = ["ROI_BOX_HEAD", "ROI_MASK_HEAD"] if model.MASK_ON else ["ROI_BOX_HEAD"]
-    for key in keys:
-        kind = model[key].POOLER_TYPE
-        known = [k for k in POOLER_TYPES if model.ROI_POOLER == "fused" or k not in _STAND_IN]
-        if kind not in known:
+    known = [k for k in POOLER_TYPES if model.ROI_POOLER == "fused" or k != _MAXIMUM]
+    for key in ("ROI_BOX_HEAD", "ROI_MASK_HEAD") if model.MASK_ON else ("ROI_BOX_HEAD",):
+        if model[key].POOLER_TYPE not in known:
             raise ConfigError(
-                f"MODEL.{key}.POOLER_TYPE {kind!r} with MODEL.ROI_POOLER {model.ROI_POOLER}: "
-                f"choose one of {', '.join(known)}"
+                f"MODEL.{key}.POOLER_TYPE {model[key].POOLER_TYPE!r} with MODEL.ROI_POOLER "
+                f"{model.ROI_POOLER}: choose one of {', '.join(known)}"
             )
+
+
+def _averaging(cfg: CfgNode) -> CfgNode:
+    """The configuration with the mean for the maximum, for which Detectron2 has no pooler."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    for key in _POOLER_KEYS.values():
+        if cfg.MODEL[key].POOLER_TYPE == _MAXIMUM:
+            cfg.MODEL[key].POOLER_TYPE = "ROIAlignV2"
+    return cfg
 
 
 # As many outputs as one pixel's objectness, box deltas or classes of a small dataset.
@@ -183,34 +202,25 @@ _FEW_OUTPUTS = 15
 
 
 def keep_scores_in_float32(module: nn.Module) -> None:
-    """Take 1x1 convolutions to a few scores out of autocast; see ScoreConv2d for why.
+    """Put a ScoreConv2d, which says why, in the place of each 1x1 convolution to a few scores.
 
-    Their class changes and nothing else, so that parameters keep their names.
+    It takes over the parameters, which keep their names. Convolutions with a norm or an activation
+    stay, and so do those of other classes: their forward may do more.
     """
-    for conv in module.modules():
-        plain = isinstance(conv, nn.Conv2d) and not getattr(conv, "norm", None)
-        if not plain or getattr(conv, "activation", None) is not None:
-            continue
-        if conv.kernel_size == (1, 1) and conv.out_channels <= _FEW_OUTPUTS:
-            conv.__class__ = ScoreConv2d
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if _gives_few_scores(child):
+                setattr(parent, name, ScoreConv2d.like(child))
 
 
-def _fuse_poolers(roi_heads: nn.Module, cfg: CfgNode) -> None:
-    """Put this package's pooler in the place of each of Detectron2's."""
-    for name, key in _POOLER_KEYS.items():
-        pooler = getattr(roi_heads, name, None)
-        if not isinstance(pooler, ROIPooler):
-            continue
-        levels = list(pooler.level_poolers)
-        fused = FusedROIPooler(
-            output_size=pooler.output_size,
-            scales=[level.spatial_scale for level in levels],
-            sampling_ratio=getattr(levels[0], "sampling_ratio", 0),  # RoIPool has none
-            pooler_type=cfg.MODEL[key].POOLER_TYPE,
-            canonical_box_size=pooler.canonical_box_size,
-            canonical_level=pooler.canonical_level,
-        )
-        setattr(roi_heads, name, fused)
+def _gives_few_scores(module: nn.Module) -> bool:
+    return (
+        type(module) in (nn.Conv2d, Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.out_channels <= _FEW_OUTPUTS
+        and getattr(module, "norm", None) is None
+        and getattr(module, "activation", None) is None
+    )
 
 
 def postprocess_to_run_lengths(instances: Instances, height: int, width: int) -> Instances:

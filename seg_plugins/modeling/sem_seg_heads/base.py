@@ -32,6 +32,24 @@ class ScoreConv2d(nn.Conv2d):
     1x1 convolutions to few channels also write out of bounds on the CPU of PyTorch 2.14.)
     """
 
+    @classmethod
+    def like(cls, conv: nn.Conv2d) -> ScoreConv2d:
+        """One with the settings of another convolution, which shares its parameters."""
+        new = cls(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+            conv.bias is not None,
+            conv.padding_mode,
+            device="meta",  # initial values would be drawn for nothing
+        )
+        new.weight, new.bias = conv.weight, conv.bias
+        return new.train(conv.training)
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) of any float type to (N, K, H', W') float32."""
         with full_precision(x):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..instance_centers import CenterTargets
 from ..loss_terms import Loss, Losses, Sum
+from ..norms import norm_of
 from .base import ScoreConv2d, cut_to_image, select_features
 from .deeplab_v3_plus import SemSegDeepLabV3PlusHead
 
@@ -130,7 +131,7 @@ def _branch(in_channels: int, channels: int, outputs: int, norm: str) -> nn.Sequ
             3,
             padding=1,
             bias=not norm,
-            norm=get_norm(norm, after),
+            norm=get_norm(norm_of(norm), after),
             activation=F.relu,
         )
         nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")

@@ -13,6 +13,7 @@ from detectron2.layers import ASPP, Conv2d, DepthwiseSeparableConv2d, ShapeSpec,
 from torch import Tensor, nn
 
 from ...config import ConfigError
+from ..norms import norm_of
 from .base import ScoreConv2d, SemSegHead, select_features
 
 
@@ -49,7 +50,8 @@ class SemSegDeepLabV3PlusHead(SemSegHead):
             aspp_dilations: the three atrous rates: 6, 12, 18 at output stride 16, twice that at 8.
             aspp_dropout: dropout on the ASPP's output.
             decoder_channels: channels of the decoder's convolutions.
-            norm: normalisation of all convolutions, as ``detectron2.layers.get_norm`` names it.
+            norm: normalisation of all convolutions, as ``detectron2.layers.get_norm`` names it;
+                ``GN`` has 16 groups for the 48 projected channels: see :func:`~..norms.norm_of`.
             separable: depthwise separable convolutions in ASPP and decoder.
             separable_kernel: 3: two separable 3x3 per decoder step, as in the paper; 5: one 5x5,
                 as in Detectron2's project.
@@ -75,7 +77,8 @@ class SemSegDeepLabV3PlusHead(SemSegHead):
                 f"{separable_kernel}"
             )
         self.in_features = list(input_shape)
-        self.norm, self.separable, self.separable_kernel = norm, separable, separable_kernel
+        self.norm = norm_of(norm)
+        self.separable, self.separable_kernel = separable, separable_kernel
 
         self.decoder = nn.ModuleDict()
         previous = aspp_channels
@@ -88,7 +91,7 @@ class SemSegDeepLabV3PlusHead(SemSegHead):
             input_shape[deepest].channels,
             aspp_channels,
             list(aspp_dilations),
-            norm=norm,
+            norm=self.norm,
             activation=F.relu,
             dropout=aspp_dropout,
             use_depthwise_separable_conv=separable,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..loss_terms import Losses
 from ..semantic_loss import SemanticLoss
-from .base import SemSegHead
+from .base import SemSegHead, select_features
 
 
 class SemSegPyramidHead(SemSegFPNHead):
@@ -45,7 +45,12 @@ class SemSegPyramidHead(SemSegFPNHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Arguments from ``MODEL.SEM_SEG_HEAD``."""
+        """Arguments from ``MODEL.SEM_SEG_HEAD``.
+
+        Raises:
+            ConfigError: the backbone does not give a feature that the head is to take.
+        """
+        select_features(input_shape, cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES, cls.__name__)
         loss = SemSegHead.config_arguments(cfg)["loss"]
         return {**super().from_config(cfg, input_shape), "loss": loss}
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...config import ConfigError
 from ...ops.max_unpool import max_unpool_indexed
+from ..norms import norm_of
 from .base import ScoreConv2d, SemSegHead
 
 
@@ -100,7 +101,8 @@ class SemSegSegNetHead(SemSegHead):
         conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
         nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
         nn.init.zeros_(conv.bias)
-        layers = [conv, get_norm(norm, out_channels), nn.ReLU(inplace=True) if relu else None]
+        norm_layer = get_norm(norm_of(norm), out_channels)
+        layers = [conv, norm_layer, nn.ReLU(inplace=True) if relu else None]
         return [layer for layer in layers if layer is not None]
 
     def layers(self, features: dict[str, Tensor]) -> Tensor:

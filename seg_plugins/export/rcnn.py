@@ -26,7 +26,7 @@ OUTPUTS = ("boxes", "scores", "classes", "masks")
 _OPSET = 17
 
 
-class RegionGraph(nn.Module):
+class RCNNGraph(nn.Module):
     """(C, H, W) raw image to boxes (n, 4) x0, y0, x1, y1 in its pixels, scores, classes, masks.
 
     ``masks`` are (n, M, M) probabilities inside each box (M is 28 with FPN), as the network gives
@@ -60,8 +60,8 @@ def _traceable() -> Iterator[None]:
             del module.len
 
 
-def write_region_torchscript(
-    graph: RegionGraph, example: Tensor, path: Path, metadata: Mapping[str, str]
+def write_rcnn_torchscript(
+    graph: RCNNGraph, example: Tensor, path: Path, metadata: Mapping[str, str]
 ) -> None:
     """Trace and save; running the file needs ``import torchvision`` for its operators."""
     with _traceable():
@@ -69,8 +69,8 @@ def write_region_torchscript(
     torch.jit.save(traced, path, _extra_files=dict(metadata))
 
 
-def write_region_onnx(
-    graph: RegionGraph, example: Tensor, path: Path, metadata: Mapping[str, str]
+def write_rcnn_onnx(
+    graph: RCNNGraph, example: Tensor, path: Path, metadata: Mapping[str, str]
 ) -> None:
     """Write ``path`` with the input ``image`` and free height, width and number of instances.
 
