@@ -201,8 +201,8 @@ def task_of_dataset(name: str) -> Task:
         DatasetError: it cannot be told.
     """
     metadata = _metadata(name)
-    known = known_evaluators().get(str(metadata.get("evaluator_type")))
-    task = known or Dataset.get(name).task
+    known = (known_evaluators().get(kind) for kind in _evaluator_types(metadata))
+    task = next(filter(None, known), None) or Dataset.get(name).task
     separated = task.name == "panoptic" and bool(metadata.get("sem_seg_root"))
     return task_named("instance") if separated else task
 
@@ -214,6 +214,11 @@ _LOADED: dict[str, tuple[tuple[Any, ...], Dataset]] = {}
 
 def _has_segments(record: Mapping[str, Any]) -> bool:
     return "pan_seg_file_name" in record
+
+
+def _evaluator_types(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    given = metadata.get("evaluator_type") or ()
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _metadata(name: str) -> dict[str, Any]:
@@ -248,8 +253,7 @@ def _load(name: str, max_damaged: float) -> Dataset:
         things = len(metadata.get("thing_classes") or ())
         records = [record for record in records if _is_usable(record, things, found)]
     found.check(max_damaged, name, records)
-    given = metadata.get("evaluator_type") or ()
-    types = (given,) if isinstance(given, str) else tuple(given)
+    types = _evaluator_types(metadata)
     task = _task(name, types, records, metadata)
     panoptic = task.name == "panoptic" and (not records or any(map(_has_segments, records)))
     if task.name != "semantic" and any("image_id" not in record for record in records):
@@ -270,9 +274,10 @@ def _load(name: str, max_damaged: float) -> Dataset:
 def _task(
     name: str, types: Sequence[str], records: Sequence[Mapping], metadata: Mapping[str, Any]
 ) -> Task:
-    """What the evaluator type says, or else, for a user's own type, what the records hold."""
-    if types and types[0] in known_evaluators():
-        return task_of_evaluator(types[0])
+    """What the evaluator types say, or else, where none of them is known, what the records hold."""
+    for known in types:
+        if known in known_evaluators():
+            return task_of_evaluator(known)
     found = task_of_record(records[0]) if records else None
     if found is None and metadata.get("panoptic_json"):
         found = task_named("panoptic")
