@@ -34,6 +34,7 @@ ALLOWED = {
     },
     "export": {"prediction", "engine", "config", "io", "modeling", "data", "ops"},
     "prediction": {
+        "tasks",
         "engine",
         "config",
         "io",
