@@ -92,16 +92,18 @@ def _register_data() -> None:
 
 
 def _register_evaluation() -> None:
-    builders = {
+    semantic = {
         "sem_seg": build_semantic,
         "sem_seg_em": build_electron_microscopy,
         "sem_seg_volume": build_volume,
-        "coco": build_instance,
+        "cityscapes_sem_seg": build_cityscapes_semantic,
+    }
+    instance = {"coco": build_instance, "cityscapes_instance": build_cityscapes_instance}
+    panoptic = {
         "coco_panoptic_seg": build_panoptic,
         "ade20k_panoptic_seg": build_panoptic,
-        "cityscapes_sem_seg": build_cityscapes_semantic,
-        "cityscapes_instance": build_cityscapes_instance,
         "cityscapes_panoptic_seg": build_cityscapes_panoptic,
     }
-    for evaluator_type, builder in builders.items():
-        EVALUATOR_REGISTRY.register(evaluator_type, builder)
+    for task, builders in (("semantic", semantic), ("instance", instance), ("panoptic", panoptic)):
+        for evaluator_type, builder in builders.items():
+            EVALUATOR_REGISTRY.register(evaluator_type, builder, task=task)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = [
+    "DETECTRON2_SYSTEMS",
     "TASKS",
     "Task",
     "UnknownTaskError",
+    "declare_evaluator",
     "known_evaluators",
     "main_metrics",
     "outputs_of",
@@ -20,6 +23,7 @@ __all__ = [
     "task_of_evaluator",
     "task_of_output",
     "task_of_record",
+    "trained_for",
 ]
 
 
@@ -37,10 +41,11 @@ class Task:
         output: key of a model's output, and stem of the evaluator's files.
         mapper: name in the mappers' registry.
         evaluator: ``evaluator_type`` of a dataset that names none.
-        evaluators: every ``evaluator_type`` of the task.
         groups: those of an evaluation's results that the task has.
         metrics: its main metrics, ``group/name``, the first that is measured counts.
+        figures: those of the results, ``group/name``, that a list of models shows.
         record_key: what a record of a dataset has for the task.
+        class_list: the classes of the task in a dataset's metadata.
     """
 
     name: str
@@ -48,10 +53,16 @@ class Task:
     output: str
     mapper: str
     evaluator: str
-    evaluators: tuple[str, ...]
     groups: tuple[str, ...]
     metrics: tuple[str, ...]
+    figures: tuple[str, ...]
     record_key: str
+    class_list: str
+
+    @property
+    def evaluators(self) -> tuple[str, ...]:
+        """Every ``evaluator_type`` of the task, in the order of their registration."""
+        return tuple(kind for kind, task in _EVALUATORS.items() if task is self)
 
 
 # From the one that holds most to the one that holds least: the first that fits decides.
@@ -62,10 +73,11 @@ TASKS = (
         output="panoptic_seg",
         mapper="PanopticMapper",
         evaluator="coco_panoptic_seg",
-        evaluators=("coco_panoptic_seg", "ade20k_panoptic_seg", "cityscapes_panoptic_seg"),
         groups=("panoptic_seg",),
         metrics=("panoptic_seg/PQ",),
+        figures=("panoptic_seg/PQ", "panoptic_seg/SQ", "panoptic_seg/RQ"),
         record_key="pan_seg_file_name",
+        class_list="stuff_classes",
     ),
     Task(
         name="instance",
@@ -73,10 +85,11 @@ TASKS = (
         output="instances",
         mapper="InstanceMapper",
         evaluator="coco",
-        evaluators=("coco", "cityscapes_instance"),
         groups=("segm", "boundary", "bbox"),
         metrics=("segm/AP", "bbox/AP"),
+        figures=("bbox/AP", "bbox/AP50", "segm/AP", "segm/AP50"),
         record_key="annotations",
+        class_list="thing_classes",
     ),
     Task(
         name="semantic",
@@ -84,12 +97,25 @@ TASKS = (
         output="sem_seg",
         mapper="SemanticMapper",
         evaluator="sem_seg",
-        evaluators=("sem_seg", "sem_seg_em", "sem_seg_volume", "cityscapes_sem_seg"),
         groups=("sem_seg", "em", "volume"),
         metrics=("sem_seg/mIoU",),
+        figures=("sem_seg/mIoU", "em/PixelError", "em/RandErrorThinned", "em/WarpingError"),
         record_key="sem_seg_file_name",
+        class_list="stuff_classes",
     ),
 )
+
+# What Detectron2's own meta-architectures are trained for; others say it themselves (`tasks`).
+DETECTRON2_SYSTEMS = {
+    "SemanticSegmentor": ("sem_seg",),
+    "GeneralizedRCNN": ("instances",),
+    "ProposalNetwork": ("instances",),
+    "RetinaNet": ("instances",),
+    "PanopticFPN": ("sem_seg", "instances"),
+    "PanopticDeepLab": ("sem_seg",),
+}
+
+_EVALUATORS: dict[str, Task] = {}
 
 
 def task_named(name: str) -> Task:
@@ -119,14 +145,43 @@ def task_of_evaluator(evaluator_type: str) -> Task:
     return _find(evaluator_type, known_evaluators(), "evaluator_type")
 
 
+def declare_evaluator(evaluator_type: str, task: str) -> None:
+    """Enter an ``evaluator_type``; the registry of evaluators does, which also has its builder.
+
+    Raises:
+        UnknownTaskError: there is no such task.
+    """
+    _EVALUATORS[evaluator_type] = task_named(task)
+
+
 def known_evaluators() -> dict[str, Task]:
-    """Every ``evaluator_type`` of the table, and its task."""
-    return {kind: task for task in TASKS for kind in task.evaluators}
+    """Every registered ``evaluator_type``, and its task."""
+    return dict(_EVALUATORS)
 
 
 def task_of_record(record: Mapping) -> Task | None:
     """The task that a dataset's record has truth for; None where it has none."""
     return next((task for task in TASKS if task.record_key in record), None)
+
+
+def trained_for(system: Any) -> tuple[str, ...]:
+    """What a meta-architecture is trained for: ``sem_seg``, ``instances`` or both.
+
+    Args:
+        system: the class; what it says in ``tasks`` counts, or else which of Detectron2's it
+            extends.
+
+    Returns:
+        Empty where neither tells.
+
+    Raises:
+        UnknownTaskError: ``tasks`` names no key of a model's output.
+    """
+    for key in (own := tuple(getattr(system, "tasks", ()))):
+        task_of_output(key)
+    bases = [base.__name__ for base in getattr(system, "__mro__", ())]
+    theirs = (DETECTRON2_SYSTEMS[name] for name in bases if name in DETECTRON2_SYSTEMS)
+    return own or next(theirs, ())
 
 
 def outputs_of(trained_for: Iterable[str]) -> tuple[str, ...]:

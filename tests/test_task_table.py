@@ -14,13 +14,15 @@ from seg_plugins.tasks import (
     task_of_evaluator,
     task_of_output,
     task_of_record,
+    trained_for,
 )
 
 import pytest
+from detectron2.modeling import PanopticFPN
 
 
 def test_every_evaluator_type_has_a_task_and_every_task_a_mapper():
-    assert set(known_evaluators()) == set(EVALUATOR_REGISTRY)
+    assert set(known_evaluators()) == {name for name, _ in EVALUATOR_REGISTRY}
     for task in TASKS:
         assert task.mapper in MAPPER_REGISTRY
         assert task.evaluator in task.evaluators
@@ -53,3 +55,13 @@ def test_unknown_names_list_the_known_ones(look_up, name):
         UnknownTaskError, match=f"'{name}' is unknown; known are .*{known[look_up]}"
     ):
         look_up(name)
+
+
+def test_what_a_system_is_trained_for():
+    """Its own word counts, then the class of Detectron2's that it extends."""
+    mine = type("Mine", (), {"tasks": ("instances",)})
+    assert trained_for(mine) == ("instances",)
+    assert trained_for(type("Extended", (PanopticFPN,), {})) == ("sem_seg", "instances")
+    assert trained_for(type("Silent", (), {})) == trained_for(lambda cfg: None) == ()
+    with pytest.raises(UnknownTaskError, match=r"'depth' is unknown; known are .*sem_seg"):
+        trained_for(type("Wrong", (), {"tasks": ("depth",)}))

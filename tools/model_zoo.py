@@ -19,19 +19,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from seg_plugins.tasks import TASKS
+
 COLUMNS = (
     "system", "dataset", "metric", "value", "config", "hardware", "iterations", "time",
     "parameters", "sha256",
 )  # fmt: skip
-# The results of a task that get a row, in this order.
-METRICS = {
-    "sem_seg": ("mIoU",),
-    "bbox": ("AP", "AP50"),
-    "segm": ("AP", "AP50"),
-    "panoptic_seg": ("PQ", "SQ", "RQ"),
-    # Fractions, not percent: lower is better.
-    "em": ("PixelError", "RandErrorThinned", "WarpingError"),
-}
 KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")  # of the configuration
 TRAIN_NET = Path(__file__).with_name("train_net.py")
 
@@ -63,12 +56,25 @@ def rows(run: Path) -> list[list[str]]:
 
 
 def values(run: Path) -> dict[str, float]:
-    """``task/metric`` -> value after the last iteration, for the metrics that get a row."""
+    """``group/name`` -> value after the last iteration, for the figures that get a row.
+
+    Those of a group that no task of the package has, from an evaluator of one's own, all do.
+    """
     found = {}
     for line in (run / "metrics.json").read_text().splitlines():
         found.update(json.loads(line))  # the last evaluation wins
-    names = [f"{task}/{metric}" for task, metrics in METRICS.items() for metric in metrics]
+    names = [name for task in reversed(TASKS) for name in task.figures]
+    own = _measured(run).keys() - {group for task in TASKS for group in task.groups}
+    names += [name for name in found if name.partition("/")[0] in own and "-" not in name]
     return {name: found[name] for name in names if name in found}
+
+
+def _measured(run: Path) -> dict[str, dict[str, float]]:
+    """``{group: {name: value}}`` of the last evaluation."""
+    groups: dict[str, dict[str, float]] = {}
+    for file in Path(run, "inference").rglob("*_results.json"):
+        groups |= json.loads(file.read_text())["results"]
+    return groups
 
 
 def verify(run: Path) -> bool:
@@ -80,10 +86,10 @@ def verify(run: Path) -> bool:
         ]  # fmt: skip
         if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
             sys.exit(f"error: evaluating {run} failed; the reason stands above")
-        again: dict[str, float] = {}
-        for file in Path(folder, "inference").rglob("*_results.json"):
-            for task, results in json.loads(file.read_text())["results"].items():
-                again.update({f"{task}/{metric}": value for metric, value in results.items()})
+        groups = _measured(Path(folder))
+        again = {
+            f"{group}/{name}": value for group in groups for name, value in groups[group].items()
+        }
     same = True
     for name, value in values(run).items():
         close = abs(again[name] - value) <= 1e-3 * max(1.0, abs(value))

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_plugins.config import load_config
-from seg_plugins.data import build_mapper
+from seg_plugins.data import Dataset, build_mapper
 from seg_plugins.data.image_io import read_image
 from seg_plugins.data.panoptic_mapper import read_segment_ids
 from seg_plugins.engine import Trainer
@@ -33,7 +33,6 @@ from seg_plugins.visualization.segments import panoptic
 import cv2
 import numpy as np
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 HEADS = ("sem_seg_fpn", "fcn", "unet", "segnet", "deeplabv3plus", "bottom_up")
 COLUMNS = {
@@ -117,9 +116,10 @@ def draw(runs: dict[str, Path], count: int, path: Path) -> None:
     """One row per image of the test set, one column per run."""
     configs = {head: load_config(run / "config.yaml") for head, run in runs.items()}
     name = next(iter(configs.values())).DATASETS.TEST[0]
-    records = DatasetCatalog.get(name)
+    dataset = Dataset.get(name)
+    records = dataset.records
     chosen = [records[i] for i in np.linspace(0, len(records) - 1, count).astype(int)]
-    colours = np.asarray(MetadataCatalog.get(name).stuff_colors, np.uint8)
+    colours = np.asarray(dataset.stuff.colors, np.uint8)
     images = [read_image(record["file_name"], "RGB") for record in chosen]
     columns: list[list[np.ndarray]] = [images]
     columns.append(

@@ -10,14 +10,12 @@ import sys
 from pathlib import Path
 
 import seg_plugins
-from seg_plugins.data import DatasetError, apply_custom_dataset, build_mapper
-from seg_plugins.data.datasets.catalogue import load_dataset
+from seg_plugins.data import Dataset, DatasetError, apply_custom_dataset, build_mapper
 from seg_plugins.visualization import overlays
 
 import cv2
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances, PolygonMasks
 from detectron2.structures.masks import polygons_to_bitmask
 
@@ -40,12 +38,12 @@ def main() -> int:
         parser.error("--output should be a .png, a .jpg or a folder, --count and --seed positive")
     try:
         cfg = _config(args)
-        name = cfg.DATASETS.TRAIN[0]
-        records = load_dataset(name)
+        dataset = Dataset.get(cfg.DATASETS.TRAIN[0])
+        records = dataset.records
         mapper = build_mapper(cfg, is_train=True)
         chosen = np.linspace(0, len(records) - 1, min(args.count, len(records))).astype(int)
         pictures = [
-            draw(mapper(records[i], np.random.default_rng([args.seed, i])), name, cfg)
+            draw(mapper(records[i], np.random.default_rng([args.seed, i])), dataset, cfg)
             for i in chosen
         ]
     except (DatasetError, ValueError) as error:
@@ -61,7 +59,7 @@ def main() -> int:
         output.mkdir(parents=True, exist_ok=True)
         for i, picture in zip(chosen, pictures, strict=True):
             cv2.imwrite(str(output / f"{i:06d}.png"), np.hstack(picture)[:, :, ::-1])
-    print(f"{len(pictures)} samples of {name} in {output}")
+    print(f"{len(pictures)} samples of {dataset.name} in {output}")
     return 0
 
 
@@ -79,16 +77,15 @@ def _config(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def draw(sample: dict, name: str, cfg: CfgNode) -> list[np.ndarray]:
+def draw(sample: dict, dataset: Dataset, cfg: CfgNode) -> list[np.ndarray]:
     """Image and label of one sample, (H, W, 3) uint8 each, RGB."""
     image = sample["image"].numpy().transpose(1, 2, 0)
     image = overlays.displayable(image[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else image)
-    metadata = MetadataCatalog.get(name)
     drawn = image
     if "sem_seg" in sample:
-        colours = np.asarray(metadata.get("stuff_colors", ()), np.uint8)
+        colors = np.asarray(dataset.stuff.colors, np.uint8)
         label = sample["sem_seg"].numpy()
-        drawn = overlays.semantic(drawn, label, colours, metadata.get("ignore_label", 255))
+        drawn = overlays.semantic(drawn, label, colors, dataset.ignore_label)
     if "instances" in sample:
         found = sample["instances"]
         masks = _bitmasks(found) if found.has("gt_masks") else None

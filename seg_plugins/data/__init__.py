@@ -1,7 +1,7 @@
 """Datasets, mappers and augmentations."""
 
 from .border_weights import border_weights
-from .build import MAPPER_REGISTRY, build_mapper, mapper_name
+from .build import MAPPER_REGISTRY, build_mapper, mapper_name, reads_masks
 from .class_weights import class_weights
 from .dataset import Dataset
 from .datasets.catalogue import register_datasets
@@ -23,6 +23,7 @@ __all__ = [
     "build_mapper",
     "class_weights",
     "mapper_name",
+    "reads_masks",
     "register_custom_dataset",
     "register_datasets",
 ]

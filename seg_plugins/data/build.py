@@ -12,7 +12,7 @@ from .augmentation_builder import ignore_label_of
 from .dataset import Dataset, task_of_dataset
 from .multi_image import CopyPaste, Mosaic
 
-__all__ = ["MAPPER_REGISTRY", "build_mapper", "mapper_name"]
+__all__ = ["MAPPER_REGISTRY", "build_mapper", "mapper_name", "reads_masks"]
 
 MAPPER_REGISTRY = Registry("MAPPER")
 MAPPER_REGISTRY.__doc__ = "Dataset mappers by name: called with a dict and a generator."
@@ -27,19 +27,33 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Any:
         KeyError: there is no mapper of that name.
         ValueError: a wrapper that does not fit the mapper.
     """
-    name = mapper_name(cfg)
-    mapper = MAPPER_REGISTRY.get(name)(cfg, is_train=is_train)
+    mapper = MAPPER_REGISTRY.get(mapper_name(cfg))(cfg, is_train=is_train)
     inputs = cfg.INPUT
     if not is_train or not (inputs.COPY_PASTE or inputs.MOSAIC):
         return mapper
     records = [record for name in cfg.DATASETS.TRAIN for record in Dataset.get(name).records]
     if inputs.COPY_PASTE:
-        if name != "InstanceMapper" or inputs.MASK_FORMAT != "bitmask":
-            raise ValueError("INPUT.COPY_PASTE needs InstanceMapper and INPUT.MASK_FORMAT bitmask")
+        _check_combines(mapper, "COPY_PASTE")
+        if inputs.MASK_FORMAT != "bitmask":
+            raise ValueError("INPUT.COPY_PASTE needs INPUT.MASK_FORMAT bitmask")
         return CopyPaste(mapper, records, probability=inputs.COPY_PASTE)
-    if name != "SemanticMapper":
-        raise ValueError("INPUT.MOSAIC needs SemanticMapper")
+    _check_combines(mapper, "MOSAIC")
     return Mosaic(mapper, records, probability=inputs.MOSAIC, ignore_label=ignore_label_of(cfg))
+
+
+def _check_combines(mapper: Any, key: str) -> None:
+    if key in getattr(mapper, "combines_by", ()):
+        return
+    fitting = [n for n, known in MAPPER_REGISTRY if key in getattr(known, "combines_by", ())]
+    raise ValueError(
+        f"INPUT.{key} needs {' or '.join(fitting)}, or a mapper of your own whose combines_by "
+        f"names {key}; {type(mapper).__name__} has none: set INPUT.MAPPER, or INPUT.{key} 0.0"
+    )
+
+
+def reads_masks(cfg: CfgNode) -> bool:
+    """Whether the mapper of :func:`build_mapper` reads the masks of annotations."""
+    return bool(getattr(MAPPER_REGISTRY.get(mapper_name(cfg)), "reads_masks", False))
 
 
 def mapper_name(cfg: CfgNode) -> str:

@@ -22,7 +22,7 @@ from .label_encoding import LabelEncoding
 from .panoptic_truth import PanopticTruth, panoptic_of_file
 from .record_form import flaw_of
 
-__all__ = ["Dataset", "task_of_dataset"]
+__all__ = ["Dataset", "evaluator_types", "task_of_dataset"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,14 +200,18 @@ def task_of_dataset(name: str) -> Task:
     Raises:
         DatasetError: it cannot be told.
     """
-    metadata = _metadata(name)
-    known = known_evaluators().get(str(metadata.get("evaluator_type")))
-    task = known or Dataset.get(name).task
-    separated = task.name == "panoptic" and bool(metadata.get("sem_seg_root"))
+    known = (known_evaluators().get(kind) for kind in evaluator_types(name))
+    task = next(filter(None, known), None) or Dataset.get(name).task
+    separated = task.name == "panoptic" and bool(_metadata(name).get("sem_seg_root"))
     return task_named("instance") if separated else task
 
 
-_ANNOTATION_KEYS = {"bbox", "bbox_mode", "category_id"}
+def evaluator_types(name: str) -> tuple[str, ...]:
+    """What the metadata of a dataset says, one name or several."""
+    given = _metadata(name).get("evaluator_type") or ()
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
 _TRUTH_ALONE = {"panoptic_json", "gt_dir"}
 _LOADED: dict[str, tuple[tuple[Any, ...], Dataset]] = {}
 
@@ -248,8 +252,7 @@ def _load(name: str, max_damaged: float) -> Dataset:
         things = len(metadata.get("thing_classes") or ())
         records = [record for record in records if _is_usable(record, things, found)]
     found.check(max_damaged, name, records)
-    given = metadata.get("evaluator_type") or ()
-    types = (given,) if isinstance(given, str) else tuple(given)
+    types = evaluator_types(name)
     task = _task(name, types, records, metadata)
     panoptic = task.name == "panoptic" and (not records or any(map(_has_segments, records)))
     if task.name != "semantic" and any("image_id" not in record for record in records):
@@ -270,9 +273,10 @@ def _load(name: str, max_damaged: float) -> Dataset:
 def _task(
     name: str, types: Sequence[str], records: Sequence[Mapping], metadata: Mapping[str, Any]
 ) -> Task:
-    """What the evaluator type says, or else, for a user's own type, what the records hold."""
-    if types and types[0] in known_evaluators():
-        return task_of_evaluator(types[0])
+    """What the evaluator types say, or else, where none of them is known, what the records hold."""
+    for known in types:
+        if known in known_evaluators():
+            return task_of_evaluator(known)
     found = task_of_record(records[0]) if records else None
     if found is None and metadata.get("panoptic_json"):
         found = task_named("panoptic")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -40,6 +40,11 @@ class ImageMapper:
         image_format: "RGB", "BGR", "L", or "raw" for the stored channels and depth.
         cache: of decoded images and labels.
     """
+
+    #: The keys below ``INPUT`` that may put other samples into one: COPY_PASTE, MOSAIC.
+    combines_by: ClassVar[tuple[str, ...]] = ()
+    #: Whether the masks of ``annotations`` are read, in the form of ``INPUT.MASK_FORMAT``.
+    reads_masks: ClassVar[bool] = False
 
     @configurable
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -43,6 +43,9 @@ class InstanceMapper(ImageMapper):
         needs_masks: refuse objects without a mask; False takes their boxes, cut at the crop.
         **shared: see `ImageMapper`.
     """
+
+    combines_by: ClassVar[tuple[str, ...]] = ("COPY_PASTE",)
+    reads_masks: ClassVar[bool] = True
 
     @configurable
     def __init__(

@@ -56,7 +56,7 @@ class _MultiImage:
 class CopyPaste(_MultiImage):
     """Paste a random subset of another image's instances (Ghiasi et al. 2021).
 
-    Both images are augmented on their own before. Needs an `InstanceMapper` with bitmasks. A
+    Both images are augmented on their own before. Needs ``instances`` with bitmasks. A
     semantic label in the sample, ``sem_seg``, gets the other label's values where it is covered.
     """
 
@@ -91,7 +91,7 @@ class Mosaic(_MultiImage):
     ignored.
 
     Args:
-        mapper: a `SemanticMapper`.
+        mapper: of ``sem_seg`` alone.
         records: dataset dicts for three of the quarters.
         probability: of combining.
         ignore_label: for pixels without an image.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -27,6 +27,8 @@ class SemanticMapper(ImageMapper):
         border: arguments of `border_weights`; None computes no weights.
         **shared: see `ImageMapper`.
     """
+
+    combines_by: ClassVar[tuple[str, ...]] = ("MOSAIC",)
 
     @configurable
     def __init__(self, *, border: Mapping[str, Any] | None = None, **shared: Any) -> None:

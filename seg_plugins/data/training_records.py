@@ -9,7 +9,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data.build import print_instances_class_histogram
 
-from .build import mapper_name
+from .build import reads_masks
 from .dataset import Dataset
 from .errors import CollectedErrors, DatasetError
 
@@ -29,7 +29,7 @@ def training_records(cfg: CfgNode) -> list[dict[str, Any]]:
         DatasetError: an unreadable file, more wrong annotations, no mask at all where masks are
             wanted, or nothing to train on.
     """
-    needs_masks = cfg.MODEL.MASK_ON and mapper_name(cfg) == "InstanceMapper"
+    needs_masks = cfg.MODEL.MASK_ON and reads_masks(cfg)
     chosen: list[dict[str, Any]] = []
     for name in cfg.DATASETS.TRAIN:
         records = Dataset.get(name, cfg.DATALOADER.MAX_DAMAGED).records

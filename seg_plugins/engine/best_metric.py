@@ -61,6 +61,8 @@ def find_best_metric(cfg: CfgNode, evaluators: Mapping[str, DatasetEvaluator]) -
         return BestMetric(wanted, given[wanted])
     if wanted.startswith(_LOSSES) and cfg.TEST.LOSS:  # the model names its losses in training
         return BestMetric(wanted, False)
+    # With several test sets, a figure's name says which of them gives it.
+    silent = [name for name in silent if len(evaluators) == 1 or wanted.startswith(f"{name}/")]
     if silent:
         logger.warning(
             "TEST.BEST_METRIC %s: the evaluator of %s does not declare its figures (a method "
@@ -69,7 +71,7 @@ def find_best_metric(cfg: CfgNode, evaluators: Mapping[str, DatasetEvaluator]) -
         return BestMetric(wanted, True)
     raise ConfigError(
         f"TEST.BEST_METRIC {wanted} is given by no evaluation. Nearest: "
-        f"{', '.join(_nearest(wanted, list(given)))}"
+        f"{', '.join(_nearest(wanted, list(given)))}{_all_others(given)}"
     )
 
 
@@ -116,6 +118,11 @@ def _main(given: Mapping[str, bool], datasets: list[str]) -> BestMetric | None:
             return BestMetric(prefix + metric, given[prefix + metric])
     others = [name for name in given if name.startswith(prefix)]
     return BestMetric(others[0], given[others[0]]) if others else None
+
+
+def _all_others(given: Mapping[str, bool]) -> str:
+    whole = [name for name in given if "-" not in name.rpartition("/")[2]]
+    return f". There are, besides those of single classes: {', '.join(whole)}" if whole else ""
 
 
 def _nearest(wanted: str, given: list[str]) -> list[str]:

@@ -12,19 +12,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from ..config import ConfigError
-from ..data import Dataset, mapper_name
+from ..data import Dataset, reads_masks
+from ..tasks import UnknownTaskError, task_of_output, trained_for
 
 logger = logging.getLogger(__name__)
-
-# Detectron2's own meta-architectures; this package's classes say it themselves (`tasks`).
-DETECTRON2_TASKS = {
-    "SemanticSegmentor": ("sem_seg",),
-    "GeneralizedRCNN": ("instances",),
-    "ProposalNetwork": ("instances",),
-    "RetinaNet": ("instances",),
-    "PanopticFPN": ("sem_seg", "instances"),
-    "PanopticDeepLab": ("sem_seg",),
-}
 
 _MORE_SAMPLES = {
     "TRAIN": "Nothing can be trained on it.",
@@ -39,7 +30,8 @@ def tasks_of(meta_architecture: str) -> tuple[str, ...]:
     """What a meta-architecture is trained for: ``sem_seg``, ``instances`` or both.
 
     Raises:
-        ConfigError: the name is not registered; the nearest are listed.
+        ConfigError: the name is not registered, and the nearest are listed; or its class is
+            trained for something unknown.
     """
     names = [name for name, _ in META_ARCH_REGISTRY]
     if meta_architecture not in names:
@@ -47,8 +39,10 @@ def tasks_of(meta_architecture: str) -> tuple[str, ...]:
         raise ConfigError(
             f"MODEL.META_ARCHITECTURE {meta_architecture} is not known. Nearest: {', '.join(near)}"
         )
-    own = getattr(META_ARCH_REGISTRY.get(meta_architecture), "tasks", ())
-    return tuple(own or DETECTRON2_TASKS.get(meta_architecture, ()))
+    try:
+        return trained_for(META_ARCH_REGISTRY.get(meta_architecture))
+    except UnknownTaskError as error:
+        raise ConfigError(f"MODEL.META_ARCHITECTURE {meta_architecture}: tasks: {error}") from None
 
 
 def check_datasets(cfg: CfgNode) -> None:
@@ -92,7 +86,7 @@ def check_masks(cfg: CfgNode) -> None:
         ConfigError: they are left out.
     """
     wanted = cfg.MODEL.MASK_ON and "instances" in tasks_of(cfg.MODEL.META_ARCHITECTURE)
-    left_out = cfg.INPUT.MASK_FORMAT == "none" and mapper_name(cfg) == "InstanceMapper"
+    left_out = cfg.INPUT.MASK_FORMAT == "none" and reads_masks(cfg)
     if wanted and left_out:
         raise ConfigError(
             "MODEL.MASK_ON True trains on masks, which INPUT.MASK_FORMAT none leaves out: set "
@@ -165,8 +159,7 @@ def _check_instances(cfg: CfgNode, key: str, name: str) -> None:
 def _check_same_classes(cfg: CfgNode, tasks: Sequence[str]) -> None:
     """Every dataset counts the same classes in the same order."""
     names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    lists = {"sem_seg": "stuff_classes", "instances": "thing_classes"}
-    for key in (lists[task] for task in tasks):
+    for key in dict.fromkeys(task_of_output(task).class_list for task in tasks):
         for other in names[1:]:
             first, second = (list(MetadataCatalog.get(n).get(key) or ()) for n in (names[0], other))
             if first == second or not (first and second):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -15,6 +16,7 @@ from torch import nn
 
 from ..data import Dataset, build_mapper
 from ..evaluation import build_evaluator, format_results
+from ..evaluation.results import write_results
 from .stopping import check_stop
 from .worker_signals import held_back, init_worker
 
@@ -66,9 +68,7 @@ class Evaluates:
 
         It writes below ``OUTPUT_DIR/inference``; of several test datasets, each has a folder.
         """
-        own = dataset_name if len(cfg.DATASETS.TEST) > 1 else ""
-        folder = output_dir or os.path.join(cfg.OUTPUT_DIR, "inference", own)
-        return build_evaluator(cfg, dataset_name, folder)
+        return build_evaluator(cfg, dataset_name, output_dir or _folder(cfg, dataset_name))
 
     @classmethod
     def test(
@@ -95,5 +95,11 @@ class Evaluates:
             found = inference_on_dataset(model, loader, evaluator)
             if comm.is_main_process():
                 results[name] = found
+                write_results(found, Path(_folder(cfg, name)), name)
                 logger.info("Results on %s:\n%s", name, format_results(found))
         return next(iter(results.values())) if len(results) == 1 else results
+
+
+def _folder(cfg: CfgNode, dataset_name: str) -> str:
+    own = dataset_name if len(cfg.DATASETS.TEST) > 1 else ""
+    return os.path.join(cfg.OUTPUT_DIR, "inference", own)

@@ -19,7 +19,7 @@ from torch import nn
 from ..data import Dataset, build_mapper
 from ..data.image_io import read_image
 from ..data.panoptic_mapper import read_segment_ids
-from ..tasks import task_of_output
+from ..tasks import TASKS, task_of_output
 from ..visualization import errors, overlays
 from ..visualization.segments import panoptic
 
@@ -48,7 +48,7 @@ def write_examples(cfg: CfgNode, model: nn.Module, folder: Path, count: int) -> 
     mapper = build_mapper(cfg, False)
     was_training = model.training
     model.eval()
-    for task, dataset, ranked in _scored(folder.parent):
+    for task, key, dataset, ranked in _scored(folder.parent):
         records = {str(record["file_name"]): record for record in dataset.records}
         for rank, score in _extremes(ranked, count):
             record = records.get(str(score["file_name"]))
@@ -59,7 +59,7 @@ def write_examples(cfg: CfgNode, model: nn.Module, folder: Path, count: int) -> 
                 continue
             with torch.no_grad():
                 output = model([mapper(copy.deepcopy(record))])[0]
-            drawn, segments = draw(task, record, output, dataset, cfg.INPUT.FORMAT)
+            drawn, segments = draw(key, record, output, dataset, cfg.INPUT.FORMAT)
             names = {kind: f"{len(entries):03}_{kind}.jpg" for kind in drawn}
             for kind, picture in drawn.items():
                 (folder / names[kind]).write_bytes(_jpeg(picture))
@@ -72,23 +72,28 @@ def write_examples(cfg: CfgNode, model: nn.Module, folder: Path, count: int) -> 
                     "score": score["score"],
                     "pictures": names,
                     "segments": segments,
-                    "legend": _legend(dataset) if task == "sem_seg" else [],
+                    "legend": _legend(dataset) if key == "sem_seg" else [],
                 }
             )
     model.train(was_training)
     (folder / "examples.json").write_text(json.dumps(entries, indent=1), encoding="utf-8")
 
 
-def _scored(inference: Path) -> Iterator[tuple[str, Dataset, list[dict[str, Any]]]]:
-    """(task, dataset, scores of its images from low to high) of the evaluations in a folder."""
+def _scored(inference: Path) -> Iterator[tuple[str, str, Dataset, list[dict[str, Any]]]]:
+    """Of the evaluations in a folder: the task, the key of the model's output that it scores, the
+    dataset, and the scores of its images from low to high.
+    """
     for file in sorted(inference.rglob(f"*{_SUFFIX}")):
         task = file.name.removesuffix(_SUFFIX)
         results = json.loads(file.with_name(f"{task}_results.json").read_text(encoding="utf-8"))
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        ranked = [line for line in lines if line["score"] is not None]
+        ranked = [line for line in lines if line.get("score") is not None]
         ranked.sort(key=lambda line: (line["score"], str(line["file_name"])))
-        if results.get("dataset") in DatasetCatalog.list():
-            yield task, Dataset.get(results["dataset"]), ranked
+        key = results.get("output") or task
+        if key not in {known.output for known in TASKS}:
+            logger.warning("%s: nothing is drawn of the output '%s'", file.name, key)
+        elif results.get("dataset") in DatasetCatalog.list():
+            yield task, key, Dataset.get(results["dataset"]), ranked
 
 
 def _extremes(ranked: list[dict[str, Any]], count: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -103,14 +108,14 @@ def _legend(dataset: Dataset) -> list[list[Any]]:
     return [[n, list(c)] for n, c in zip(dataset.stuff.names, dataset.stuff.colors, strict=False)]
 
 
-def has_truth(task: str, record: Mapping[str, Any]) -> bool:
-    """Whether a record has what a task is drawn beside: the key of a model's output names it."""
-    key = task_of_output(task).record_key
-    return key in record or (task == "instances" and "pan_seg_file_name" in record)
+def has_truth(key: str, record: Mapping[str, Any]) -> bool:
+    """Whether a record has what a model's output of that key is drawn beside."""
+    task = task_of_output(key)
+    return task.record_key in record or (key == "instances" and "pan_seg_file_name" in record)
 
 
 def draw(
-    task: str,
+    key: str,
     record: Mapping[str, Any],
     output: Mapping[str, Any],
     dataset: Dataset,
@@ -119,7 +124,7 @@ def draw(
     """Draw one sample.
 
     Args:
-        task: ``sem_seg``, ``instances`` or ``panoptic_seg``.
+        key: of the model's output: ``sem_seg``, ``instances`` or ``panoptic_seg``.
         record: of the dataset.
         output: of the model, at the image's size.
         dataset: for classes and colours.
@@ -130,9 +135,9 @@ def draw(
         ground truth; and (id, class, pixels, score) of each predicted panoptic segment.
     """
     image = picture_of(record, image_format)
-    if task == "sem_seg":
+    if key == "sem_seg":
         return {"image": image, **_semantic(image, record, output, dataset)}, []
-    if task == "instances":
+    if key == "instances":
         return {"image": image, **_instances(image, record, output)}, []
     pictures, segments = _panoptic(image, record, output, dataset)
     return {"image": image, **pictures}, segments

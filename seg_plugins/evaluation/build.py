@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
+from fvcore.common.registry import Registry
 
 from ..data import Dataset
+from ..tasks import TASKS, declare_evaluator
 from .boundary import BoundaryMeasures
 from .cityscapes_instance import CityscapesInstanceEvaluator
 from .cityscapes_semantic import CityscapesSemanticEvaluator
@@ -24,43 +27,65 @@ from .volume import VolumeEvaluator
 EvaluatorBuilder = Callable[[CfgNode, Dataset, "Path | None"], DatasetEvaluator]
 
 
-class EvaluatorRegistry:
-    """Builders of evaluators by ``evaluator_type``: ``builder(cfg, dataset, output_dir)``."""
+class EvaluatorRegistry(Registry):
+    """fvcore's, with builders of evaluators by ``evaluator_type`` and the task that each measures.
 
-    def __init__(self) -> None:
-        self._builders: dict[str, EvaluatorBuilder] = {}
+    .. code-block:: python
 
-    def register(self, evaluator_type: str, builder: EvaluatorBuilder) -> None:
-        """Add a builder; the same one again changes nothing.
+        @EVALUATOR_REGISTRY.register("my_type", task="semantic")
+        def build_mine(cfg, dataset, output_dir):
+            return MyEvaluator(dataset, output_dir)
+    """
+
+    def register(  # type: ignore[override]
+        self, evaluator_type: str, builder: EvaluatorBuilder | None = None, *, task: str = ""
+    ) -> Any:
+        """Add ``builder(cfg, dataset, output_dir)``, in a call or as a decorator.
+
+        The same builder again changes nothing.
+
+        Args:
+            evaluator_type: as in the metadata of datasets.
+            builder: None where this decorates it.
+            task: ``semantic``, ``instance`` or ``panoptic``: datasets of the type are mapped,
+                drawn and predicted as such.
 
         Raises:
-            ValueError: the type belongs to another builder.
+            ValueError: no or an unknown task; the type belongs to another builder.
         """
-        known = self._builders.setdefault(evaluator_type, builder)
+        if builder is None:
+            return partial(self._keep, evaluator_type, task)
+        return self._keep(evaluator_type, task, builder)
+
+    def _keep(self, evaluator_type: str, task: str, builder: EvaluatorBuilder) -> EvaluatorBuilder:
+        known = self._obj_map.get(evaluator_type, builder)
         if known is not builder:
             raise ValueError(
                 f"evaluator_type '{evaluator_type}' is registered already, by "
                 f"{known.__module__}.{known.__qualname__}."
             )
-
-    def get(self, evaluator_type: str) -> EvaluatorBuilder:
-        """The builder of a type; an unknown one lists the known ones in its error."""
-        if evaluator_type not in self._builders:
-            raise EvaluationError(
-                f"No evaluator for evaluator_type '{evaluator_type}'. Known: "
-                f"{', '.join(sorted(self._builders))}. Set another in the dataset's metadata, or "
-                f"register a builder in EVALUATOR_REGISTRY."
+        if not task:
+            names = " or ".join(repr(known.name) for known in TASKS)
+            raise ValueError(
+                f"evaluator_type '{evaluator_type}': say which task it measures, "
+                f"register('{evaluator_type}', task=...) with {names}"
             )
-        return self._builders[evaluator_type]
+        declare_evaluator(evaluator_type, task)
+        self._obj_map[evaluator_type] = builder
+        return builder
 
-    def __contains__(self, evaluator_type: str) -> bool:
-        return evaluator_type in self._builders
+    def get(self, name: str) -> EvaluatorBuilder:
+        """The builder of a type; an unknown one lists the known ones in its error."""
+        if name not in self:
+            raise EvaluationError(
+                f"No evaluator for evaluator_type '{name}'. Known: "
+                f"{', '.join(sorted(self._obj_map))}. Set another in the dataset's metadata, or "
+                "register a builder in EVALUATOR_REGISTRY."
+            )
+        return self._obj_map[name]
 
-    def __iter__(self):
-        return iter(sorted(self._builders))
 
-
-EVALUATOR_REGISTRY = EvaluatorRegistry()
+EVALUATOR_REGISTRY = EvaluatorRegistry("EVALUATOR")
 
 
 def build_evaluator(

@@ -33,7 +33,7 @@ from .instance_predictions import (
 )
 from .streaming import StreamingEvaluator
 
-TASKS = ("bbox", "segm", "boundary")
+_GROUPS = ("bbox", "segm", "boundary")
 #: Detections per image and category that count in COCO's own figures.
 COCO_LIMIT = 100
 
@@ -95,7 +95,7 @@ class InstanceEvaluator(StreamingEvaluator):
             [("score", "f8"), ("position", "u4"), ("category", "u2"), ("rank", "u2")]
             + [
                 (f"{task}_{kind}", "u1", FLAG_BYTES)
-                for task in (TASKS if boundary else TASKS[:2])
+                for task in (_GROUPS if boundary else _GROUPS[:2])
                 for kind in ("hit", "miss")
             ]
         )

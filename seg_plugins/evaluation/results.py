@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,30 @@ def readable_json(value: Any, indent: str = "") -> str:
         for key, item in value.items()
     )
     return "{\n" + ",\n".join(entries) + f"\n{indent}}}"
+
+
+def write_results(results: Mapping[str, Any], folder: Path, dataset: str) -> None:
+    """Write ``<group>_results.json`` of each group for which the evaluator has written no file.
+
+    The report then shows the figures of every evaluator, Detectron2's and a user's own too.
+
+    Args:
+        results: ``{group: {metric: value}}``.
+        folder: where the evaluator's files are.
+        dataset: its name.
+    """
+    known: set[str] = set()
+    for file in folder.glob("*_results.json"):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if "images" in content:  # as StreamingEvaluator counts them
+            known |= content["results"].keys()
+    for group, figures in results.items():
+        if group in known or not isinstance(figures, Mapping):
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {"dataset": dataset, "results": {group: figures}}
+        text = readable_json(content) + "\n"
+        (folder / f"{group}_results.json").write_text(text, encoding="utf-8")
 
 
 def format_results(results: Mapping[str, Mapping[str, float]]) -> str:

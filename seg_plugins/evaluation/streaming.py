@@ -237,6 +237,7 @@ class StreamingEvaluator(DatasetEvaluator):
         self.output_dir.mkdir(parents=True, exist_ok=True)
         content = {
             "dataset": self.dataset_name,
+            "output": self.output_key,
             "images": {"expected": len(self._image_keys), "scored": scored},
             "results": results,
             **self.extra_json(),

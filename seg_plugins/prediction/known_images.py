@@ -6,10 +6,17 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..data import DatasetError
-from ..data.datasets.catalogue import file_images
+from detectron2.data import MetadataCatalog
 
-__all__ = ["KnownImages"]
+from ..data import Dataset, DatasetError
+
+__all__ = ["KnownImages", "has_annotation_file"]
+
+
+def has_annotation_file(name: str) -> bool:
+    """Whether a registered dataset has a file that numbers its classes and images."""
+    metadata = MetadataCatalog.get(name).as_dict() if name in MetadataCatalog.list() else {}
+    return bool(metadata.get("json_file") or metadata.get("panoptic_json"))
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,12 @@ class KnownImages:
         found: dict[str, int] = {}
         for name in reversed(self.datasets):
             try:
-                images = file_images(name)
+                records = Dataset.get(name, 1.0).records if has_annotation_file(name) else []
             except DatasetError:  # the dataset need not be at hand for predictions
                 continue
-            found |= {os.path.realpath(path): number for path, number in images.items()}
+            found |= {
+                os.path.realpath(record["file_name"]): record["image_id"]
+                for record in records
+                if isinstance(record["image_id"], int)
+            }
         return found

@@ -11,16 +11,17 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from ..data import DatasetError, apply_custom_dataset
-from ..data.datasets.catalogue import file_category_ids
+from ..data import Dataset, DatasetError, apply_custom_dataset
 from ..data.datasets.class_table import spread_colors
 from ..engine.consistency import tasks_of
-from .known_images import KnownImages
+from ..tasks import DETECTRON2_SYSTEMS
+from .known_images import KnownImages, has_annotation_file
 
 logger = logging.getLogger(__name__)
 
 # Names that datasets give to what is no object, in lower case.
 BACKGROUND = ("background", "_background_", "bg", "void", "other", "unlabeled", "unlabelled")
+_IDS_SUFFIX = "_dataset_id_to_contiguous_id"
 
 
 class ClassNameError(ValueError):
@@ -114,15 +115,17 @@ def labels_from_config(cfg: CfgNode) -> Labels:
         "stuff": max(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, 2) if "sem_seg" in tasks else 0,
         "thing": cfg.MODEL.ROI_HEADS.NUM_CLASSES if "instances" in tasks else 0,
     }
+    if not tasks:  # a system of somebody else that does not say
+        counts = {kind: len(metadata.get(f"{kind}_classes") or ()) for kind in counts}
     first_id = 1 if counts["thing"] else 0
     thing_classes = metadata.get("thing_classes") or ()
-    numbers = metadata.get("thing_dataset_id_to_contiguous_id", {}).values()
+    numbers = metadata.get(f"thing{_IDS_SUFFIX}", {}).values()
     # Detectron2's "standard" panoptic datasets list all classes as things, and map the true ones.
     thing_names = {thing_classes[i] for i in numbers} if numbers else set(thing_classes)
     stuff = _labels(metadata, "stuff", counts["stuff"], first_id, thing_names)
     thing_ids = cfg.MODEL.PANOPTIC_FPN.get("THING_IDS") or ()
     # They are of this package's panoptic systems alone.
-    if cfg.MODEL.META_ARCHITECTURE == "PanopticFPN" or not all(counts.values()):
+    if cfg.MODEL.META_ARCHITECTURE in DETECTRON2_SYSTEMS or not all(counts.values()):
         thing_ids = ()
     if thing_ids:
         stuff = _with_things(stuff, thing_ids, _category_ids(metadata, "thing"))
@@ -154,16 +157,25 @@ def _metadata(cfg: CfgNode) -> dict[str, Any]:
     # predictions are compared with.
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         try:
-            ids = file_category_ids(name)
+            ids = _known_ids(name)
         except DatasetError as error:
             logger.warning("Category ids count from 1; those of %s are not known: %s", name, error)
             continue
-        key = "thing_dataset_id_to_contiguous_id"
+        key = f"thing{_IDS_SUFFIX}"
         whole = len(ids.get(key, ())) == len(metadata.get("thing_classes") or ())
         if key not in ids or ids[key] == metadata.get(key) or whole:
             return metadata | ids
         logger.warning("%s has ids for %d of the classes only", name, len(ids[key]))
     return metadata
+
+
+def _known_ids(name: str) -> dict[str, Any]:
+    """The classes' ids of a dataset, which is loaded where its file alone tells them."""
+    metadata = MetadataCatalog.get(name)
+    numbered = any(key.endswith(_IDS_SUFFIX) for key in metadata.as_dict())
+    if not numbered and has_annotation_file(name):
+        Dataset.get(name, 1.0)  # whatever is wrong with its annotations
+    return {key: ids for key, ids in metadata.as_dict().items() if key.endswith(_IDS_SUFFIX)}
 
 
 def _labels(
@@ -208,7 +220,7 @@ def _with_things(
 
 def _category_ids(metadata: dict[str, Any], kind: str) -> dict[int, int]:
     """The dataset's ids of classes, by ours."""
-    known = metadata.get(f"{kind}_dataset_id_to_contiguous_id", {})
+    known = metadata.get(f"{kind}{_IDS_SUFFIX}", {})
     return {place: category for category, place in known.items()}
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from ..evaluation.panoptic import write_panoptic_png
 from ..io.files import write_atomically
 from .coco_files import join_saved, write_summaries
+from .image_result import ImageResult
 from .labels import Labels
-from .prediction import Prediction
 from .regions import Region
 
 KINDS = ("overlay", "mask", "color", "cutout", "blur", "json", "panoptic")
@@ -52,7 +52,7 @@ class OutputOptions:
 
 
 def save_prediction(
-    prediction: Prediction,
+    prediction: ImageResult,
     folder: Path,
     name: str,
     options: OutputOptions,
@@ -113,7 +113,7 @@ def save_prediction(
     return paths
 
 
-def draw(prediction: Prediction, kind: str, options: OutputOptions) -> np.ndarray:
+def draw(prediction: ImageResult, kind: str, options: OutputOptions) -> np.ndarray:
     """The picture of one kind: (H, W) ids, (H, W, 3) RGB or (H, W, 4) RGBA."""
     if kind == "overlay":
         return prediction.draw()
@@ -208,7 +208,7 @@ def relative(paths: Sequence[Path], folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in paths]
 
 
-def _known_ids(prediction: Prediction) -> np.ndarray:
+def _known_ids(prediction: ImageResult) -> np.ndarray:
     """The panoptic ids; 0 where no segment is listed for an id."""
     assert prediction.panoptic is not None
     ids, segments = prediction.panoptic

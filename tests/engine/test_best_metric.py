@@ -116,3 +116,17 @@ def test_a_resumed_run_forgets_the_best_of_another_metric(caplog):
     assert (same.best, same.without_gain) == (61.5, 2)
     assert (other.best, other.without_gain) == (-math.inf, 0), "no loss is below -61.5"
     assert "which was sem_seg/mIoU" in caplog.text
+
+
+def test_of_several_test_sets_the_name_says_which_gives_the_figure():
+    """An evaluator that does not declare its figures is no excuse for those of another set."""
+    opts = ["DATASETS.TEST", TWO, "TEST.BEST_METRIC"]
+    theirs = {
+        "shapes_val": build_evaluator(seg_plugins.get_cfg(), "shapes_val"),
+        "shapes_train": SemSegEvaluator("shapes_train", distributed=False),
+    }
+    for wrong in ("sem_seg/mIoU", "shapes_val/segm/AP"):
+        with pytest.raises(ConfigError, match=r"given by no .*: shapes_val/sem_seg/mIoU, .*pACC"):
+            found(*opts, wrong, evaluators=theirs)
+    undeclared = "shapes_train/sem_seg/fwIoU"
+    assert found(*opts, undeclared, evaluators=theirs) == BestMetric(undeclared, True)

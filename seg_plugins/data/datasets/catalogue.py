@@ -15,17 +15,14 @@ from ...tasks import task_named
 from ..errors import DatasetError, Report, raise_error
 from ..label_encoding import LabelEncoding
 from .class_table import ClassTable, load_class_table
-from .coco_fields import Records, category_map, index_images, table_of_file
+from .coco_fields import Records
 from .coco_instances import read_instances
-from .files import read_json
 from .instance_layouts import CocoInstances, CocoPanoptic, CocoPanopticSeparated
 from .root import dataset_root
 from .row import Row
 from .rows import ROWS
 
 __all__ = [
-    "file_category_ids",
-    "file_images",
     "load_dataset",
     "register_datasets",
     "register_row",
@@ -156,46 +153,6 @@ def _load(row: Row, table: ClassTable, report: Report = raise_error) -> list[dic
             _category_metadata(row, table, records.category_ids)
         )
     return records
-
-
-def file_category_ids(name: str) -> dict[str, Any]:
-    """What a dataset's metadata says, or else its annotation file, of the classes' ids.
-
-    Returns:
-        ``thing_dataset_id_to_contiguous_id`` and ``stuff_...``, as far as there are any.
-
-    Raises:
-        DatasetError: the file is missing or contradicts the classes.
-    """
-    metadata = MetadataCatalog.get(name).as_dict() if name in MetadataCatalog.list() else {}
-    known = {key: value for key, value in metadata.items() if key.endswith(_IDS_SUFFIX)}
-    if name in _REGISTERED:
-        row, table = _REGISTERED[name]
-        if table.category_map() or not isinstance(row.layout, _COCO_LAYOUTS):
-            return known
-        path = dataset_root() / row.folder / row.layout.json
-        return _category_metadata(row, table, category_map(read_json(path), table, path))
-    if known or not metadata.get("json_file"):
-        return known
-    path = Path(metadata["json_file"])
-    content = read_json(path)
-    table = thing_table(metadata) or table_of_file(content, path)
-    return {f"thing{_IDS_SUFFIX}": category_map(content, table, path)}
-
-
-def file_images(name: str) -> dict[str, int]:
-    """Path -> id of each image that a dataset's annotation file lists; empty without a file.
-
-    Raises:
-        DatasetError: the file is missing or not readable.
-    """
-    metadata = MetadataCatalog.get(name).as_dict() if name in MetadataCatalog.list() else {}
-    file = metadata.get("json_file") or metadata.get("panoptic_json")
-    if not file or not metadata.get("image_root"):
-        return {}
-    listed = index_images(read_json(Path(file)), file, lambda error: None)
-    root = Path(metadata["image_root"])
-    return {str(root / file_name): number for number, (file_name, _, _) in listed.items()}
 
 
 def _set_paths(row: Row, folder: Path) -> None:

@@ -12,6 +12,7 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ...tasks import TASKS
 from ..errors import DatasetError, Report, raise_error
 from .catalogue import register_row
 from .class_table import ClassTable
@@ -23,7 +24,7 @@ from .row import Row
 
 __all__ = ["CustomFolders", "apply_custom_dataset", "register_custom_dataset"]
 
-_TASKS = ("semantic", "instance", "panoptic", "panoptic_separated")
+_TASKS = (*(task.name for task in reversed(TASKS)), "panoptic_separated")
 _KEYS = {
     "name", "task", "root", "classes", "ignore_label", "labels", "images", "masks",
     "image_suffix", "mask_suffix", "split", "train", "unlisted", "val",

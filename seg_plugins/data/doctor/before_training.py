@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 # Problems of a sample that the loader refuses, unless DATALOADER.MAX_DAMAGED replaces the sample.
 _REFUSED = {"missing", "unreadable", "size", "colour picture"}
 # Warnings about the whole file, for the log.
-_WORTH_A_LINE = {"area", "crowds", "no mask"}
+_WORTH_A_LINE = {"area", "crowds", "evaluator", "no mask"}
 # More is no damage but a wrong folder or a wrong description.
 _LARGEST_SHARE = 0.5
 

@@ -12,8 +12,9 @@ from urllib.parse import unquote
 import numpy as np
 from detectron2.data import MetadataCatalog
 
+from ...tasks import known_evaluators
 from ..class_weights import median_frequency
-from ..dataset import Dataset
+from ..dataset import Dataset, evaluator_types
 from ..datasets.catalogue import load_dataset
 from ..errors import DatasetError
 from ..record_form import flaw_of
@@ -54,6 +55,7 @@ def check_dataset(
     ignore_label = metadata.get("ignore_label", 255)
     chosen = _spread(records, max_samples)
     report.checked = len(chosen)
+    report.problems += _judge_evaluators(name)
 
     def check(record: dict[str, Any]) -> SampleFindings:
         return check_sample(record, len(classes), len(things), ignore_label)
@@ -93,6 +95,21 @@ def _load(name: str, report: DatasetReport) -> list[dict[str, Any]]:
     except Exception as error:  # noqa: BLE001 - loaders of others may raise anything
         note(DatasetError(f"dataset '{name}': its loader failed: {error!r}"))
     return []
+
+
+def _judge_evaluators(name: str) -> list[Problem]:
+    """An unknown evaluator type: fatal for an evaluation, which says so before training."""
+    known = known_evaluators()
+    return [
+        Problem(
+            "evaluator",
+            f"evaluator_type '{kind}' is unknown, so that {name} cannot be a test set; known are "
+            f"{', '.join(sorted(known))}",
+            is_error=False,
+        )
+        for kind in evaluator_types(name)
+        if kind not in known
+    ]
 
 
 def _explain_missing(records: list[dict[str, Any]], image_root: str | None) -> list[Problem]:

@@ -129,17 +129,19 @@ def _charts(runs: Sequence[Run]) -> list[tuple[str, str]]:
         charts.append(("parts of the loss", _over_time(runs, parts, "loss")))
     if "lr" in keys:
         charts.append(("learning rate", _over_time(runs, ["lr"], "learning rate")))
+    results = [found.get("results") or {} for run in runs for found in run.results.values()]
+    measured = {group for result in results for group in result}
+    own = measured.difference(*(task.groups for task in TASKS))
     for task in dict.fromkeys(key.split("/")[0] for key in keys if "/" in key):
         if not any(_times(run, task) > 1 for run in runs):
             continue  # one evaluation is no curve
         # Scores in percent of the whole set; those of single classes stand in the tables.
-        wanted = [
-            key
-            for key in keys
-            if key.startswith(f"{task}/") and "-" not in key and key.split("/")[1] in _CURVES
-        ]
+        # Those of an evaluator of the user's own are all of interest; their unit is not known.
+        whole = [key for key in keys if key.startswith(f"{task}/") and "-" not in key]
+        wanted = [key for key in whole if task in own or key.split("/")[1] in _CURVES]
         if wanted:
-            charts.append((f"{task} scores", _over_time(runs, wanted, "percent", task)))
+            label = "score" if task in own else "percent"
+            charts.append((f"{task} scores", _over_time(runs, wanted, label, task)))
     return charts
 
 
@@ -184,8 +186,9 @@ def _task(runs: Sequence[Run], key: tuple[str, str]) -> dict[str, Any]:
             matrices.append((run.name if several else "", matrix))
     datasets = [str(result.get("dataset") or folder) for _, result in with_results]
     different = len(set(datasets)) > 1  # whether they compare is for the reader to judge
+    title = f"{_TITLES[task]} segmentation" if task in _TITLES else task
     return {
-        "title": f"{_TITLES.get(task, task)} segmentation on {', '.join(dict.fromkeys(datasets))}",
+        "title": f"{title} on {', '.join(dict.fromkeys(datasets))}",
         "images": [
             (
                 named(run, f"{dataset}, " if different else ""),
