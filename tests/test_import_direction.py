@@ -17,7 +17,7 @@ ALLOWED = {
     "ops": set(),
     "tasks": set(),
     "data": {"config", "io", "tasks"},
-    "visualization": {"tasks"},
+    "visualization": {"tasks", "data"},
     "modeling": {"config", "ops"},
     "evaluation": {"config", "ops", "data", "tasks"},
     "registration": {"modeling", "data", "evaluation"},

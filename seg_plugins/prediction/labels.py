@@ -14,7 +14,7 @@ from detectron2.data import MetadataCatalog
 from ..data import DatasetError, apply_custom_dataset
 from ..data.datasets.catalogue import file_category_ids
 from ..data.datasets.class_table import spread_colors
-from ..engine.consistency import tasks_of
+from ..engine.checks.consistency import tasks_of
 from .known_images import KnownImages
 
 logger = logging.getLogger(__name__)

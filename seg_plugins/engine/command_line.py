@@ -8,7 +8,6 @@ and its environment variables say who is who; without a GPU they talk through gl
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,7 +18,7 @@ import torch.distributed as dist
 from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
 
-from .worker_signals import passed_on
+from .process import passed_on
 
 EXAMPLES = """
 examples:
@@ -200,12 +199,3 @@ def _create_local_group(local_size: int) -> None:
         group = dist.new_group(list(ranks))
         if dist.get_rank() in ranks:
             comm._LOCAL_PROCESS_GROUP = group
-
-
-def use_available_device(cfg: Any, args: argparse.Namespace) -> None:
-    """Set ``MODEL.DEVICE`` to the CPU where there is no GPU or none is asked for."""
-    usable = args.num_gpus != 0 and torch.cuda.is_available()
-    if cfg.MODEL.DEVICE.startswith("cuda") and not usable:
-        cfg.MODEL.DEVICE = "cpu"
-        reason = "as asked" if torch.cuda.is_available() else "no CUDA GPU is available"
-        logging.getLogger(__name__).warning("Running on the CPU (%s).", reason)

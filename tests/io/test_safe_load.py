@@ -8,8 +8,8 @@ import os
 import pickle
 import shlex
 
-from seg_plugins.engine.safe_load import UnsafeFileError, load_pickle, load_torch
-from seg_plugins.engine.weights_layout import WeightsError, read_weights
+from seg_plugins.io.weights import WeightsError, read_weights
+from seg_plugins.io.weights.safe_load import UnsafeFileError, load_pickle, load_torch
 
 import numpy as np
 import pytest

@@ -11,8 +11,8 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 
-from ..config import ConfigError
-from ..data import Dataset, mapper_name
+from ...config import ConfigError
+from ...data import Dataset, mapper_name
 
 logger = logging.getLogger(__name__)
 

@@ -1,21 +1,29 @@
-"""Signals are the training process's: its data workers leave them to it, its launcher passes on.
+"""This process and the system: signals, device, memory.
 
+Signals are the training process's: its data workers leave them to it, its launcher passes on.
 ``timeout``, ``scancel``, service managers and Ctrl-C signal a whole process group: a worker that
 ended then would take the training with it before its checkpoint is written.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import ctypes
+import logging
 import multiprocessing
 import os
+import platform
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import cv2
 import torch
+
+logger = logging.getLogger(__name__)
 
 # SLURM sends SIGTERM before it takes a node, and another signal earlier where asked for one.
 SIGNALS = tuple(
@@ -23,6 +31,8 @@ SIGNALS = tuple(
 )
 # What only the training process is to act on. Not everywhere can a process ask who sent a signal.
 _LEFT = {signal.SIGINT, *SIGNALS} if hasattr(signal, "sigwaitinfo") else set()
+# mallopt(3)
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 @contextlib.contextmanager
@@ -90,3 +100,42 @@ def passed_on() -> contextlib.AbstractContextManager[None]:
             os.kill(child, number)
 
     return handled(pass_on)
+
+
+# ------------------------------------------------------------ device and memory
+
+
+def use_available_device(cfg: Any, args: argparse.Namespace) -> None:
+    """Set ``MODEL.DEVICE`` to the CPU where there is no GPU or none is asked for."""
+    usable = args.num_gpus != 0 and torch.cuda.is_available()
+    if cfg.MODEL.DEVICE.startswith("cuda") and not usable:
+        cfg.MODEL.DEVICE = "cpu"
+        reason = "as asked" if torch.cuda.is_available() else "no CUDA GPU is available"
+        logger.warning("Running on the CPU (%s).", reason)
+
+
+def be_deterministic() -> None:
+    """Let operators give the same bits in every run, where they can; others warn by name."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library keep freed memory of this process instead of giving it back.
+
+    glibc takes large blocks from the system one by one and gives them back when they are freed. A
+    training step or a prediction needs the same activations as the one before, and the system
+    clears every page of them anew. After this call the process holds its peak until it ends.
+
+    Returns:
+        Whether it does: only glibc can, and settings of the user's own (``MALLOC_*`` or
+        ``GLIBC_TUNABLES`` in the environment) stay.
+    """
+    own = any(name.startswith("MALLOC_") for name in os.environ)
+    if own or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+        return False
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(_TRIM_THRESHOLD, -1) and mallopt(_MMAP_MAX, 0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,18 @@ import torch
 from torch import Tensor
 
 from .safe_load import UnsafeFileError, load_pickle, load_torch
-from .weights_file import WeightsFileError, read_safetensors
+from .safetensors_file import WeightsFileError, read_safetensors
 
 logger = logging.getLogger(__name__)
 
-# Under this name checkpoints keep averaged weights; they are what the model is used with.
-AVERAGE = "ema"
+# Under this name checkpoints keep the EMA of the weights, which the model is used with.
+EMA_KEY = "ema"
 # Under one of these names files keep their weights; the first that holds arrays counts.
 _PLACES = (
     "model", "state_dict", "model_state_dict", "model_state", "net", "network", "weights", "params",
 )  # fmt: skip
+# Parameters that are named where weights are not finite: the first show where it began.
+_MAX_NAMES = 50
 _DEPTH = 4  # places within places that are looked into
 # Modules around others that leave their own name in those of the parameters, anywhere in them:
 # torch.compile, activation checkpoints, fully sharded training.
@@ -158,24 +160,24 @@ def _tensor(value: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(native).reshape(value.shape))
 
 
-def take_average(weights: Weights) -> None:
-    """Put averaged weights, where the file has them, in place of those they are the average of.
+def take_ema(weights: Weights) -> None:
+    """Put the EMA of the weights, where the file has one, in place of the weights themselves.
 
     Raises:
-        WeightsError: they are not the average of all of them.
+        WeightsError: it is not that of all of them.
     """
-    state = weights.rest.get(AVERAGE)
+    state = weights.rest.get(EMA_KEY)
     values = state.get("average") if isinstance(state, Mapping) else None
     if not isinstance(values, Mapping):
         if state is not None:
-            logger.warning("'%s' in %s is not of this package: left out", AVERAGE, weights.path)
+            logger.warning("'%s' in %s is not of this package: left out", EMA_KEY, weights.path)
         return
     average = arrays(values)
     odd = average.keys() ^ weights.tensors.keys()
     if odd:
         raise WeightsError(
             f"{weights.origin} has {len(average)} averaged weights of {len(weights.tensors)}; "
-            f"{named(sorted(odd))} have no partner. The file was changed; without '{AVERAGE}' "
+            f"{named(sorted(odd))} have no partner. The file was changed; without '{EMA_KEY}' "
             "in it the weights themselves are taken."
         )
     logger.info("Taking the averaged weights of %s", weights.path)
@@ -197,6 +199,22 @@ def spellings(name: str) -> list[str]:
         result.append(".".join(parts[i + 1 :]))
     result.append(".".join(part for part in parts if part != "module"))
     return result
+
+
+def bad_names(names: Sequence[str], values: Tensor) -> list[str]:
+    """Names of those values (one for each name) that are not finite; at most 50."""
+    finite = torch.isfinite(values.detach().float().cpu())
+    return [name for name, ok in zip(names, finite.tolist(), strict=True) if not ok][:_MAX_NAMES]
+
+
+def nonfinite_names(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity; at most 50."""
+    names = [name for name, value in state.items() if torch.is_floating_point(value)]
+    if not names:
+        return []
+    # 0 for a finite tensor, NaN otherwise; one transfer for all.
+    marks = torch.stack([(state[name].detach().float() * 0).sum().cpu() for name in names])
+    return bad_names(names, marks)
 
 
 def named(names: Iterable[Any], most: int = 4) -> str:

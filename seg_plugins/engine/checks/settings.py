@@ -7,9 +7,8 @@ import logging
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from ..config import ConfigError, Origin
-from .solver import build_clip
-from .step_options import accumulation, amp_dtype
+from ...config import ConfigError, Origin
+from ..solver import accumulation, amp_dtype, build_clip
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from seg_plugins.engine.weights_file import (
+from seg_plugins.io.weights.safetensors_file import (
     WeightsFileError,
     checksum,
     read_safetensors,

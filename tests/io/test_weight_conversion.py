@@ -3,12 +3,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from seg_plugins.io.weights.conversion import convert
 from seg_plugins.modeling.backbones.segnet_basic import SegNetBasicBackbone
 from seg_plugins.modeling.backbones.timm import TimmBackbone
 from seg_plugins.modeling.backbones.vgg import VGGBackbone
 from seg_plugins.modeling.sem_seg_heads.fcn import SemSegFCNHead
 from seg_plugins.modeling.sem_seg_heads.segnet import SemSegSegNetHead
-from seg_plugins.modeling.weight_conversion import convert
 
 import numpy as np
 import pytest

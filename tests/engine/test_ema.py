@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from seg_plugins.engine.checkpoint import AVERAGE, Checkpointer
-from seg_plugins.engine.weight_average import WeightAverage
+from seg_plugins.engine import Checkpointer
+from seg_plugins.engine.training_state import ModelEMA
+from seg_plugins.io.weights.layout import EMA_KEY
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ def set_to(model, value):
 def test_it_follows_the_formula():
     model = nn.Linear(1, 1, bias=False)
     set_to(model, 1.0)
-    average = WeightAverage(model, decay=0.5)
+    average = ModelEMA(model, decay=0.5)
     expected = 1.0
     for step, value in enumerate([3.0, -2.0, 7.0, 7.0, 0.5, 1.0], start=1):
         set_to(model, value)
@@ -29,7 +30,7 @@ def test_it_follows_the_formula():
 
 def test_the_model_has_it_within_a_block_only():
     model = nn.BatchNorm1d(1)
-    average = WeightAverage(model, decay=0.9)
+    average = ModelEMA(model, decay=0.9)
     set_to(model, 5.0)
     with average.applied(model):
         assert model.weight.item() == 1.0
@@ -38,7 +39,7 @@ def test_the_model_has_it_within_a_block_only():
 
 def test_buffers_are_copied():
     model = nn.BatchNorm1d(1)
-    average = WeightAverage(model, decay=0.9)
+    average = ModelEMA(model, decay=0.9)
     model(torch.tensor([[1.0], [3.0]]))
     average.update(model)
     assert torch.equal(average.average["running_mean"], model.running_mean)
@@ -48,15 +49,15 @@ def test_buffers_are_copied():
 def test_weights_are_read_averaged_and_a_run_continues_with_its_own(tmp_path):
     model = nn.Linear(1, 1, bias=False)
     set_to(model, 1.0)
-    average = WeightAverage(model, decay=0.9)
+    average = ModelEMA(model, decay=0.9)
     set_to(model, 5.0)
     trainer = nn.Module()  # stands for anything with a state
     Checkpointer(model, str(tmp_path), trainer=trainer, ema=average).save("model_0000000")
-    assert AVERAGE == "ema"
+    assert EMA_KEY == "ema"
     Checkpointer(model, "").load(str(tmp_path / "model_0000000.pth"))
     assert model.weight.item() == 1.0
     set_to(model, 0.0)
-    again = WeightAverage(model, decay=0.9)
+    again = ModelEMA(model, decay=0.9)
     Checkpointer(model, str(tmp_path), trainer=trainer, ema=again).resume_or_load("", resume=True)
     assert model.weight.item() == 5.0
     assert again.average["weight"].item() == 1.0

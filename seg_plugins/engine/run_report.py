@@ -1,45 +1,102 @@
-"""``report.html`` at the end of a training or an evaluation."""
+"""What a finished run leaves for its reader: ``run.json``, pictures, ``report.html``."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
+import platform
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import detectron2
+import numpy as np
+import torch
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import nn
 
 from ..config import ConfigError
+from ..data import Dataset
 from ..io.files import write_atomically
 from ..modeling.analysis import analyze, size_at_test
+from ..visualization import overlays
+from ..visualization.examples import write_examples
 from ..visualization.report import build_page, read_run
-from .examples import write_examples
-from .run_record import write_record
+from ..visualization.samples import draw_row, prediction_of_records
 
 logger = logging.getLogger(__name__)
 
 
-class Report(HookBase):
-    """Writes the report when training ends; it stands after all hooks that write files."""
+def hardware() -> str:
+    """The device that this process computes on, e.g. ``NVIDIA H200`` or ``2 threads, AMD EPYC``."""
+    if torch.cuda.is_available():
+        return f"{comm.get_world_size()} x {torch.cuda.get_device_name()}"
+    threads = torch.get_num_threads() * comm.get_world_size()
+    return f"{threads} thread{'s' if threads > 1 else ''}, {_cpu_name()}"
 
-    def __init__(self, cfg: CfgNode) -> None:
-        self.cfg = cfg
 
-    def after_train(self) -> None:
-        """Write it once, unless training was interrupted."""
-        trainer = self.trainer
-        if not trainer.complete:
-            return
-        model = trainer.checkpointer.model
-        average = trainer.average
-        with average.applied(model) if average is not None else contextlib.nullcontext():
-            write_report(self.cfg, model)
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def write_record(cfg: CfgNode, model: nn.Module, **done: Any) -> None:
+    """Write ``OUTPUT_DIR/run.json``.
+
+    Args:
+        cfg: the run's configuration.
+        model: its model.
+        **done: what is known of a training, ``iterations`` and ``seconds``.
+    """
+    record: dict[str, Any] = {
+        "system": cfg.MODEL.META_ARCHITECTURE,
+        "backbone": cfg.MODEL.BACKBONE.NAME,
+        "datasets": {"train": list(cfg.DATASETS.TRAIN), "test": list(cfg.DATASETS.TEST)},
+        "parameters": _parameters(model),
+        **done,
+        "batch": cfg.SOLVER.IMS_PER_BATCH,
+        "seed": cfg.SEED,
+        "hardware": hardware(),
+        "command": shlex.join(sys.argv),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "detectron2": detectron2.__version__,
+        },
+    }
+    _write_json(record, Path(cfg.OUTPUT_DIR) / "run.json")
+
+
+def write_pictures(cfg: CfgNode, model: nn.Module) -> Path | None:
+    """Write a grid of ``TEST.PICTURES`` test samples: image, ground truth, prediction.
+
+    Returns:
+        The file, or None where there is nothing to draw.
+    """
+    if not cfg.TEST.PICTURES or not cfg.DATASETS.TEST or not comm.is_main_process():
+        return None
+    name = cfg.DATASETS.TEST[0]
+    dataset = Dataset.get(name)
+    records = dataset.records
+    places = np.linspace(0, len(records) - 1, min(cfg.TEST.PICTURES, len(records))).astype(int)
+    with prediction_of_records(cfg, model) as predict:
+        chosen = [records[int(index)] for index in places]
+        rows = [draw_row(r, predict(r), dataset, cfg.INPUT.FORMAT) for r in chosen]
+    path = Path(cfg.OUTPUT_DIR) / "inference" / "pictures.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encoded = cv2.imencode(".png", overlays.grid(rows)[:, :, ::-1])[1].tobytes()
+    write_atomically(path, lambda file: file.write(encoded))
+    logger.info("Pictures (image | ground truth | prediction): %s", path)
+    return path
 
 
 def write_report(cfg: CfgNode, model: nn.Module) -> Path | None:

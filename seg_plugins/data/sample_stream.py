@@ -20,7 +20,7 @@ from detectron2.data import DatasetFromList
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from ..config import ConfigError
-from ..data import DatasetError
+from .errors import DatasetError
 
 # A mapper may refuse a sample (None); this many other samples are tried in its place.
 MAX_ATTEMPTS = 100

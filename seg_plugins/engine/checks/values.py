@@ -11,9 +11,9 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
-from ..config import ConfigError, get_cfg, get_value
-from ..data import MAPPER_REGISTRY
-from .solver import OPTIMIZERS, SCHEDULES
+from ...config import ConfigError, get_cfg, get_value
+from ...data import MAPPER_REGISTRY
+from ..solver import OPTIMIZERS, SCHEDULES
 
 _INF, _BELOW_1 = math.inf, math.nextafter(1, 0)
 _ABOVE_0 = math.nextafter(0, 1)

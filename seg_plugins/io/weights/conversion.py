@@ -3,7 +3,7 @@
 Understood layouts:
 
 * torchvision's and timm's VGG, their classifier becoming fc6 and fc7;
-* any timm model for :class:`~.backbones.timm.TimmBackbone`;
+* any timm model for :class:`~seg_plugins.modeling.backbones.timm.TimmBackbone`;
 * Caffe layer names of the VGG-FCN, SegNet and SegNet-Basic releases (``conv1_1``, ``score_fr``,
   ``conv5_3_D``, ``conv1_1_bn``, ...), each with ``.weight`` and ``.bias`` or ``.0`` and ``.1``.
 """

@@ -1,106 +1,40 @@
-"""The worst and the best images of an evaluation, predicted again and drawn for the report."""
+"""Samples of a dataset drawn: image, ground truth, prediction and what is wrong in it."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import json
-import logging
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from torch import nn
 
 from ..data import Dataset, build_mapper
 from ..data.image_io import read_image
 from ..data.panoptic_mapper import read_segment_ids
-from ..tasks import task_of_output
-from ..visualization import errors, overlays
-from ..visualization.segments import panoptic
-
-logger = logging.getLogger(__name__)
-
-_WIDTH = 360  # pixels of a picture; larger ones are shrunk to it
-_QUALITY = 84  # of JPEG
-_SUFFIX = "_per_image.jsonl"
+from ..tasks import TASKS, task_of_output
+from . import errors, overlays
+from .segments import panoptic
 
 Pictures = dict[str, np.ndarray]
 
 
-def write_examples(cfg: CfgNode, model: nn.Module, folder: Path, count: int) -> None:
-    """Write ``folder/examples.json`` and the pictures it names.
-
-    Args:
-        cfg: the run's configuration.
-        model: in any mode, which it keeps.
-        folder: ``inference/examples`` of the run; what it holds is replaced.
-        count: images with the lowest score, and as many with the highest, for each task.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.jpg"):
-        old.unlink()
-    entries: list[dict[str, Any]] = []
+@contextlib.contextmanager
+def prediction_of_records(
+    cfg: CfgNode, model: nn.Module
+) -> Iterator[Callable[[Mapping[str, Any]], dict[str, Any]]]:
+    """A function that gives the model's output for a record; afterwards the model has its mode."""
     mapper = build_mapper(cfg, False)
     was_training = model.training
     model.eval()
-    for task, dataset, ranked in _scored(folder.parent):
-        records = {str(record["file_name"]): record for record in dataset.records}
-        for rank, score in _extremes(ranked, count):
-            record = records.get(str(score["file_name"]))
-            if record is None:  # scored on another machine, or the dataset has moved since
-                logger.warning(
-                    "%s is not in %s: no pictures of it", score["file_name"], dataset.name
-                )
-                continue
-            with torch.no_grad():
-                output = model([mapper(copy.deepcopy(record))])[0]
-            drawn, segments = draw(task, record, output, dataset, cfg.INPUT.FORMAT)
-            names = {kind: f"{len(entries):03}_{kind}.jpg" for kind in drawn}
-            for kind, picture in drawn.items():
-                (folder / names[kind]).write_bytes(_jpeg(picture))
-            entries.append(
-                {
-                    "task": task,
-                    "dataset": dataset.name,
-                    "rank": rank,
-                    "file_name": str(score["file_name"]),
-                    "score": score["score"],
-                    "pictures": names,
-                    "segments": segments,
-                    "legend": _legend(dataset) if task == "sem_seg" else [],
-                }
-            )
-    model.train(was_training)
-    (folder / "examples.json").write_text(json.dumps(entries, indent=1), encoding="utf-8")
-
-
-def _scored(inference: Path) -> Iterator[tuple[str, Dataset, list[dict[str, Any]]]]:
-    """(task, dataset, scores of its images from low to high) of the evaluations in a folder."""
-    for file in sorted(inference.rglob(f"*{_SUFFIX}")):
-        task = file.name.removesuffix(_SUFFIX)
-        results = json.loads(file.with_name(f"{task}_results.json").read_text(encoding="utf-8"))
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        ranked = [line for line in lines if line["score"] is not None]
-        ranked.sort(key=lambda line: (line["score"], str(line["file_name"])))
-        if results.get("dataset") in DatasetCatalog.list():
-            yield task, Dataset.get(results["dataset"]), ranked
-
-
-def _extremes(ranked: list[dict[str, Any]], count: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    worst = ranked[: min(count, (len(ranked) + 1) // 2)]
-    best = ranked[::-1][: min(count, len(ranked) - len(worst))]
-    yield from (("worst", line) for line in worst)
-    yield from (("best", line) for line in best)
-
-
-def _legend(dataset: Dataset) -> list[list[Any]]:
-    """[class, [R, G, B]] of each semantic class."""
-    return [[n, list(c)] for n, c in zip(dataset.stuff.names, dataset.stuff.colors, strict=False)]
+    try:
+        with torch.no_grad():
+            yield lambda record: model([mapper(copy.deepcopy(record))])[0]
+    finally:
+        model.train(was_training)
 
 
 def has_truth(task: str, record: Mapping[str, Any]) -> bool:
@@ -122,7 +56,7 @@ def draw(
         task: ``sem_seg``, ``instances`` or ``panoptic_seg``.
         record: of the dataset.
         output: of the model, at the image's size.
-        dataset: for classes and colours.
+        dataset: for classes and colors.
         image_format: of the model's input.
 
     Returns:
@@ -148,16 +82,16 @@ def picture_of(record: Mapping[str, Any], image_format: str) -> np.ndarray:
 def _semantic(
     image: np.ndarray, record: Mapping[str, Any], output: Mapping[str, Any], dataset: Dataset
 ) -> Pictures:
-    # Label files may hold other values than the class ids, or colours.
+    # Label files may hold other values than the class ids, or colors.
     read = record.get("sem_seg_encoding") or dataset.read_label
     truth = read(record["sem_seg_file_name"])
     scores = output["sem_seg"]
     labels = (scores.argmax(0) if len(scores) > 1 else scores[0] > 0).cpu().numpy()
-    colours = np.asarray(dataset.stuff.colors, np.uint8)
+    colors = np.asarray(dataset.stuff.colors, np.uint8)
     ignore = dataset.ignore_label
     return {
-        "truth": overlays.semantic(image, truth, colours, ignore),
-        "prediction": overlays.semantic(image, labels, colours, ignore),
+        "truth": overlays.semantic(image, truth, colors, ignore),
+        "prediction": overlays.semantic(image, labels, colors, ignore),
         "error": errors.wrong_labels(image, truth, labels, ignore),
     }
 
@@ -214,11 +148,11 @@ def _panoptic(
         [str(info["id"]), name, int(mask.sum()), info.get("score")]
         for (name, mask), info in zip(found, infos or [], strict=True)
     ]
-    colours = np.asarray(dataset.stuff.colors, np.uint8)
+    colors = np.asarray(dataset.stuff.colors, np.uint8)
     # Ids of the ground truth are too long to be read.
     pictures = {
-        "truth": panoptic(image, true_ids, record["segments_info"], colours, numbers=False),
-        "prediction": panoptic(image, ids, infos or [], colours),
+        "truth": panoptic(image, true_ids, record["segments_info"], colors, numbers=False),
+        "prediction": panoptic(image, ids, infos or [], colors),
         "error": errors.wrong_labels(image, maps[0], maps[1], void),
     }
     return pictures, rows
@@ -238,9 +172,16 @@ def _segments(
     return segments
 
 
-def _jpeg(picture: np.ndarray) -> bytes:
-    if picture.shape[1] > _WIDTH:
-        height = max(1, round(picture.shape[0] * _WIDTH / picture.shape[1]))
-        picture = cv2.resize(picture, (_WIDTH, height), interpolation=cv2.INTER_AREA)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
-    return cv2.imencode(".jpg", picture[:, :, ::-1], quality)[1].tobytes()
+def draw_row(
+    record: Mapping[str, Any], prediction: Mapping[str, Any], dataset: Dataset, image_format: str
+) -> list[np.ndarray]:
+    """The image, and truth and prediction of each task that both have."""
+    row = [picture_of(record, image_format)]
+    keys = [task.output for task in TASKS if task.output in prediction]
+    shown = [key for key in keys if has_truth(key, record)]
+    if "panoptic_seg" in shown:  # which shows the instances too
+        shown = [key for key in shown if key != "instances"]
+    for key in reversed(shown):
+        drawn, _ = draw(key, record, prediction, dataset, image_format)
+        row += [drawn["truth"], drawn["prediction"]]
+    return row

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from seg_plugins.engine.examples import draw
+from seg_plugins.visualization.samples import draw
 
 import numpy as np
 import torch

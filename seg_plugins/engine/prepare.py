@@ -19,14 +19,11 @@ from detectron2.utils.logger import setup_logger
 from ..config import ConfigError, Origin, find_config, load_config
 from ..data import apply_custom_dataset, class_weights
 from ..data.doctor import check_before_training
-from .consistency import check_datasets, check_masks
-from .launch import use_available_device
-from .model_options import be_deterministic
-from .output_dir import check_output_dir, hold
-from .process_memory import keep_freed_memory
-from .resume import former_config, log_changes
-from .run_checks import check_training, complete_schedule, tell_rate
-from .value_checks import check_values
+from .checks.consistency import check_datasets, check_masks
+from .checks.run_folder import check_output_dir, former_config, hold, log_changes
+from .checks.settings import check_training, complete_schedule, tell_rate
+from .checks.values import check_values
+from .process import be_deterministic, keep_freed_memory, use_available_device
 
 PACKAGE_LOGGER = logging.getLogger("seg_plugins")
 logger = logging.getLogger(__name__)

@@ -9,9 +9,8 @@ import torch
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from torch import Tensor, nn
 
-from ..modeling.weight_conversion import convert
-from .nonfinite import nonfinite_names
-from .weights_layout import Weights, WeightsError, named, plain_name, spellings
+from .conversion import convert
+from .layout import Weights, WeightsError, named, nonfinite_names, plain_name, spellings
 
 # Counts batches for an average that neither training nor inference uses; many files leave it out.
 _OPTIONAL = "num_batches_tracked"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
 
-from ..config import ConfigError
-from ..evaluation import declared_metrics
-from ..tasks import TASKS, main_metrics, outputs_of
+from ...config import ConfigError
+from ...evaluation import declared_metrics
+from ...tasks import TASKS, main_metrics, outputs_of
 from .consistency import tasks_of
 
 logger = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from seg_plugins import load_config
-from seg_plugins.engine import Trainer, report_hook, setup
-from seg_plugins.engine.examples import _extremes
+from seg_plugins.engine import Trainer, run_report, setup
+from seg_plugins.visualization.examples import _extremes
 
 import pytest
 from detectron2.modeling import build_model
@@ -51,7 +51,7 @@ def test_a_failing_part_is_an_error_in_log_and_page_but_not_of_the_training(trai
     def fail(*_):
         raise RuntimeError("no <memory>")
 
-    monkeypatch.setattr(report_hook, "write_examples", fail)
+    monkeypatch.setattr(run_report, "write_examples", fail)
     run = trained()
     assert (run / "model_final.pth").is_file()
     assert (run / "run.json").is_file()
@@ -67,7 +67,7 @@ def test_it_can_be_turned_off(trained):
 def test_the_system_table_counts_mask_rcnn_and_names_what_it_cannot_count(tmp_path):
     cfg = load_config("shapes/mask_rcnn_r18_fpn.yaml", ["MODEL.DEVICE", "cpu"])
     model = build_model(cfg)
-    report_hook._write_system(cfg, model, tmp_path / "system.json")
+    run_report._write_system(cfg, model, tmp_path / "system.json")
     content = json.loads((tmp_path / "system.json").read_text())
     assert content["size"] == [128, 128]
     total = content["rows"][-1]
@@ -76,7 +76,7 @@ def test_the_system_table_counts_mask_rcnn_and_names_what_it_cannot_count(tmp_pa
     assert [row["regions"] for row in content["rows"]] == [None, None, 200, 100, None]
 
     cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"
-    report_hook._write_system(cfg, build_model(cfg), tmp_path / "system.json")
+    run_report._write_system(cfg, build_model(cfg), tmp_path / "system.json")
     (*parts, total) = json.loads((tmp_path / "system.json").read_text())["rows"]
     assert [row["name"] for row in parts] == ["backbone", "proposal_generator"]
     assert total["parameters"] == sum(row["parameters"] for row in parts)
@@ -92,7 +92,7 @@ def test_parameters_remain_in_the_system_table_where_nothing_else_can_be_counted
          "MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"],
     )  # fmt: skip
     model, path = build_model(cfg), tmp_path / "system.json"
-    report_hook._write_system(cfg, model, path)
+    run_report._write_system(cfg, model, path)
     names = ["backbone", "roi_heads", "total"]
     assert [row["name"] for row in json.loads(path.read_text())["rows"]] == names
 
@@ -100,9 +100,9 @@ def test_parameters_remain_in_the_system_table_where_nothing_else_can_be_counted
         raise RuntimeError("of the model's own code")
 
     path.unlink()
-    monkeypatch.setattr(report_hook, "analyze", fail)
+    monkeypatch.setattr(run_report, "analyze", fail)
     with pytest.raises(RuntimeError):
-        report_hook._write_system(cfg, model, path)
+        run_report._write_system(cfg, model, path)
     rows = json.loads(path.read_text())["rows"]
     assert [row["name"] for row in rows] == names
     assert rows[-1]["parameters"] == sum(p.numel() for p in model.parameters())
