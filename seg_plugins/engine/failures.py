@@ -107,8 +107,9 @@ def logged_without_traceback(loader: Any) -> Iterator[None]:
 
     def unexpected(record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        known = isinstance(error, EXPECTED_ERRORS)
-        return not (known or (isinstance(error, Exception) and explained(error, loader, ())))
+        if isinstance(error, RuntimeError):
+            error = explained(error, loader, ()) or error
+        return not isinstance(error, EXPECTED_ERRORS)
 
     log = logging.getLogger(TrainerBase.__module__)
     log.addFilter(unexpected)
