@@ -18,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from seg_plugins import load_config
-from seg_plugins.engine.process_memory import keep_freed_memory
+from seg_plugins.engine.process import keep_freed_memory
 
 import torch
 from detectron2.modeling import build_model

@@ -60,7 +60,7 @@ def predict(path: Path, folder: Path, window: int) -> None:
     opts = ["MODEL.UNET.WIDTH", "2", "MODEL.UNET.DEPTH", "2", "MODEL.DEVICE", "cpu"]
     opts += ["MODEL.SEM_SEG_HEAD.IN_FEATURES", "['enc1', 'enc2']"]
     opts += ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "3", "DATASETS.TRAIN", "()", "DATASETS.TEST", "()"]
-    from seg_plugins.engine.process_memory import keep_freed_memory
+    from seg_plugins.engine.process import keep_freed_memory
     from seg_plugins.prediction import Predictor
     from seg_plugins.prediction.inputs import Preparation
     from seg_plugins.prediction.labels import labels_from_config

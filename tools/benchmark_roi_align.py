@@ -25,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import seg_plugins  # noqa: F401 - repairs Detectron2 first
-from seg_plugins.engine.process_memory import keep_freed_memory
+from seg_plugins.engine.process import keep_freed_memory
 from seg_plugins.modeling.roi_pooler import FusedROIPooler
 from seg_plugins.ops import backend_report
 from seg_plugins.ops.roi_align_reference import assign_levels

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import seg_plugins
-from seg_plugins.engine.process_memory import keep_freed_memory
+from seg_plugins.engine.process import keep_freed_memory
 from seg_plugins.evaluation import SemanticEvaluator
 from seg_plugins.modeling.semantic_loss import SemanticLoss
 from seg_plugins.ops.roi_align import roi_align

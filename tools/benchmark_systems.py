@@ -18,7 +18,7 @@ import argparse
 from functools import partial
 
 import seg_plugins  # noqa: F401 - repairs Detectron2 before it is imported
-from seg_plugins.engine.process_memory import keep_freed_memory
+from seg_plugins.engine.process import keep_freed_memory
 
 import torch
 from detectron2.utils.events import EventStorage

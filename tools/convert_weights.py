@@ -17,11 +17,11 @@ from pathlib import Path
 
 import seg_plugins
 from seg_plugins.config import ConfigError
-from seg_plugins.engine.checkpoint import WeightsError
-from seg_plugins.engine.weights_fit import next_to_nothing
-from seg_plugins.engine.weights_layout import named, read_weights
 from seg_plugins.io.files import write_atomically
-from seg_plugins.modeling.weight_conversion import convert
+from seg_plugins.io.weights import WeightsError, read_weights
+from seg_plugins.io.weights.conversion import convert
+from seg_plugins.io.weights.fit import next_to_nothing
+from seg_plugins.io.weights.layout import named
 
 import torch
 from detectron2.modeling import build_model

@@ -16,7 +16,7 @@ import sys
 import seg_plugins  # noqa: F401 - first: it makes Detectron2 run and registers everything
 from seg_plugins.config import ConfigError
 from seg_plugins.data import DatasetError
-from seg_plugins.engine.checkpoint import WeightsError
+from seg_plugins.engine import WeightsError
 from seg_plugins.export import FORMATS, ExportError, export_model, load_for_export
 
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import seg_plugins  # noqa: F401 - first: it makes Detectron2 run and registers everything
-from seg_plugins.engine.checkpoint import WeightsError
-from seg_plugins.engine.process_memory import keep_freed_memory
+from seg_plugins.engine import WeightsError
+from seg_plugins.engine.process import keep_freed_memory
 from seg_plugins.prediction import Predictor
 from seg_plugins.prediction.arguments import argument_parser
 from seg_plugins.prediction.inputs import find_sources

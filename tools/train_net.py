@@ -9,8 +9,7 @@ from typing import Any
 
 import seg_plugins  # noqa: F401 - first: it makes Detectron2 run and registers everything
 from seg_plugins.engine import EXPECTED_ERRORS, Trainer, argument_parser, launch, setup
-from seg_plugins.engine.hooks import write_pictures
-from seg_plugins.engine.report_hook import write_report
+from seg_plugins.engine.run_report import write_pictures, write_report
 
 
 def evaluate(cfg: Any, resume: bool) -> dict[str, Any]:

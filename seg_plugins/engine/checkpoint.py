@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,12 +17,12 @@ from detectron2.utils import comm
 from iopath.common.file_io import get_cache_dir
 
 from ..io.files import WriteError, damage, digest_file, remove_temporaries, write_atomically
-from .checkpoint_files import candidates, numbered
-from .nonfinite import require_finite
-from .weights_fit import check_start, check_whole, fit, load_into
-from .weights_layout import AVERAGE, Weights, WeightsError, plain_name, read_weights, take_average
+from ..io.weights import Weights, WeightsError, read_weights
+from ..io.weights.fit import check_start, check_whole, fit, load_into
+from ..io.weights.layout import plain_name, take_ema
+from .failures import require_finite
 
-__all__ = ["AVERAGE", "Checkpointer", "WeightsError"]
+_NUMBERED = re.compile(r"model_(\d+)\.pth")
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -190,7 +191,7 @@ class Checkpointer(DetectionCheckpointer):
         model, and every tensor must come from it; or a training goes on from it: then no tensor
         may be missing, and those of another size (another number of classes) start anew.
 
-        Without a trainer to continue, weights are the averaged ones where the file holds them.
+        Without a trainer to continue, weights are their EMA where the file holds it.
 
         Args:
             path: "" loads nothing.
@@ -218,7 +219,7 @@ class Checkpointer(DetectionCheckpointer):
         weights = self._read(self.path_manager.get_local_path(path))
         continues = bool(wanted)
         if not continues:
-            take_average(weights)
+            take_ema(weights)
         found = fit(weights, self.model)
         if complete or continues:
             check_whole(found, other_sizes=not complete)
@@ -278,3 +279,25 @@ def _copied(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_copied(item) for item in value)
     return value
+
+
+def numbered(folder: Path) -> list[Path]:
+    """Periodic checkpoints, the newest first."""
+    found = ((_NUMBERED.fullmatch(file.name), file) for file in folder.glob("model_*.pth"))
+    by_number = {int(match[1]): file for match, file in found if match}
+    return [by_number[number] for number in sorted(by_number, reverse=True)]
+
+
+def candidates(folder: Path) -> list[Path]:
+    """Files to resume from: the one tagged last, then the newest first, ``model_best`` last."""
+    files = sorted(
+        folder.glob("model_*.pth"),
+        key=lambda file: (file.name != "model_best.pth", file.stat().st_mtime_ns),
+        reverse=True,
+    )
+    tag = folder / "last_checkpoint"
+    if tag.is_file():
+        # A damaged tag may hold anything: only a name, and only below this folder.
+        name = Path(tag.read_text("latin1").strip().replace("\0", "")).name
+        files = [folder / name] * bool(name) + [file for file in files if file.name != name]
+    return files

@@ -1,14 +1,16 @@
-"""Optimizers and learning-rate schedules, chosen by ``cfg.SOLVER``."""
+"""What ``cfg.SOLVER`` chooses: optimizer, schedule, clipping, precision, parts of a batch."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import LRMultiplier, WarmupParamScheduler, build_lr_scheduler
+from detectron2.utils import comm
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ NORM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.L
 
 logger = logging.getLogger(__name__)
 
+AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 SCHEDULES = ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR")
 
 
@@ -63,6 +66,14 @@ def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
         solver.WARMUP_METHOD,
     )
     return LRMultiplier(optimizer, multiplier=schedule, max_iter=solver.MAX_ITER)
+
+
+def set_iteration(schedule: Any, optimizer: torch.optim.Optimizer, iteration: int) -> None:
+    """Give a resumed optimizer the rates of the configuration at a place in the schedule."""
+    schedule.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+    schedule.last_epoch = iteration
+    for group, rate in zip(optimizer.param_groups, schedule.get_lr(), strict=True):
+        group["lr"] = rate
 
 
 def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
@@ -204,3 +215,84 @@ def build_clip(cfg: CfgNode) -> Callable[[list[Tensor], Tensor], None] | None:
             f"SOLVER.CLIP_GRADIENTS.NORM_TYPE {order:g}: CLIP_TYPE full_model takes 2.0"
         )
     return types[options.CLIP_TYPE]
+
+
+def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
+    """The autocast type of ``SOLVER.AMP``, or None for full precision.
+
+    Raises:
+        ConfigError: an unknown name, or float16 on a CPU, which has no loss scaling there.
+    """
+    amp = cfg.SOLVER.AMP
+    if not amp.ENABLED:
+        return None
+    if amp.DTYPE not in AMP_DTYPES:
+        raise ConfigError(f"SOLVER.AMP.DTYPE {amp.DTYPE} is not one of {', '.join(AMP_DTYPES)}")
+    if amp.DTYPE == "float16" and cfg.MODEL.DEVICE == "cpu":
+        raise ConfigError("SOLVER.AMP.DTYPE float16 needs a GPU: use bfloat16 on the CPU")
+    if cfg.MODEL.DEVICE == "cpu" and not has_fast_bfloat16():
+        logger.warning(
+            "SOLVER.AMP: this processor has no bfloat16 instructions and would be many times "
+            "slower with them than without: computing in float32"
+        )
+        return None
+    return AMP_DTYPES[amp.DTYPE]
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether oneDNN, which computes convolutions on the CPU, has bfloat16 kernels for this one.
+
+    Elsewhere PyTorch still computes in it, many times as slowly as in float32.
+    """
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def accumulation(cfg: CfgNode) -> int:
+    """``SOLVER.ACCUMULATE``, checked.
+
+    Raises:
+        ConfigError: fewer than one part, or more parts than a process has images.
+    """
+    parts, images = cfg.SOLVER.ACCUMULATE, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+    if not 1 <= parts <= max(images, 1):
+        raise ConfigError(
+            f"SOLVER.ACCUMULATE {parts} should be from 1 to {images}, the images of a process"
+        )
+    return int(parts)
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """How iterations are made.
+
+    Attributes:
+        dtype: autocast type or None; float16 scales the loss.
+        accumulate: parts that a process's batch is taken in, one after the other.
+        clip: changes gradients in place, given them and their total norm.
+        max_skips: batches with a loss or gradient that is not finite to leave out before the
+            training stops.
+        read_period: iterations between two lines of the log.
+        delay: iterations after which losses are read; None: 1 on a GPU, else 0.
+    """
+
+    dtype: torch.dtype | None = None
+    accumulate: int = 1
+    clip: Callable[[list[Tensor], Tensor], None] | None = None
+    max_skips: int = 0
+    read_period: int = 20
+    delay: int | None = None
+
+
+def build_step_options(cfg: CfgNode) -> StepOptions:
+    """The :class:`StepOptions` of a configuration.
+
+    Raises:
+        ConfigError: see :func:`amp_dtype`, :func:`accumulation` and :func:`build_clip`.
+    """
+    return StepOptions(
+        dtype=amp_dtype(cfg),
+        accumulate=accumulation(cfg),
+        clip=build_clip(cfg),
+        max_skips=cfg.SOLVER.MAX_SKIPPED_BATCHES,
+        read_period=cfg.LOG_PERIOD,
+    )

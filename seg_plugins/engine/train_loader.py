@@ -1,11 +1,12 @@
-"""Batches of the sample stream, loaded by processes that may die or meet damaged files."""
+"""Batches of training samples: of the stream, or of a loader of the user's own."""
 
 from __future__ import annotations
 
 import logging
+import reprlib
 import signal
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,15 +16,31 @@ from torch.utils.data import DataLoader
 
 from ..config import ConfigError
 from ..data import Dataset, DatasetError
+from ..data.sample_stream import SampleStream, StreamBatches
 from ..data.training_records import training_records
-from .data_stream import SampleStream, StreamBatches
-from .worker_signals import held_back, init_worker
+from .process import held_back, init_worker
 
 logger = logging.getLogger(__name__)
 
 
+@runtime_checkable
+class BatchLoader(Protocol):
+    """What a training asks of its loader; one that has all of it is resumed exactly."""
+
+    def start_at(self, batch: int, drawn: int | None = None) -> None:
+        """Let the next iterator begin with a global batch; see :meth:`TrainLoader.start_at`."""
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        """This process's batches, endlessly; processes that load start with the first one."""
+
+    def dead_workers(self) -> list[str]:
+        """For each process that loads data and has died: how."""
+
+
 class TrainLoader:
-    """Iterable over this process's batches (lists of samples).
+    """Batches of the sample stream, loaded by processes that may die or meet damaged files.
+
+    Iterable over this process's batches (lists of samples).
 
     Args:
         stream: of samples.
@@ -113,6 +130,60 @@ class TrainLoader:
 
 def _as_list(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return samples
+
+
+class PlainLoader:
+    """A loader of the user's own: any iterable of batches, each a list of samples (dicts).
+
+    It begins anew with every start of a training, and at its end where it has one.
+
+    Args:
+        batches: gives the batches of this process.
+    """
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        self.batches = batches
+
+    def start_at(self, batch: int, drawn: int | None = None) -> None:
+        """Say that the batches are the first ones, whatever the iteration."""
+        logger.info(
+            "The batches of iteration %d and on come from a %s, which begins with its first one: "
+            "a training that is resumed sees other samples than one without a break",
+            batch, type(self.batches).__name__,
+        )  # fmt: skip
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        while True:
+            empty = True
+            for batch in self.batches:
+                empty = False
+                if not _is_batch(batch):
+                    raise ConfigError(
+                        f"build_train_loader: a {type(self.batches).__name__} gave "
+                        f"{reprlib.repr(batch)}. A batch is a list of one sample (dict) or more; "
+                        "PyTorch's DataLoader gives such lists with collate_fn=list"
+                    )
+                yield list(batch)
+            if empty:
+                raise ConfigError(
+                    f"build_train_loader: a {type(self.batches).__name__} gave no batch, at the "
+                    "start or after its end. A generator ends for good: return a list, a "
+                    "DataLoader or another object with __iter__, or let the generator be endless"
+                )
+
+    def dead_workers(self) -> list[str]:
+        """Nothing is known of them."""
+        return []
+
+
+def _is_batch(batch: Any) -> bool:
+    samples = batch if isinstance(batch, (list, tuple)) else ()
+    return bool(samples) and all(isinstance(sample, Mapping) for sample in samples)
+
+
+def as_batch_loader(loader: Iterable[Any]) -> BatchLoader:
+    """A loader as a training needs it; one that cannot be told where to start is wrapped."""
+    return loader if isinstance(loader, BatchLoader) else PlainLoader(loader)
 
 
 def build_train_loader(cfg: CfgNode, mapper: Callable[..., Any]) -> TrainLoader:

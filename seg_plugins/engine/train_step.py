@@ -16,22 +16,26 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from ..config import ConfigError
 from .accumulation import Parts
-from .failures import explained
-from .nonfinite import NonFiniteError
-from .optimizer_state import load_optimizer, optimizer_state
-from .step_options import StepOptions, autocast
-from .step_report import Report, Verdicts
-from .train_loader import TrainLoader
+from .failures import NonFiniteError, StepReport, Verdicts, explained
+from .solver import StepOptions
+from .train_loader import BatchLoader
+from .training_state import load_optimizer, optimizer_state
 
 
-class TrainStep(SimpleTrainer):
+def autocast(device: str, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[None]:
+    """Autocast for ``dtype`` on the device's type, or nothing when dtype is None."""
+    if dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast(torch.device(device).type, dtype=dtype)
+
+
+class TrainStep:
     """Runs iterations for :class:`~seg_plugins.engine.trainer.Trainer`.
 
     Args:
@@ -47,15 +51,14 @@ class TrainStep(SimpleTrainer):
         self,
         *,
         model: nn.Module,
-        loader: TrainLoader,
+        loader: BatchLoader,
         optimizer: torch.optim.Optimizer,
         device: str,
         output_dir: str = ".",
         options: StepOptions | None = None,
     ) -> None:
-        # SimpleTrainer's __init__ would start the data loader before it is known where to resume.
-        super(SimpleTrainer, self).__init__()
         model.train()
+        self.iter = 0
         self.model, self.data_loader, self.optimizer = model, loader, optimizer
         self.device, self.options = device, options or StepOptions()
         self.scaler = torch.amp.GradScaler(
@@ -68,7 +71,7 @@ class TrainStep(SimpleTrainer):
         self._names, self._parameters = list(named.values()), list(named)
         self._buffers = [b for b in model.buffers() if b.is_floating_point()]
         self._batches: Any = None
-        self._unread: list[Report] = []
+        self._unread: list[StepReport] = []
 
     def start(self, iteration: int, drawn: int | None = None) -> None:
         """Begin to draw batches: that of ``iteration``, before which ``drawn`` samples came."""
@@ -120,7 +123,7 @@ class TrainStep(SimpleTrainer):
         if saved is not None:  # a forward pass on NaN leaves NaN in running statistics
             for buffer, old in zip(self._buffers, saved, strict=True):
                 buffer.copy_(torch.where(found > 0, old, buffer))
-        report = Report(
+        report = StepReport(
             iteration=self.iter, batch=batch, loss_names=list(losses), data_time=data_time,
             parameter_names=[n for n, _ in used], norms=norms, own_losses=values, summary=summary,
         )  # fmt: skip
@@ -214,7 +217,7 @@ class TrainStep(SimpleTrainer):
         while self._unread:
             self._read(self._unread.pop(0))
 
-    def _read(self, report: Report) -> None:
+    def _read(self, report: StepReport) -> None:
         storage = get_event_storage()
         now = storage.iter
         storage.iter = report.iteration

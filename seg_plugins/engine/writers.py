@@ -26,12 +26,9 @@ from ..io.files import write_atomically
 HISTORY = 1000
 
 
-class BoundedStorage(EventStorage):
-    """Detectron2's event storage with a history of the last 1,000 values of each metric."""
-
-    def __init__(self, start_iter: int = 0) -> None:
-        super().__init__(start_iter)
-        self._history: defaultdict[str, HistoryBuffer] = defaultdict(lambda: HistoryBuffer(HISTORY))
+def bound_history(storage: EventStorage) -> None:
+    """Let an event storage, new and empty, keep the last 1,000 values of each metric."""
+    storage._history = defaultdict(lambda: HistoryBuffer(HISTORY))
 
 
 class JsonWriter(EventWriter):

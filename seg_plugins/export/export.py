@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from ..config import ConfigError, load_config
 from ..data.datasets.shapes_scene import make_scene
-from ..engine.checkpoint import Checkpointer, WeightsError
-from ..engine.weights_file import read_safetensors, safetensors_bytes
+from ..engine.checkpoint import Checkpointer
 from ..io.files import write_atomically
+from ..io.weights import WeightsError, read_safetensors, safetensors_bytes
 from ..modeling.meta_arch.semantic import SemanticSystem
 from ..modeling.sem_seg_heads.segnet import SemSegSegNetHead
 from . import pooling, rcnn, semantic

@@ -13,7 +13,7 @@ from detectron2.data import MetadataCatalog
 
 from ..data import Dataset, DatasetError, apply_custom_dataset
 from ..data.datasets.class_table import spread_colors
-from ..engine.consistency import tasks_of
+from ..engine.checks.consistency import tasks_of
 from ..tasks import DETECTRON2_SYSTEMS
 from .known_images import KnownImages, has_annotation_file
 

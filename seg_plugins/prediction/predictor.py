@@ -16,7 +16,8 @@ from PIL import Image
 from torch import nn
 
 from ..config import load_config
-from ..engine.checkpoint import Checkpointer, WeightsError
+from ..engine.checkpoint import Checkpointer
+from ..io.weights import WeightsError
 from .inputs import Picture, Preparation
 from .labels import Labels, labels_from_config
 from .prediction import Prediction

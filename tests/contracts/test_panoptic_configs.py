@@ -6,7 +6,7 @@ from pathlib import Path
 
 from seg_plugins import load_config
 from seg_plugins.config import config_root
-from seg_plugins.engine.consistency import check_classes
+from seg_plugins.engine.checks.consistency import check_classes
 
 import pytest
 import torch

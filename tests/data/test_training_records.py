@@ -12,7 +12,7 @@ from seg_plugins.data import Dataset, DatasetError, apply_custom_dataset
 from seg_plugins.data.doctor import check_before_training
 from seg_plugins.data.errors import CollectedErrors, allowed, share_to_allow
 from seg_plugins.data.training_records import training_records
-from seg_plugins.engine.consistency import check_datasets
+from seg_plugins.engine.checks.consistency import check_datasets
 
 import pytest
 from coco_files import annotation, content, write

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import seg_plugins
 from seg_plugins.config import ConfigError
 from seg_plugins.data.datasets.shapes import ensure_shapes
-from seg_plugins.engine.best_metric import BestMetric, find_best_metric
-from seg_plugins.engine.checkpoint_hooks import BestCheckpoint
+from seg_plugins.engine.checks.best_metric import BestMetric, find_best_metric
+from seg_plugins.engine.hooks import BestCheckpoint
 from seg_plugins.evaluation import ElectronMicroscopyEvaluator, build_evaluator
 
 import numpy as np

@@ -8,8 +8,8 @@ import os
 import resource
 from concurrent.futures import wait
 
-from seg_plugins.engine.checkpoint import Checkpointer, WeightsError
-from seg_plugins.engine.nonfinite import NonFiniteError
+from seg_plugins.engine import Checkpointer, WeightsError
+from seg_plugins.engine.failures import NonFiniteError
 from seg_plugins.io.files import (
     WriteError,
     damage,

@@ -9,7 +9,7 @@ import signal
 
 from seg_plugins.config import ConfigError
 from seg_plugins.data import DatasetError
-from seg_plugins.engine.data_stream import SampleStream, StreamBatches, record_index
+from seg_plugins.data.sample_stream import SampleStream, StreamBatches, record_index
 from seg_plugins.engine.train_loader import TrainLoader
 
 import numpy as np

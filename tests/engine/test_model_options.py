@@ -7,12 +7,12 @@ import shutil
 
 from seg_plugins.config import ConfigError, load_config
 from seg_plugins.engine import Trainer, setup
-from seg_plugins.engine.model_options import (
+from seg_plugins.engine.evaluating import loss_mode
+from seg_plugins.modeling.model_options import (
     checkpoint_activations,
     compile_parts,
     unused_features,
 )
-from seg_plugins.engine.validation_loss import loss_mode
 
 import pytest
 import timm

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from seg_plugins.config import ConfigError
-from seg_plugins.engine import output_dir, setup
-from seg_plugins.engine.output_dir import check_output_dir, hold
+from seg_plugins.engine import setup
+from seg_plugins.engine.checks import run_folder
+from seg_plugins.engine.checks.run_folder import check_output_dir, hold
 
 import pytest
 
@@ -56,25 +57,24 @@ def test_a_training_that_has_just_begun_keeps_its_folder(started):
     hold(started)
     with pytest.raises(ConfigError, match="not empty"):
         check_output_dir(started)
-    output_dir._held.pop().close()  # the process ends
+    run_folder._held.pop().close()  # the process ends
     check_output_dir(started)
 
 
 def test_the_corrected_command_goes_on_after_weights_that_are_missing(tiny_args, tmp_path):
-    from seg_plugins.engine import Trainer
-    from seg_plugins.engine.checkpoint import WeightsError
+    from seg_plugins.engine import Trainer, WeightsError
 
     missing = str(tmp_path / "missing.pth")
     args = tiny_args("MODEL.WEIGHTS", missing)
     with pytest.raises(WeightsError, match=r"missing\.pth"):
         Trainer(setup(args)).resume_or_load(resume=False)
-    output_dir._held.pop().close()  # the process ends
+    run_folder._held.pop().close()  # the process ends
     cfg = setup(tiny_args("SOLVER.MAX_ITER", "1"))
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
     trainer.train()
     lines = (tmp_path / "run" / "metrics.json").read_text().splitlines()
     assert json.loads(lines[0])["iteration"] == 0
-    output_dir._held.pop().close()
+    run_folder._held.pop().close()
     with pytest.raises(ConfigError, match="not empty"):
         setup(tiny_args())

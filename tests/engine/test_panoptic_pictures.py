@@ -6,7 +6,7 @@ import json
 
 import seg_plugins
 from seg_plugins.data import apply_custom_dataset
-from seg_plugins.engine.hooks import write_pictures
+from seg_plugins.engine.run_report import write_pictures
 from seg_plugins.visualization import overlays
 
 import cv2

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
 # Two sizes, as of activations that are freed in another order than they were taken in.
 FAULTS = """
 import resource, sys, torch
-from seg_plugins.engine.process_memory import keep_freed_memory
+from seg_plugins.engine.process import keep_freed_memory
 print(keep_freed_memory() if "keep" in sys.argv else False)
 def step():
     parts = [torch.ones(size << 18) for size in (3, 40, 5, 64)]

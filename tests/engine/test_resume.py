@@ -9,10 +9,10 @@ import random
 import signal
 
 import seg_plugins
-from seg_plugins.engine import Trainer, random_state, setup
-from seg_plugins.engine.optimizer_state import load_optimizer, optimizer_state
-from seg_plugins.engine.resume import changes
+from seg_plugins.engine import Trainer, setup, training_state
+from seg_plugins.engine.checks.run_folder import changes
 from seg_plugins.engine.solver import build_optimizer
+from seg_plugins.engine.training_state import load_optimizer, optimizer_state
 
 import numpy as np
 import pytest
@@ -64,12 +64,12 @@ def test_all_generators_go_on():
         return random.random(), np.random.rand(), np.random.randn(), torch.rand(2).tolist()
 
     np.random.randn()  # NumPy keeps the second of each pair of normal numbers
-    state = random_state.capture()
+    state = training_state.capture_random_state()
     expected = draw()
-    with random_state.untouched_random_state(seed=5):
+    with training_state.untouched_random_state(seed=5):
         assert draw() != expected
     assert draw() != expected
-    random_state.restore(state)
+    training_state.restore_random_state(state)
     assert draw() == expected
 
 
@@ -85,8 +85,8 @@ def test_dropout_average_and_evaluation_included_a_resumed_run_is_the_same(tiny_
     second = train(tiny_args(*opts, "DATALOADER.NUM_WORKERS", "1", resume=True))
     assert second.start_iter == 3
     same_state(whole, second)
-    for name, value in whole.average.average.items():
-        assert torch.equal(value, second.average.average[name])
+    for name, value in whole.ema.average.items():
+        assert torch.equal(value, second.ema.average[name])
     lines = (tmp_path / "run" / "metrics.json").read_text().splitlines()
     logged = [e["iteration"] for e in map(json.loads, lines) if "total_loss" in e]
     assert logged == [0, 1, 2, 3, 4, 5], "iterations made twice are told twice"
@@ -207,7 +207,7 @@ def test_a_run_is_resumed_with_another_number_of_classes(tiny_args, tmp_path, fo
     found = losses(tmp_path / "run")
     assert sorted(found) == [0, 1, 2, 3]
     assert np.isfinite(list(found.values())).all()
-    for values in (second.model.state_dict(), second.average.average):
+    for values in (second.model.state_dict(), second.ema.average):
         assert all(torch.isfinite(v).all() for v in values.values())
 
 
@@ -219,7 +219,7 @@ def test_weights_are_tuned_for_another_number_of_classes(tiny_args, tmp_path, fo
     second = start(tiny_args(*QUICK, *AVERAGED, *four_classes, "MODEL.WEIGHTS", weights,
                              "OUTPUT_DIR", str(tuned)))  # fmt: skip
     assert second.start_iter == 0
-    own, average = second.model.state_dict(), first.average.average
+    own, average = second.model.state_dict(), first.ema.average
     same = [name for name, value in own.items() if value.shape == average[name].shape]
     assert 0 < len(own) - len(same) < 5
     assert all(torch.equal(own[name], average[name]) for name in same)

@@ -7,14 +7,14 @@ import logging
 
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError, Origin, config_root, get_config_file
-from seg_plugins.engine.launch import launch
-from seg_plugins.engine.run_checks import (
+from seg_plugins.engine.checks.settings import (
     check_training,
     complete_schedule,
     tell_rate,
 )
+from seg_plugins.engine.checks.values import check_values
+from seg_plugins.engine.command_line import launch
 from seg_plugins.engine.solver import SCHEDULES, build_schedule
-from seg_plugins.engine.value_checks import check_values
 
 import pytest
 import torch

@@ -10,7 +10,7 @@ from seg_plugins import load_config
 from seg_plugins.config import ConfigError
 from seg_plugins.data import Dataset, DatasetError
 from seg_plugins.engine import setup
-from seg_plugins.engine.consistency import check_masks, tasks_of
+from seg_plugins.engine.checks.consistency import check_masks, tasks_of
 from seg_plugins.engine.train_loader import build_train_loader
 
 import pytest

@@ -12,10 +12,10 @@ import sys
 import time
 from pathlib import Path
 
+from seg_plugins.data.sample_stream import SampleStream, StreamBatches
 from seg_plugins.engine import Trainer, setup
-from seg_plugins.engine.data_stream import SampleStream, StreamBatches
+from seg_plugins.engine.process import init_worker, passed_on
 from seg_plugins.engine.train_loader import TrainLoader
-from seg_plugins.engine.worker_signals import init_worker, passed_on
 
 import pytest
 import torch

@@ -7,9 +7,8 @@ import json
 
 import seg_plugins
 from seg_plugins.config import ConfigError
-from seg_plugins.engine.nonfinite import NonFiniteError
-from seg_plugins.engine.solver import build_clip, build_optimizer
-from seg_plugins.engine.step_options import StepOptions, accumulation
+from seg_plugins.engine.failures import NonFiniteError
+from seg_plugins.engine.solver import StepOptions, accumulation, build_clip, build_optimizer
 from seg_plugins.engine.train_step import TrainStep
 from seg_plugins.modeling.loss_terms import Losses
 from seg_plugins.modeling.semantic_loss import SemanticLoss

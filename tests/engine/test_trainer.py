@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-from seg_plugins.engine import Trainer, setup, step_options
-from seg_plugins.engine.checkpoint import WeightsError
-from seg_plugins.engine.nonfinite import NonFiniteError
+from seg_plugins.engine import Trainer, WeightsError, setup, solver
+from seg_plugins.engine.failures import NonFiniteError
 
 import cv2
 import pytest
@@ -122,7 +121,7 @@ def test_missing_weights_name_file_and_fix(tiny_args, weights, message):
 
 
 def test_bfloat16_autocast_trains_on_the_cpu(tiny_args, tmp_path, monkeypatch):
-    monkeypatch.setattr(step_options, "has_fast_bfloat16", lambda: True)
+    monkeypatch.setattr(solver, "has_fast_bfloat16", lambda: True)
     opts = ("SOLVER.AMP.ENABLED", "True", "TEST.PICTURES", "0", "MODEL.CHANNELS_LAST", "True")
     full = tiny_args("TEST.PICTURES", "0", "OUTPUT_DIR", str(tmp_path / "full"))
     train(tiny_args(*opts))
@@ -135,9 +134,9 @@ def test_bfloat16_autocast_trains_on_the_cpu(tiny_args, tmp_path, monkeypatch):
 def test_a_processor_without_bfloat16_computes_in_float32(tiny_args, monkeypatch, caplog):
     cfg = setup(tiny_args("SOLVER.AMP.ENABLED", "True"))
     for fast, expected in ((True, torch.bfloat16), (False, None)):
-        monkeypatch.setattr(step_options, "has_fast_bfloat16", lambda fast=fast: fast)
+        monkeypatch.setattr(solver, "has_fast_bfloat16", lambda fast=fast: fast)
         caplog.clear()
-        assert step_options.amp_dtype(cfg) is expected
+        assert solver.amp_dtype(cfg) is expected
         assert ("computing in float32" in caplog.text) is not fast
 
 

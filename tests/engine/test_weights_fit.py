@@ -8,8 +8,8 @@ import runpy
 from pathlib import Path
 
 from seg_plugins import load_config
-from seg_plugins.engine.checkpoint import Checkpointer, WeightsError
-from seg_plugins.engine.weight_average import WeightAverage
+from seg_plugins.engine import Checkpointer, WeightsError
+from seg_plugins.engine.training_state import ModelEMA
 from seg_plugins.export import load_for_export
 from seg_plugins.prediction import Predictor
 
@@ -158,7 +158,7 @@ def test_without_weights_there_is_no_whole_model(tmp_path):
 
 def test_averaged_weights_are_whole_as_well(file):
     model = System()
-    average = WeightAverage(model, 0.5).state_dict()
+    average = ModelEMA(model, 0.5).state_dict()
     for value in average["average"].values():
         value += 1
     other = System()
@@ -200,7 +200,7 @@ def test_a_compiled_model_has_plain_names_in_files(tmp_path):
     model, other = System(), System()
     model.backbone = torch.compile(model.backbone, backend="eager")
     assert any("_orig_mod" in name for name in model.state_dict())
-    average = WeightAverage(model, 0.5)
+    average = ModelEMA(model, 0.5)
     Checkpointer(model, str(tmp_path), ema=average).save("model_0000000")
     content = torch.load(tmp_path / "model_0000000.pth", weights_only=True)
     assert list(content["model"]) == list(other.state_dict()) == list(content["ema"]["average"])

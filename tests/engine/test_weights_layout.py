@@ -6,8 +6,9 @@ import argparse
 import pickle
 from pathlib import Path
 
-from seg_plugins.engine.checkpoint import Checkpointer, WeightsError
-from seg_plugins.engine.weights_layout import read_weights, spellings
+from seg_plugins.engine import Checkpointer
+from seg_plugins.io.weights import WeightsError, read_weights
+from seg_plugins.io.weights.layout import spellings
 
 import numpy as np
 import pytest

@@ -8,13 +8,15 @@ import types
 
 import seg_plugins
 from seg_plugins.config import ConfigError
-from seg_plugins.engine.writers import BoundedStorage, WandbWriter, build_writers
+from seg_plugins.engine.writers import WandbWriter, bound_history, build_writers
 
 import pytest
+from detectron2.utils.events import EventStorage
 
 
 def test_the_history_of_a_metric_is_bounded():
-    with BoundedStorage() as storage:
+    with EventStorage() as storage:
+        bound_history(storage)
         for i in range(3000):
             storage.iter = i
             storage.put_scalar("loss", float(i))
@@ -55,7 +57,7 @@ def test_wandb_gets_each_metric_once(tmp_path, monkeypatch):
     writer = WandbWriter(cfg)
     assert (begun["project"], begun["name"]) == ("streets", "camvid")
     assert begun["config"]["SOLVER"]["MAX_ITER"] == 40000
-    with BoundedStorage() as storage:
+    with EventStorage() as storage:
         for i in range(2):
             storage.iter = i
             storage.put_scalar("lr", 0.5 + i, smoothing_hint=False)
@@ -75,7 +77,7 @@ def test_metrics_that_are_no_numbers_are_null(tmp_path):
     cfg = seg_plugins.get_cfg()
     cfg.OUTPUT_DIR = str(tmp_path / "run")
     writers = build_writers(cfg, start_iter=0, max_iter=3)
-    with BoundedStorage() as storage:
+    with EventStorage() as storage:
         storage.put_scalars(mIoU=float("nan"), ratio=float("inf"), loss=0.5, smoothing_hint=False)
         writers[1].write()
         storage.iter = 1

@@ -8,5 +8,5 @@ TINY = [
     *("INPUT.MIN_SIZE_TRAIN", "(40,)", "INPUT.MIN_SIZE_TEST", "40", "INPUT.CROP.ENABLED", "False"),
     *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "3", "SOLVER.WARMUP_ITERS", "0"),
     *("SOLVER.AMP.ENABLED", "False", "DATALOADER.NUM_WORKERS", "0", "SEED", "7", "LOG_PERIOD", "1"),
-    *("TEST.REPORT", "False"),  # tests/engine/test_report_hook.py turns it on
+    *("TEST.REPORT", "False"),  # tests/engine/test_run_report.py turns it on
 ]

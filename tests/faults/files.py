@@ -16,8 +16,7 @@ from typing import Any
 import seg_plugins
 from seg_plugins.config import ConfigError
 from seg_plugins.data import DatasetError, register_custom_dataset
-from seg_plugins.engine import Trainer
-from seg_plugins.engine.checkpoint import Checkpointer, WeightsError
+from seg_plugins.engine import Checkpointer, Trainer, WeightsError
 
 import numpy as np
 import torch

@@ -13,9 +13,9 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from seg_plugins.engine.checkpoint import Checkpointer
-from seg_plugins.engine.safe_load import load_torch
+from seg_plugins.engine import Checkpointer
 from seg_plugins.io import files
+from seg_plugins.io.weights.safe_load import load_torch
 
 import torch
 import warm

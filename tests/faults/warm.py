@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import seg_plugins  # noqa: F401 - repairs Detectron2 before it is imported
-from seg_plugins.engine import EXPECTED_ERRORS, Trainer, argument_parser, launch
-from seg_plugins.engine.checkpoint import Checkpointer
+from seg_plugins.engine import EXPECTED_ERRORS, Checkpointer, Trainer, argument_parser, launch
 
 import numpy as np
 import torch

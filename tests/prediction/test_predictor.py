@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from seg_plugins import load_config
-from seg_plugins.engine.checkpoint import WeightsError
+from seg_plugins.engine import WeightsError
 from seg_plugins.prediction import Prediction, Predictor
 from seg_plugins.prediction.labels import labels_from_config
 

@@ -10,7 +10,7 @@ from seg_plugins.data import DatasetError, apply_custom_dataset, build_mapper
 from seg_plugins.data.datasets.catalogue import load_dataset
 from seg_plugins.data.datasets.folder_pairs import register_folder_dataset
 from seg_plugins.data.doctor import check_dataset
-from seg_plugins.engine.consistency import check_datasets
+from seg_plugins.engine.checks.consistency import check_datasets
 
 import cv2
 import numpy as np

@@ -7,7 +7,7 @@ from pathlib import Path
 import seg_plugins
 from seg_plugins.data import DatasetError, SemanticMapper, build_mapper
 from seg_plugins.data.datasets.catalogue import load_dataset
-from seg_plugins.engine.consistency import check_datasets
+from seg_plugins.engine.checks.consistency import check_datasets
 from seg_plugins.evaluation import build_evaluator
 
 import numpy as np

@@ -1,0 +1,1 @@
+"""What is checked before a run: each value, its agreement with others, data, folder, metric."""
