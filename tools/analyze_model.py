@@ -18,6 +18,7 @@ import sys
 import seg_plugins
 from seg_plugins.config import ConfigError
 from seg_plugins.modeling.analysis import analyze, recomputation, size_at_test
+from seg_plugins.plugins import add_import_argument
 
 # Configuration -> what the paper, or its layer table, says.
 PUBLISHED = {
@@ -37,6 +38,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, help="a file, or a shipped one's name")
+    add_import_argument(parser)
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"))
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
     args = parser.parse_args()

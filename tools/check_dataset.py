@@ -21,6 +21,7 @@ from seg_plugins.data.datasets.folder_pairs import (
     register_folder_dataset,
 )
 from seg_plugins.data.doctor import check_dataset
+from seg_plugins.plugins import add_import_argument
 
 
 def main() -> int:
@@ -33,6 +34,7 @@ def main() -> int:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--custom", help="a YAML file: see datasets/custom.example.yaml")
     source.add_argument("--config-file", help="check the datasets of a configuration")
+    add_import_argument(parser)
     parser.add_argument("--against", nargs="*", default=[], help="datasets to look for leaks in")
     parser.add_argument(
         "--num-classes", type=_positive, help="of folder:...; as many as the masks show"

@@ -22,6 +22,7 @@ from seg_plugins.io.weights import WeightsError, read_weights
 from seg_plugins.io.weights.conversion import convert
 from seg_plugins.io.weights.fit import next_to_nothing
 from seg_plugins.io.weights.layout import named
+from seg_plugins.plugins import add_import_argument
 
 import torch
 from detectron2.modeling import build_model
@@ -32,6 +33,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, help="the model the weights are for")
+    add_import_argument(parser)
     parser.add_argument("--from-bgr", action="store_true", help="the source takes BGR images")
     parser.add_argument("input", type=Path)
     parser.add_argument("output", type=Path)

@@ -18,6 +18,7 @@ from seg_plugins.config import ConfigError
 from seg_plugins.data import DatasetError
 from seg_plugins.engine import WeightsError
 from seg_plugins.export import FORMATS, ExportError, export_model, load_for_export
+from seg_plugins.plugins import add_import_argument
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     result.add_argument("--config-file", required=True, help="config.yaml of a run")
+    add_import_argument(result)
     result.add_argument("--weights", default="", help="file; default: MODEL.WEIGHTS")
     result.add_argument("--format", required=True, choices=list(FORMATS))
     result.add_argument("--output", required=True, help="folder for model.onnx, .pt, .safetensors")

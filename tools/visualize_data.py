@@ -11,6 +11,7 @@ from pathlib import Path
 
 import seg_plugins
 from seg_plugins.data import Dataset, DatasetError, apply_custom_dataset, build_mapper
+from seg_plugins.plugins import add_import_argument
 from seg_plugins.visualization import overlays
 
 import cv2
@@ -28,6 +29,7 @@ def main() -> int:
     source.add_argument("--dataset", help="a registered name or folder:IMAGES,MASKS, as on disk")
     source.add_argument("--custom", help="a YAML file: see datasets/custom.example.yaml")
     source.add_argument("--config-file", help="draw its training set after augmentation")
+    add_import_argument(parser)
     parser.add_argument("--output", required=True, help="a picture, or a folder for single ones")
     parser.add_argument("--count", type=int, default=12, help="of samples, spread evenly")
     parser.add_argument("--seed", type=int, default=0, help="of the augmentation")

@@ -5,7 +5,7 @@ The keys stand, each with its default and a word on it, in ``model_keys.py`` (MO
 """
 
 from .errors import ConfigError
-from .keys import add_seg_config, get_cfg
+from .keys import add_keys, add_seg_config, get_cfg
 from .loading import (
     config_root,
     find_config,
@@ -13,12 +13,14 @@ from .loading import (
     get_value,
     load_config,
     merge_opts,
+    module_of_import,
 )
 from .origin import Origin
 
 __all__ = [
     "ConfigError",
     "Origin",
+    "add_keys",
     "add_seg_config",
     "config_root",
     "find_config",
@@ -27,4 +29,5 @@ __all__ = [
     "get_value",
     "load_config",
     "merge_opts",
+    "module_of_import",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 from detectron2.config import CfgNode
 
 from .errors import ConfigError
-from .keys import get_cfg
+from .keys import get_cfg, own_key_functions
 from .values import typed
 
 
@@ -80,7 +81,29 @@ def load_config(path: str | Path, opts: Sequence[str] = ()) -> CfgNode:
 
 def merge_file(cfg: CfgNode, file: Path) -> None:
     """Apply a YAML file and its bases in place; errors as :func:`load_config`."""
-    _merge(cfg, _read_yaml(file), cfg, str(file))
+    content = _read_yaml(file)
+    _check_imports(content.get("IMPORTS") or [], file)
+    _merge(cfg, content, cfg, str(file))
+
+
+def module_of_import(name: str) -> str:
+    """The module that ``--import`` makes of a Python file, or the module that it names."""
+    return Path(name).stem if name.endswith(".py") else name
+
+
+def _check_imports(names: Sequence[str], file: Path) -> None:
+    """Nothing in a file imports code; what a run was made with has to be there already.
+
+    Raises:
+        ConfigError: a module is missing, with the flag that imports it.
+    """
+    missing = [name for name in names if module_of_import(str(name)) not in sys.modules]
+    if missing:
+        flags = " ".join(f"--import {name}" for name in missing)
+        raise ConfigError(
+            f"{file} was made with parts of {', '.join(map(str, missing))}, which a configuration "
+            f"does not import: give {flags} if you trust that code (in Python: import it first)"
+        )
 
 
 def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
@@ -146,11 +169,11 @@ def _merge(
 
 
 def _typed(key: str, value: Any, present: Any, source: str) -> Any:
-    return typed(key, value, None if key in _any_type() else present, source)
+    return typed(key, value, None if key in _any_type(own_key_functions()) else present, source)
 
 
 @functools.cache
-def _any_type() -> frozenset[str]:
+def _any_type(_: int) -> frozenset[str]:
     """Keys that are None by default: they may be a text here and a list there."""
     cfg = get_cfg()
     return frozenset(key for key in _all_keys(cfg) if get_value(cfg, key) is None)

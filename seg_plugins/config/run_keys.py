@@ -9,6 +9,9 @@ from .defaults import set_defaults
 
 def add_run_keys(cfg: CfgNode) -> None:
     """Log, determinism, averaged weights, Weights & Biases."""
+    # Files and modules with parts of your own that a run was made with (--import, or of installed
+    # packages). It is a record: nothing is imported because it stands here.
+    set_defaults(cfg, IMPORTS=[])
     # Iterations between two lines of the log, metrics.json and TensorBoard.
     set_defaults(cfg, LOG_PERIOD=20)
     # Deterministic kernels where PyTorch has them; it warns by name where it has none.

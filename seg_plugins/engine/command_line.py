@@ -18,6 +18,7 @@ import torch.distributed as dist
 from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
 
+from ..plugins import add_import_argument
 from .process import passed_on
 
 EXAMPLES = """
@@ -50,6 +51,7 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="YAML configuration; a shipped one is found by its name from anywhere",
     )
+    add_import_argument(parser)
     add(
         "--resume",
         action="store_true",

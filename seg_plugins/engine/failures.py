@@ -51,6 +51,11 @@ EXPECTED_ERRORS = (
 )
 
 
+# What a dead data worker looks like in this process: PyTorch's signal handler raises the first
+# wherever it happens to be, and a sample that was on its way breaks off with the others.
+INTERRUPTED = (RuntimeError, MemoryError, OSError, EOFError)
+
+
 def explained(error: Exception, loader: Any, batch: Sequence[dict[str, Any]]) -> Exception | None:
     """A clearer error for one that came up in an iteration, or None where it says it all.
 
@@ -107,7 +112,7 @@ def logged_without_traceback(loader: Any) -> Iterator[None]:
 
     def unexpected(record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, RuntimeError):
+        if isinstance(error, INTERRUPTED):
             error = explained(error, loader, ()) or error
         return not isinstance(error, EXPECTED_ERRORS)
 

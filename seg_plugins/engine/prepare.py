@@ -19,6 +19,7 @@ from detectron2.utils.logger import setup_logger
 from ..config import ConfigError, Origin, find_config, load_config
 from ..data import apply_custom_dataset, class_weights
 from ..data.doctor import check_before_training
+from ..plugins import import_parts, imports_of
 from .checks.consistency import check_datasets, check_masks
 from .checks.run_folder import check_output_dir, former_config, hold, log_changes
 from .checks.settings import check_training, complete_schedule, tell_rate
@@ -38,6 +39,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         DatasetError: a dataset of ``DATASETS.CUSTOM`` or a label to be counted is not readable.
     """
     with _log_held_back() as records:
+        import_parts(getattr(args, "imports", ()))  # anew in a process of its own
         args.config_file = str(find_config(args.config_file))
         cfg = load_config(args.config_file, args.opts or ())
         use_available_device(cfg, args)
@@ -87,6 +89,7 @@ def _log_held_back() -> Iterator[list[logging.LogRecord]]:
 
 def _complete(cfg: CfgNode, args: argparse.Namespace, former: Mapping[str, Any]) -> None:
     """Replace what is left open by values, so that config.yaml tells all that is needed."""
+    cfg.IMPORTS = imports_of(cfg)
     _scale_rate(cfg)
     _limit_workers(cfg)
     if cfg.SEED < 0 and "SEED" in former:

@@ -114,6 +114,7 @@ class TrainLoader:
         """For each data worker that has died: how, and the sample it was at."""
         found = []
         for number, worker in enumerate(getattr(self._iterator, "_workers", ())):
+            worker.join(0.2)  # one that is being killed closes its files before it is gone
             if worker.is_alive() or not worker.exitcode:
                 continue
             position = int(self.stream.at[number]) if self.stream.at is not None else -1

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..config import ConfigError
 from .accumulation import Parts
-from .failures import NonFiniteError, StepReport, Verdicts, explained
+from .failures import INTERRUPTED, NonFiniteError, StepReport, Verdicts, explained
 from .solver import StepOptions
 from .train_loader import BatchLoader
 from .training_state import load_optimizer, optimizer_state
@@ -98,7 +98,7 @@ class TrainStep:
         except FloatingPointError as error:
             # Detectron2 refuses boxes that are not finite, in the process that has them.
             self.verdicts.refuse_boxes(self.iter, batch, str(error))
-        except (RuntimeError, MemoryError) as error:
+        except INTERRUPTED as error:
             clear = explained(error, self.data_loader, batch)
             if clear is None:
                 raise

@@ -17,7 +17,7 @@ from torch import nn
 from ..io.weights.layout import EMA_KEY
 from .builders import Builders
 from .evaluating import EvaluationStopped, interruptible, validation_loss
-from .failures import explained, logged_without_traceback
+from .failures import INTERRUPTED, explained, logged_without_traceback
 from .hooks import BestCheckpoint, EMAHook, PeriodicCheckpoint, PicturesHook, ReportHook, RunRecord
 from .process import handled
 from .solver import set_iteration
@@ -135,8 +135,7 @@ class Trainer(Builders, TrainerBase):
                 super().train(self.start_iter, self.max_iter)
         except _LoopLeft:
             pass
-        except RuntimeError as error:
-            # PyTorch tells of a dead data worker wherever the main process happens to be.
+        except INTERRUPTED as error:
             clear = explained(error, self.train_loader, ())
             if clear is None:
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..plugins import add_import_argument
 from .outputs import KINDS
 
 EXAMPLES = """
@@ -30,6 +31,7 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config-file", required=True, metavar="FILE", help="the config.yaml of the training run")
+    add_import_argument(parser)
     add("--weights", default="", metavar="FILE", help="trained weights (default: MODEL.WEIGHTS)")
     add(
         "--input",
