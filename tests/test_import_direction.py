@@ -23,10 +23,12 @@ ALLOWED = {
     "modeling": {"config", "io", "ops"},
     "evaluation": {"config", "ops", "data", "tasks"},
     "registration": {"modeling", "data", "evaluation"},
+    "plugins": {"config", "modeling", "data", "evaluation"},
     "engine": {
         "config",
         "io",
         "registration",
+        "plugins",
         "modeling",
         "data",
         "evaluation",
@@ -46,7 +48,7 @@ ALLOWED = {
         "visualization",
         "ops",
     },
-    "__init__": {"compat", "config", "registration"},
+    "__init__": {"compat", "config", "plugins", "registration"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = sorted(file.parent.name for file in PACKAGE.glob("*/__init__.py"))

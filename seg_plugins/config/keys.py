@@ -49,11 +49,15 @@ def add_seg_config(cfg: CfgNode) -> None:
     add_test_keys(cfg.TEST)
     add_run_keys(cfg)
     for function in _own:
-        extra = CfgNode(
-            {key: CfgNode() for key, value in cfg.items() if isinstance(value, CfgNode)}
-        )
+        extra = _groups(cfg)
         function(extra)
         _add_missing(cfg, extra)
+
+
+def _groups(node: CfgNode) -> CfgNode:
+    """The groups of keys, without the keys: what a function adds is told from what was there."""
+    groups = {key: value for key, value in node.items() if isinstance(value, CfgNode)}
+    return CfgNode({key: _groups(value) for key, value in groups.items()})
 
 
 def _add_missing(node: CfgNode, extra: CfgNode) -> None:
