@@ -38,6 +38,7 @@ ALLOWED = {
     },
     "export": {"prediction", "engine", "config", "io", "modeling", "data", "ops"},
     "prediction": {
+        "plugins",
         "tasks",
         "engine",
         "config",

@@ -113,7 +113,7 @@ def test_the_record_names_what_was_imported_and_reading_it_asks_for_it(tmp_path,
     plugins.import_parts([str(file)])
     cfg = load_config(QUICK)
     cfg.IMPORTS = plugins.imports_of(cfg)
-    assert cfg.IMPORTS == [str(file)]
+    assert [str(file)] == cfg.IMPORTS
     saved = tmp_path / "config.yaml"
     saved.write_text(cfg.dump())
     assert load_config(saved).MODEL.PLUG_E.DEPTH == 3
