@@ -37,7 +37,7 @@ class EvaluatorRegistry(Registry):
             return MyEvaluator(dataset, output_dir)
     """
 
-    def register(  # type: ignore[override]
+    def register(
         self, evaluator_type: str, builder: EvaluatorBuilder | None = None, *, task: str = ""
     ) -> Any:
         """Add ``builder(cfg, dataset, output_dir)``, in a call or as a decorator.

@@ -58,7 +58,10 @@ def write_results(results: Mapping[str, Any], folder: Path, dataset: str) -> Non
     """
     known: set[str] = set()
     for file in folder.glob("*_results.json"):
-        content = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:  # of an interrupted run; the evaluators have written theirs anew
+            continue
         if "images" in content:  # as StreamingEvaluator counts them
             known |= content["results"].keys()
     for group, figures in results.items():

@@ -37,14 +37,14 @@ def prediction_of_records(
         model.train(was_training)
 
 
-def has_truth(key: str, record: Mapping[str, Any]) -> bool:
-    """Whether a record has what a model's output of that key is drawn beside."""
-    task = task_of_output(key)
-    return task.record_key in record or (key == "instances" and "pan_seg_file_name" in record)
+def has_truth(task: str, record: Mapping[str, Any]) -> bool:
+    """Whether a record has what a task is drawn beside: the key of a model's output names it."""
+    key = task_of_output(task).record_key
+    return key in record or (task == "instances" and "pan_seg_file_name" in record)
 
 
 def draw(
-    key: str,
+    task: str,
     record: Mapping[str, Any],
     output: Mapping[str, Any],
     dataset: Dataset,
@@ -53,7 +53,7 @@ def draw(
     """Draw one sample.
 
     Args:
-        key: of the model's output: ``sem_seg``, ``instances`` or ``panoptic_seg``.
+        task: ``sem_seg``, ``instances`` or ``panoptic_seg``.
         record: of the dataset.
         output: of the model, at the image's size.
         dataset: for classes and colors.
@@ -64,9 +64,9 @@ def draw(
         ground truth; and (id, class, pixels, score) of each predicted panoptic segment.
     """
     image = picture_of(record, image_format)
-    if key == "sem_seg":
+    if task == "sem_seg":
         return {"image": image, **_semantic(image, record, output, dataset)}, []
-    if key == "instances":
+    if task == "instances":
         return {"image": image, **_instances(image, record, output)}, []
     pictures, segments = _panoptic(image, record, output, dataset)
     return {"image": image, **pictures}, segments

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 
 from seg_plugins.evaluation import format_results
-from seg_plugins.evaluation.results import plain_json, readable_json
+from seg_plugins.evaluation.results import plain_json, readable_json, write_results
 
 import numpy as np
 
@@ -49,3 +50,19 @@ def test_lists_stay_on_one_line():
         ' "none": {}',
         "}",
     ]
+
+
+def test_what_an_evaluator_has_not_written_is_written_for_it(tmp_path):
+    """As Detectron2's own evaluators leave it; a file of ours holds more and stays."""
+    ours = json.dumps({"images": {"scored": 4}, "results": {"sem_seg": {"mIoU": 1.0}}})
+    (tmp_path / "sem_seg_results.json").write_text(ours)
+    (tmp_path / "old_results.json").write_text('{"results": {"ol')
+    results = {"sem_seg": {"mIoU": 1.0}, "mine": {"error": np.float32(0.5)}, "count": 3}
+    write_results(results, tmp_path, "a_val")
+    assert (tmp_path / "sem_seg_results.json").read_text() == ours
+    mine = json.loads((tmp_path / "mine_results.json").read_text())
+    assert mine == {"dataset": "a_val", "results": {"mine": {"error": 0.5}}}
+    assert not (tmp_path / "count_results.json").exists()
+    write_results({"mine": {"error": math.nan}}, tmp_path, "a_val")
+    mine = json.loads((tmp_path / "mine_results.json").read_text())
+    assert mine["results"]["mine"] == {"error": None}
