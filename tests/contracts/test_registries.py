@@ -142,7 +142,7 @@ def perfect(kind):
         if "annotations" in record:
             output["instances"] = instance_truth(record)
         if kind == "panoptic":
-            output = {"panoptic_seg": panoptic_truth(record)}
+            output["panoptic_seg"] = panoptic_truth(record)
         return output
 
     return predict
