@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
@@ -124,7 +125,7 @@ def check_instance_system(cfg: CfgNode, *, size: tuple[int, int] = (64, 96)) -> 
     assert ((boxes >= 0) & (boxes <= limit)).all(), f"{name}: boxes outside the image"
     assert ((found.scores >= 0) & (found.scores <= 1)).all(), f"{name}: scores outside 0 to 1"
     if cfg.MODEL.MASK_ON:
-        shape = tuple(found.pred_masks.shape)
+        shape = np.asarray(found.pred_masks).shape
         assert shape == (len(found), height, width), f"{name}: pred_masks of shape {shape}"
 
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d
 from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from torch import nn
@@ -82,8 +83,8 @@ class _RCNN(GeneralizedRCNN):
         parts = super().from_config(_averaging(cfg) if maxima else cfg)
         heads = parts["roi_heads"]
         for name in maxima:
-            if getattr(heads, name, None) is not None:
-                setattr(heads, name, FusedROIPooler.like(getattr(heads, name), _MAXIMUM))
+            if isinstance(pooler := getattr(heads, name, None), ROIPooler):
+                setattr(heads, name, FusedROIPooler.like(pooler, _MAXIMUM))
         return {
             **parts,
             "roi_pooler": cfg.MODEL.ROI_POOLER,

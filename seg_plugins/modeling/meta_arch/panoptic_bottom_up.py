@@ -96,9 +96,19 @@ class BottomUpPanopticSegmentor(SemanticSystem):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments from ``MODEL``."""
+        """Arguments from ``MODEL``.
+
+        Raises:
+            ConfigError: parts that do not fit, or another number of things than of their labels.
+        """
         parts = super().from_config(cfg)
         deeplab, panoptic = cfg.MODEL.PANOPTIC_DEEPLAB, cfg.MODEL.PANOPTIC_FPN
+        labels, things = len(panoptic.THING_IDS), cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        if labels and labels != things:
+            raise ConfigError(
+                f"MODEL.PANOPTIC_FPN.THING_IDS names {labels} labels, MODEL.ROI_HEADS.NUM_CLASSES "
+                f"is {things}: give the semantic label of each class of things"
+            )
         return {
             **parts,
             "center_head": InstanceCenterHead(cfg, parts["backbone"].output_shape()),

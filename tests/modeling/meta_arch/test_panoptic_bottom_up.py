@@ -192,6 +192,7 @@ def test_uncertainty_weighting():
     ("overrides", "message"),
     [
         (("MODEL.PANOPTIC_FPN.THING_IDS", []), "needs MODEL.PANOPTIC_FPN.THING_IDS"),
+        (("MODEL.PANOPTIC_FPN.THING_IDS", [1, 2]), r"2 labels, MODEL\.ROI_HEADS\.NUM_CLASSES is 6"),
         (("MODEL.INFERENCE.MODE", "slide"), "set MODEL.INFERENCE.MODE whole"),
     ],
 )
