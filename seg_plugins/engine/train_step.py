@@ -99,7 +99,7 @@ class TrainStep:
         except FloatingPointError as error:
             # Detectron2 refuses boxes that are not finite, in the process that has them.
             self.verdicts.refuse_boxes(self.iter, batch, str(error))
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, ConnectionError, EOFError) as error:
             clear = explained(error, self.data_loader, batch)
             if clear is None:
                 raise
