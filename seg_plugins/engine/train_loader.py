@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import reprlib
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -91,6 +92,12 @@ class TrainLoader:
             except DatasetError as error:
                 # A worker's traceback comes with it: the last line says it all.
                 raise DatasetError(str(error).rpartition("DatasetError: ")[2].strip()) from None
+            except (OSError, EOFError):
+                # A worker's connections end a moment before the system calls it dead.
+                end = time.monotonic() + 5
+                while not self.dead_workers() and time.monotonic() < end:
+                    time.sleep(0.01)
+                raise
             for sample in batch:
                 self._note(sample.pop("damaged", ()))
             yield batch
@@ -114,7 +121,6 @@ class TrainLoader:
         """For each data worker that has died: how, and the sample it was at."""
         found = []
         for number, worker in enumerate(getattr(self._iterator, "_workers", ())):
-            worker.join(0.2)  # one that is being killed closes its files before it is gone
             if worker.is_alive() or not worker.exitcode:
                 continue
             position = int(self.stream.at[number]) if self.stream.at is not None else -1

@@ -168,3 +168,19 @@ def test_a_killed_worker_is_named_with_its_sample():
     assert "Data worker 0" in text
     assert "signal 9 (Killed)" in text
     assert text.endswith(f"at stream position {position}, 7.png")
+
+
+def test_a_broken_connection_waits_for_the_death_that_broke_it(monkeypatch):
+    """The system closes a worker's connections before it calls the worker dead."""
+
+    def broken():
+        raise ConnectionResetError
+        yield
+
+    found = loader()
+    found.loader = broken()
+    deaths = iter([[], [], ["Data worker 0 died"]])
+    monkeypatch.setattr(found, "dead_workers", lambda: next(deaths))
+    with pytest.raises(ConnectionResetError):
+        next(iter(found))
+    assert next(deaths, "asked until there was one") == "asked until there was one"

@@ -42,6 +42,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
     ],
 )
 def test_contradictions_name_the_value_to_set(tiny_args, opts, message):
+    for name in ("tiny_semantic_train", "tiny_semantic_test"):
+        Dataset.forget(name)  # as in a new process, where nothing is loaded yet
     with pytest.raises(ConfigError, match=message):
         setup(tiny_args(*opts))
 

@@ -7,7 +7,7 @@ import json
 
 import seg_plugins
 from seg_plugins.config import ConfigError
-from seg_plugins.engine.failures import NonFiniteError
+from seg_plugins.engine.failures import DataWorkerError, NonFiniteError
 from seg_plugins.engine.solver import StepOptions, accumulation, build_clip, build_optimizer
 from seg_plugins.engine.train_step import TrainStep
 from seg_plugins.modeling.loss_terms import Losses
@@ -191,6 +191,22 @@ def test_memory_that_runs_out_is_explained(tmp_path):
 
     with pytest.raises(OutOfMemoryError, match=r"2 images .*5x6, 5x6.*SOLVER\.ACCUMULATE"):
         run(step(Greedy(), [samples(2)], tmp_path), 1)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, EOFError, RuntimeError])
+def test_a_dead_data_worker_is_named_however_its_death_shows(tmp_path, error):
+    class Dying(Loader):
+        def __iter__(self):
+            raise error
+            yield
+
+        def dead_workers(self):
+            return ["Data worker 1 died of signal 9 at 3.png"]
+
+    made = step(PixelModel(), [], tmp_path)
+    made._batches, made.data_loader = iter(Dying([])), Dying([])
+    with pytest.raises(DataWorkerError, match=r"at 3\.png\. .*NUM_WORKERS"):
+        run(made, 1)
 
 
 def test_late_reading_gives_each_value_to_its_iteration(tmp_path):
