@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from seg_plugins.data import DatasetError
-from seg_plugins.data.nifti import read_nifti
+from seg_plugins.io.nifti import read_nifti
 
 import cv2
 import numpy as np

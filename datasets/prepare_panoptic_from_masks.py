@@ -35,8 +35,8 @@ from typing import Any
 
 from seg_plugins.data import DatasetError
 from seg_plugins.data.datasets.pairing import Side
-from seg_plugins.data.image_io import read_image, read_label
 from seg_plugins.data.panoptic_mapper import read_segment_ids
+from seg_plugins.io.images import read_image, read_label
 
 import numpy as np
 from PIL import Image

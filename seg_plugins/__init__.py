@@ -12,9 +12,17 @@ from . import compat
 compat.install()
 
 from .config import add_seg_config, get_cfg, get_config_file, load_config  # noqa: E402
+from .io.errors import SegPluginsError  # noqa: E402
 from .registration import register_all  # noqa: E402
 
 register_all()
 
 __version__ = "0.1.0"
-__all__ = ["add_seg_config", "get_cfg", "get_config_file", "load_config", "register_all"]
+__all__ = [
+    "SegPluginsError",
+    "add_seg_config",
+    "get_cfg",
+    "get_config_file",
+    "load_config",
+    "register_all",
+]

@@ -12,14 +12,14 @@ PACKAGE = Path(__file__).resolve().parent.parent / "seg_plugins"
 # What each part may import besides itself.
 ALLOWED = {
     "compat": set(),
-    "config": set(),
+    "config": {"io"},
     "io": set(),
-    "ops": set(),
-    "tasks": set(),
+    "tasks": {"io"},
+    "ops": {"io"},
     "data": {"config", "io", "tasks"},
-    "visualization": {"tasks"},
-    "modeling": {"config", "ops"},
-    "evaluation": {"config", "ops", "data", "tasks"},
+    "visualization": {"io", "tasks"},
+    "modeling": {"config", "io", "ops"},
+    "evaluation": {"config", "io", "ops", "data", "tasks"},
     "registration": {"modeling", "data", "evaluation"},
     "engine": {
         "config",
@@ -43,7 +43,7 @@ ALLOWED = {
         "visualization",
         "ops",
     },
-    "__init__": {"compat", "config", "registration"},
+    "__init__": {"compat", "config", "io", "registration"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

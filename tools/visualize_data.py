@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import seg_plugins
-from seg_plugins.data import DatasetError, apply_custom_dataset, build_mapper
+from seg_plugins import SegPluginsError
+from seg_plugins.data import apply_custom_dataset, build_mapper
 from seg_plugins.data.datasets.catalogue import load_dataset
 from seg_plugins.visualization import overlays
 
@@ -48,7 +49,7 @@ def main() -> int:
             draw(mapper(records[i], np.random.default_rng([args.seed, i])), name, cfg)
             for i in chosen
         ]
-    except (DatasetError, ValueError) as error:
+    except (SegPluginsError, ValueError) as error:
         print(f"ERROR {error}", file=sys.stderr)
         return 1
     if output.suffix:

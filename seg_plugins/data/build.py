@@ -7,6 +7,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
 
+from ..config import ConfigError
 from ..tasks import task_named
 from .augmentation_builder import ignore_label_of
 from .dataset import Dataset, task_of_dataset
@@ -25,7 +26,7 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Any:
 
     Raises:
         KeyError: there is no mapper of that name.
-        ValueError: a wrapper that does not fit the mapper.
+        ConfigError: a wrapper that does not fit the mapper.
     """
     name = mapper_name(cfg)
     mapper = MAPPER_REGISTRY.get(name)(cfg, is_train=is_train)
@@ -35,10 +36,10 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Any:
     records = [record for name in cfg.DATASETS.TRAIN for record in Dataset.get(name).records]
     if inputs.COPY_PASTE:
         if name != "InstanceMapper" or inputs.MASK_FORMAT != "bitmask":
-            raise ValueError("INPUT.COPY_PASTE needs InstanceMapper and INPUT.MASK_FORMAT bitmask")
+            raise ConfigError("INPUT.COPY_PASTE needs InstanceMapper and INPUT.MASK_FORMAT bitmask")
         return CopyPaste(mapper, records, probability=inputs.COPY_PASTE)
     if name != "SemanticMapper":
-        raise ValueError("INPUT.MOSAIC needs SemanticMapper")
+        raise ConfigError("INPUT.MOSAIC needs SemanticMapper")
     return Mosaic(mapper, records, probability=inputs.MOSAIC, ignore_label=ignore_label_of(cfg))
 
 

@@ -9,6 +9,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
 
+from ..config import ConfigError
 from .augmentations import Content
 from .elastic import Warp
 from .errors import DatasetError
@@ -50,11 +51,11 @@ class InstanceMapper(ImageMapper):
     ) -> None:
         super().__init__(**shared)
         if mask_format not in ("polygon", "bitmask", "none"):
-            raise ValueError(
+            raise ConfigError(
                 f"INPUT.MASK_FORMAT is {mask_format!r}; it should be 'polygon', 'bitmask' or 'none'"
             )
         if self.elastic is not None and mask_format != "bitmask":
-            raise ValueError(
+            raise ConfigError(
                 f"INPUT.ELASTIC bends outlines, which INPUT.MASK_FORMAT {mask_format!r} cannot "
                 "follow; set it to 'bitmask'"
             )

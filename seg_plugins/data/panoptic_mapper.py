@@ -11,11 +11,11 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BitMasks, Boxes, Instances
 
+from ..io.images import read_label
 from .augmentation_builder import ignore_label_of
 from .augmentations import Content
 from .elastic import Warp
 from .errors import DatasetError
-from .image_io import read_label
 from .image_mapper import ImageMapper, check_size, label_to_tensor
 from .instance_masks import mask_bounds
 

@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 
+from ..io.errors import SegPluginsError
 from .train_loader import TrainLoader
 
 
-class OutOfMemoryError(RuntimeError):
+class OutOfMemoryError(SegPluginsError, RuntimeError):
     """Memory ran out; the message names sizes and the settings to lower."""
 
 
-class DataWorkerError(RuntimeError):
+class DataWorkerError(SegPluginsError, RuntimeError):
     """A process that loads data has died; the message names the sample it was at."""
 
 

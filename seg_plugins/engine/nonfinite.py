@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
+from ..io.errors import SegPluginsError
 from ..io.files import write_atomically
 
 # Names of parameters in the message and the file: the first show where it began.
 _MAX_NAMES = 50
 
 
-class NonFiniteError(FloatingPointError):
+class NonFiniteError(SegPluginsError, FloatingPointError):
     """A loss, gradient, box or weight became NaN or infinite; names iteration and image files."""
 
 

@@ -15,6 +15,7 @@ from ..data import DatasetError, apply_custom_dataset
 from ..data.datasets.catalogue import file_category_ids
 from ..data.datasets.class_table import spread_colors
 from ..engine.consistency import tasks_of
+from .errors import PredictionError
 from .known_images import KnownImages
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 BACKGROUND = ("background", "_background_", "bg", "void", "other", "unlabeled", "unlabelled")
 
 
-class ClassNameError(ValueError):
+class ClassNameError(PredictionError):
     """A class name that the model does not know; the message lists the nearest."""
 
 

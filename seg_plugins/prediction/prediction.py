@@ -16,6 +16,7 @@ from ..evaluation.instance_predictions import predicted_masks
 from ..ops.run_length import RunLengthMasks
 from ..visualization import legend, overlays
 from . import effects
+from .errors import PredictionError
 from .labels import BACKGROUND, Labels
 from .regions import Region, class_regions, instance_masks, instance_regions, segment_regions
 
@@ -69,7 +70,7 @@ class Prediction:
             gaps: (H, W) bool, pixels without data: they belong to no class, segment or instance.
 
         Raises:
-            ValueError: the output holds nothing of the three kinds.
+            PredictionError: the output holds nothing of the three kinds.
         """
         instances = panoptic = semantic = None
         if "instances" in output:
@@ -87,7 +88,7 @@ class Prediction:
             if gaps is not None:
                 semantic[gaps] = labels.ignore_label
         if instances is None and semantic is None:
-            raise ValueError(
+            raise PredictionError(
                 f"the model gives {', '.join(output) or 'nothing'} for an image; pictures are made "
                 "of sem_seg, instances or panoptic_seg (a MODEL.META_ARCHITECTURE that segments)"
             )

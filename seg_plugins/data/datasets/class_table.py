@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ...io.label_encoding import LabelEncoding
 from ..errors import DatasetError
-from ..label_encoding import LabelEncoding
 
 __all__ = ["ClassTable", "DatasetClass", "load_class_table"]
 

@@ -11,8 +11,8 @@ import numpy as np
 import pycocotools.mask as coco_mask
 from detectron2.structures import BoxMode
 
+from ...io.images import read_image, read_label
 from ..errors import DatasetError, Report, raise_error
-from ..image_io import read_image, read_label
 from .files import inside, missing, read_lines
 from .pairing import PICTURES, Side, ending_of, find_pairs
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from ...io.images import read_image, stored_rotated
+from ...io.label_encoding import LabelEncoding, UnlistedError
 from ..augmentations import class_counts
 from ..errors import DatasetError
-from ..image_io import read_image, stored_rotated
 from ..image_mapper import not_finite, size_problem
-from ..label_encoding import LabelEncoding, UnlistedError
 from ..panoptic_mapper import read_segment_ids
 from ..record_form import flaw_of
 from .annotations import check_annotations

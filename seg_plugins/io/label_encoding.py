@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from .errors import DatasetError
-from .image_io import read_label
+from .images import read_label
 
 __all__ = ["LabelEncoding", "UnlistedError"]
 

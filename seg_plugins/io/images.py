@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .array_io import as_image, as_label, read_npy, read_text
+from .arrays import as_image, as_label, read_npy, read_text
 from .errors import DatasetError
 from .file_kind import is_lossy, kind_of
 from .nifti import read_nifti

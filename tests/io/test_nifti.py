@@ -8,8 +8,8 @@ import struct
 from pathlib import Path
 
 from seg_plugins.data import DatasetError, SemanticMapper
-from seg_plugins.data.image_io import read_image, read_label, stored_rotated
-from seg_plugins.data.nifti import read_nifti
+from seg_plugins.io.images import read_image, read_label, stored_rotated
+from seg_plugins.io.nifti import read_nifti
 
 import numpy as np
 import pytest

@@ -5,8 +5,8 @@ from __future__ import annotations
 import zlib
 
 from seg_plugins.data import DatasetError
-from seg_plugins.data.image_io import open_image, read_image, read_label
-from seg_plugins.data.label_encoding import LabelEncoding
+from seg_plugins.io.images import open_image, read_image, read_label
+from seg_plugins.io.label_encoding import LabelEncoding
 
 import cv2
 import numpy as np
