@@ -31,7 +31,6 @@ INSTALL_REQUIRES = [
     "torchvision>=0.26",  # RoIPool, NMS and the RoIAlign to fall back to
     "numpy>=1.26",  # arrays; the first with Python 3.12
     "Pillow>=9",  # reads every image format of the datasets
-    "deflate>=0.9",  # libdeflate, which unpacks PNG labels five times faster than zlib
     "opencv-python-headless>=4.8",  # resizing and warping in the mappers
     "fvcore>=0.1.5",  # Detectron2's config, checkpoints and operator counts
     "iopath>=0.1.7",  # Detectron2's paths

@@ -17,8 +17,8 @@ from detectron2.data import DatasetCatalog
 from torch import nn
 
 from ..data import Dataset, build_mapper
-from ..data.panoptic_mapper import read_segment_ids
 from ..io.images import read_image
+from ..io.panoptic import read_segment_ids
 from ..tasks import task_of_output
 from ..visualization import errors, overlays
 from ..visualization.segments import panoptic

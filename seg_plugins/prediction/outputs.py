@@ -13,8 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..evaluation.panoptic import write_panoptic_png
 from ..io.files import write_atomically
+from ..io.panoptic import write_segment_ids
 from .coco_files import join_saved, write_summaries
 from .errors import PredictionError
 from .labels import Labels
@@ -91,7 +91,7 @@ def save_prediction(
         if kind == "panoptic":
             assert prediction.panoptic is not None  # checked above
             with whole_file(path) as temporary:
-                write_panoptic_png(temporary, _known_ids(prediction))
+                write_segment_ids(temporary, _known_ids(prediction))
         else:
             write_picture(path, draw(prediction, kind, options))
         paths.append(path)

@@ -115,7 +115,7 @@ def read_object_masks(
         height, width = read_image(str(path)).shape[:2]
         annotations = []
         for mask_path in sorted(path.parent.glob(path.name.replace(".image.png", ".mask.*.png"))):
-            mask = read_label(str(mask_path), colour=True)[:, :, 0] > 0
+            mask = read_label(str(mask_path), color=True)[:, :, 0] > 0
             if mask.shape != (height, width):
                 raise DatasetError(f"{mask_path}: size {mask.shape}, its image {(height, width)}")
             if mask.any():
