@@ -13,6 +13,7 @@ import seg_plugins
 from seg_plugins import SegPluginsError
 from seg_plugins.data import apply_custom_dataset, build_mapper
 from seg_plugins.data.datasets.catalogue import load_dataset
+from seg_plugins.io.masks import to_bitmask
 from seg_plugins.visualization import overlays
 
 import cv2
@@ -20,7 +21,6 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.structures import Instances, PolygonMasks
-from detectron2.structures.masks import polygons_to_bitmask
 
 
 def main() -> int:
@@ -100,7 +100,7 @@ def draw(sample: dict, name: str, cfg: CfgNode) -> list[np.ndarray]:
 def _bitmasks(found: Instances) -> np.ndarray:
     """The masks as (N, H, W) bool."""
     if isinstance(found.gt_masks, PolygonMasks):
-        drawn = [polygons_to_bitmask(p, *found.image_size) for p in found.gt_masks.polygons]
+        drawn = [to_bitmask(p, *found.image_size) for p in found.gt_masks.polygons]
         return np.array(drawn, bool).reshape(-1, *found.image_size)
     return found.gt_masks.tensor.numpy()
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.structures import Instances
-from pycocotools import mask as coco_mask
 
 from ..evaluation.instance_predictions import predicted_masks
+from ..io.masks import intersection, mask_area
 from ..ops.run_length import RunLengthMasks
 from ..visualization import legend, overlays
 from . import effects
@@ -126,7 +126,7 @@ class Prediction:
         mask = np.zeros(self.image.shape[:2], bool)
         for region in self.regions:
             if region.label.name in names:
-                mask |= coco_mask.decode(region.mask).astype(bool)
+                mask |= region.bitmask
         return mask
 
     def _subjects(self) -> list[str]:
@@ -148,7 +148,7 @@ class Prediction:
         kind = np.uint8 if len(self.regions) < 256 else np.uint16
         mask = np.zeros(self.image.shape[:2], kind)
         for number in range(len(self.regions), 0, -1):  # the most confident lies on top
-            mask[coco_mask.decode(self.regions[number - 1].mask).astype(bool)] = number
+            mask[self.regions[number - 1].bitmask] = number
         return mask
 
     def colour_mask(self) -> np.ndarray:
@@ -161,7 +161,7 @@ class Prediction:
         if self.instances is not None or self.panoptic is not None:
             for region in self.regions:
                 if region.label.is_thing:
-                    overlays.outline(picture, coco_mask.decode(region.mask), region.colour)
+                    overlays.outline(picture, region.bitmask.view(np.uint8), region.colour)
         return legend.beside(picture, self.legend()) if with_legend else picture
 
     def legend(self) -> list[tuple[tuple[int, int, int], str]]:
@@ -240,7 +240,7 @@ class Prediction:
         names = [label.name for label in self.labels.all]
         corners = np.array([region.box for region in regions], np.float32).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
-        masks = [coco_mask.decode(region.mask).astype(bool) for region in regions]
+        masks = [region.bitmask for region in regions]
         scores = [1.0 if region.score is None else region.score for region in regions]
         return supervision.Detections(
             xyxy=corners,
@@ -257,7 +257,7 @@ class Prediction:
             return self.semantic, colours, self.labels.ignore_label
         index = np.full(self.image.shape[:2], len(self.regions), np.int32)
         for i in range(len(self.regions) - 1, -1, -1):
-            index[coco_mask.decode(self.regions[i].mask).astype(bool)] = i
+            index[self.regions[i].bitmask] = i
         colours = np.array([region.colour for region in self.regions], np.uint8).reshape(-1, 3)
         if not len(colours):
             colours = np.zeros((1, 3), np.uint8)
@@ -289,10 +289,8 @@ def _without(instances: Instances, gaps: np.ndarray) -> Instances:
     if not instances.has("pred_masks"):
         return instances
     [there] = RunLengthMasks.from_bitmasks(~gaps[None]).to_coco()
-    cut = [
-        coco_mask.merge([mask, there], intersect=True) for mask in instances.pred_masks.to_coco()
-    ]
-    kept = np.array([coco_mask.area(mask) > 0 for mask in cut], bool)
+    cut = [intersection(mask, there) for mask in instances.pred_masks.to_coco()]
+    kept = np.array([mask_area(mask) > 0 for mask in cut], bool)
     instances = instances[torch.from_numpy(kept)]
     instances.pred_masks = RunLengthMasks.from_coco(
         [mask for mask, there in zip(cut, kept, strict=True) if there], *gaps.shape

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as coco_mask
 from detectron2.structures import BoxMode
 
 from ...io.images import read_image, read_label
+from ...io.masks import encode_bitmasks, mask_box
 from ..errors import DatasetError, Report, raise_error
 from .files import inside, missing, read_lines
 from .pairing import PICTURES, Side, ending_of, find_pairs
@@ -177,9 +177,9 @@ def read_bitmasks(
 
 def mask_annotation(mask: np.ndarray, category_id: int) -> dict[str, Any]:
     """Detectron2's annotation of one instance mask, (H, W) bool, as compressed run lengths."""
-    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    (rle,) = encode_bitmasks(mask[None])
     return {
-        "bbox": coco_mask.toBbox(rle).tolist(),
+        "bbox": [float(side) for side in mask_box(rle)],
         "bbox_mode": BoxMode.XYWH_ABS,
         "category_id": category_id,
         "iscrowd": 0,
