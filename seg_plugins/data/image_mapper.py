@@ -100,8 +100,8 @@ class ImageMapper:
         geometry = Geometry.identity(image.shape[:2])
         for augmentation in self.augmentations:
             geometry = augmentation(rng, geometry, content)
-        moves = self.elastic.draw(rng, *geometry.output_size) if self.elastic else None
-        warp = Warp(geometry, moves)
+        field = self.elastic.draw(rng, *geometry.output_size) if self.elastic else None
+        warp = Warp(geometry, field)
         image = warp.apply_image(image)
         for change in self.photometric:
             image = change(rng, image)

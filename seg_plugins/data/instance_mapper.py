@@ -130,7 +130,7 @@ class InstanceMapper(ImageMapper):
                     kept[index] = False
                     continue
                 masks.append(mask)
-                if not whole or warp.moves is not None:
+                if not whole or warp.field is not None:
                     boxes[index] = bounds
         instances = Instances((height, width))
         instances.gt_boxes = Boxes(torch.from_numpy(boxes[kept].astype(np.float32)))
@@ -159,7 +159,7 @@ class InstanceMapper(ImageMapper):
         if self.mask_format == "polygon" or bounds is None:
             return polygons, bounds
         bounds = polygons_to_mask(polygons, mask)
-        if warp.moves is not None:
+        if warp.field is not None:
             mask = warp.deform(mask)
             bounds = mask_bounds(mask)
         return mask, bounds
