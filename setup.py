@@ -31,13 +31,11 @@ INSTALL_REQUIRES = [
     "torchvision>=0.26",  # RoIPool, NMS and the RoIAlign to fall back to
     "numpy>=1.26",  # arrays; the first with Python 3.12
     "Pillow>=9",  # reads every image format of the datasets
-    "deflate>=0.9",  # libdeflate, which unpacks PNG labels five times faster than zlib
     "opencv-python-headless>=4.8",  # resizing and warping in the mappers
     "fvcore>=0.1.5",  # Detectron2's config, checkpoints and operator counts
     "iopath>=0.1.7",  # Detectron2's paths
     "pycocotools>=2.0.7",  # COCO's run-length masks
     "timm>=1.0",  # backbones and their pretrained weights
-    "faster-coco-eval>=1.6",  # COCO metrics, compiled
     "cityscapesscripts>=2.2",  # Cityscapes label tables and official scores
     "safetensors>=0.4",  # reads and writes weights without pickle
     "Jinja2>=3.0",  # the page template of report.html
@@ -52,6 +50,7 @@ EXTRAS_REQUIRE = {
         "tifffile>=2023.1",  # TIFF with more bands than Pillow reads, or float colours
         "rasterio>=1.3",  # TIFF that do not fit into memory, and their place on Earth
     ],
+    "medical": ["nibabel>=5.2"],  # NIfTI volumes; the first that runs on Python 3.12
     "supervision": ["supervision>=0.22"],  # predictions as supervision.Detections
     "export": [
         "onnx>=1.17",
@@ -63,6 +62,7 @@ EXTRAS_REQUIRE = {
     "dev": [
         "pytest>=8",
         "hypothesis>=6.100",
+        "faster-coco-eval>=1.6",  # a peer that the evaluators are timed against
         "playwright>=1.40",  # drives a browser of the system over report.html
         "ruff>=0.6",
         "mypy>=1.11",

@@ -20,6 +20,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from seg_plugins.data import DatasetError
+from seg_plugins.io.images import read_label
+
 import cv2
 import numpy as np
 import yaml
@@ -41,10 +44,11 @@ def read_objects(path: Path) -> dict[int, str]:
 
 def read_numbers(path: Path) -> np.ndarray:
     """(H, W) numbers of the names; 0 where nothing is annotated."""
-    bgr = cv2.imread(str(path))
-    if bgr is None:
-        sys.exit(f"{path}: missing or unreadable")
-    return bgr[:, :, 2].astype(np.uint16) // 10 * 256 + bgr[:, :, 1]
+    try:
+        red, green, _ = np.moveaxis(read_label(str(path), color=True).astype(np.uint16), 2, 0)
+    except DatasetError as error:
+        sys.exit(str(error))
+    return red // 10 * 256 + green
 
 
 def unique_names(numbers: list[int], names: dict[int, str]) -> list[str]:

@@ -3,7 +3,8 @@
 
     python datasets/prepare_lits.py LITS_FOLDER datasets/lits [--slab 1]
 
-Reads volume-N.nii and segmentation-N.nii (or .nii.gz, in any subfolder). Writes
+Needs nibabel: pip install "seg_plugins[medical]". Reads volume-N.nii and segmentation-N.nii (or
+.nii.gz, in any subfolder). Writes
 slices/{train,val}/volume-N_ZZZZ.npy, (H, W, slab) int16 Hounsfield units, and
 labels/{train,val}/volume-N_ZZZZ.png with 0 background, 1 liver, 2 tumour. Volumes 105 to 130 are
 for validation. A slab of 3 holds the slices below and above as further channels.
@@ -17,7 +18,7 @@ import sys
 from pathlib import Path
 
 from seg_plugins.data import DatasetError
-from seg_plugins.data.nifti import read_nifti
+from seg_plugins.io.nifti import read_nifti
 
 import cv2
 import numpy as np

@@ -35,11 +35,10 @@ from typing import Any
 
 from seg_plugins.data import DatasetError
 from seg_plugins.data.datasets.pairing import Side
-from seg_plugins.data.image_io import read_image, read_label
-from seg_plugins.data.panoptic_mapper import read_segment_ids
+from seg_plugins.io.images import open_image, read_image, read_label
+from seg_plugins.io.panoptic import read_segment_ids, write_segment_ids
 
 import numpy as np
-from PIL import Image
 
 FORMATS = ("ids", "ade20k", "cityscapes")
 CITYSCAPES = "_gtFine_instanceIds"
@@ -110,14 +109,14 @@ def convert(args: argparse.Namespace) -> None:
             ids, segments = panoptic_segments(masks, things, void, majority=args.majority)
         except DatasetError as error:
             raise DatasetError(f"{relative}: {error}") from None
-        with Image.open(image) as opened:
+        with open_image(str(image)) as opened:
             size = opened.size[::-1]
         tally.add(masks, segments)
         if ids.shape != size:
             raise DatasetError(f"{relative} is {size}, its masks {ids.shape} (height, width)")
         name = _city_stem(relative) + "_gtFine_panoptic.png" if city else _png(relative)
         image_id = _city_stem(relative) if city else number
-        write_ids(args.output / name, ids)
+        write_segment_ids(args.output / name, ids)
         images.append(
             {
                 "id": image_id,
@@ -190,14 +189,14 @@ def read_masks(args: argparse.Namespace, image: Path) -> Masks:
         return Masks(semantic, np.where(has_instance, values, 0), values)
     semantic = read_label(_mask(args.semantic, image)).astype(np.int64)
     file = _mask(args.instances, image)
-    colour = read_image(file, "raw").shape[2] >= 3
-    values = read_label(file, colour=colour).astype(np.int64)
+    color = read_image(file, "raw").shape[2] >= 3
+    values = read_label(file, color=color).astype(np.int64)
     if args.format == "ade20k":
-        if not colour:
+        if not color:
             raise DatasetError(f"{file}: ADE20K's instance masks are RGB")
         # Instances are numbered anew in each class.
         values = np.where(values[..., 1] > 0, values[..., 0] * 256 + values[..., 1], 0)
-    elif colour:
+    elif color:
         values = values @ np.array([1, 256, 65536])
     if values.shape != semantic.shape:
         raise DatasetError(f"{image}: masks of {semantic.shape} and {values.shape}")
@@ -333,13 +332,6 @@ def check_annotation(
     unlisted = sorted(set(found) - listed)
     if unlisted:
         raise DatasetError(f"{file}: segments {unlisted[:5]} are not in segments_info")
-
-
-def write_ids(path: Path, ids: np.ndarray) -> None:
-    """Write (H, W) ids as R + 256 G + 65536 B."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    colours = ids[..., None] >> np.array([0, 8, 16], np.uint32) & 255
-    Image.fromarray(colours.astype(np.uint8)).save(path)
 
 
 def _box(mask: np.ndarray) -> list[int]:

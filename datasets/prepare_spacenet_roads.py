@@ -21,9 +21,10 @@ import math
 import sys
 from pathlib import Path
 
+from seg_plugins.io.images import open_image
+
 import cv2
 import numpy as np
-from PIL import Image
 
 METRES_PER_DEGREE = 111_320.0  # of latitude
 # TIFF tags of GeoTIFF: degrees per pixel, and the place of one point of the raster.
@@ -33,7 +34,7 @@ PIXEL_SCALE, TIE_POINT = 33550, 33922
 def read_place(path: Path) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
     """(height, width), the place of the upper left corner and of a pixel's step, in degrees."""
     try:
-        with Image.open(path) as image:
+        with open_image(str(path)) as image:
             tags, (width, height) = image.tag_v2, image.size
         dx, dy = tags[PIXEL_SCALE][:2]
         column, row, _, x, y = tags[TIE_POINT][:5]

@@ -12,6 +12,7 @@ from . import compat
 compat.install()
 
 from .config import add_seg_config, get_cfg, get_config_file, load_config  # noqa: E402
+from .io.errors import SegPluginsError  # noqa: E402
 from .plugins import load_entry_points  # noqa: E402
 from .registration import register_all  # noqa: E402
 
@@ -19,4 +20,11 @@ register_all()
 load_entry_points()
 
 __version__ = "0.1.0"
-__all__ = ["add_seg_config", "get_cfg", "get_config_file", "load_config", "register_all"]
+__all__ = [
+    "SegPluginsError",
+    "add_seg_config",
+    "get_cfg",
+    "get_config_file",
+    "load_config",
+    "register_all",
+]

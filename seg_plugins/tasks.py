@@ -1,7 +1,7 @@
 """The one table of tasks: what each is called wherever it appears, and what measures it.
 
 Mapper, evaluators, best checkpoint, pictures, report, predict and doctor look here. Names alone:
-nothing is imported, so that every part of the package may.
+nothing above io is imported, so that every part of the package may.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from .io.errors import SegPluginsError
 
 __all__ = [
     "DETECTRON2_SYSTEMS",
@@ -27,7 +29,7 @@ __all__ = [
 ]
 
 
-class UnknownTaskError(ValueError):
+class UnknownTaskError(SegPluginsError, ValueError):
     """A task, an evaluator type or an output that the table does not list; the message does."""
 
 

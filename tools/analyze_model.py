@@ -16,7 +16,7 @@ import argparse
 import sys
 
 import seg_plugins
-from seg_plugins.config import ConfigError
+from seg_plugins import SegPluginsError
 from seg_plugins.modeling.analysis import analyze, recomputation, size_at_test
 from seg_plugins.plugins import add_import_argument
 
@@ -66,5 +66,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except ConfigError as error:
+    except SegPluginsError as error:
         sys.exit(f"error: {error}")

@@ -14,7 +14,8 @@ import signal
 import sys
 
 import seg_plugins
-from seg_plugins.data import DatasetError, apply_custom_dataset, register_custom_dataset
+from seg_plugins import SegPluginsError
+from seg_plugins.data import apply_custom_dataset, register_custom_dataset
 from seg_plugins.data.datasets.folder_pairs import (
     PREFIX,
     count_classes,
@@ -52,7 +53,7 @@ def main() -> int:
         parser.error(f"unexpected {args.opts[0]!r}; KEY VALUE pairs belong to --config-file")
     try:
         names, against = _names(args)
-    except (DatasetError, ValueError) as error:
+    except (SegPluginsError, ValueError) as error:
         print(f"ERROR {error}", file=sys.stderr)
         return 1
     reports = []

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import seg_plugins
+from seg_plugins import SegPluginsError
 from seg_plugins.config import ConfigError
 from seg_plugins.io.files import write_atomically
 from seg_plugins.io.weights import WeightsError, read_weights
@@ -69,5 +70,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (ConfigError, WeightsError, OSError) as error:
+    except (SegPluginsError, OSError) as error:
         sys.exit(f"error: {error}")

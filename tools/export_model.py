@@ -14,10 +14,8 @@ import argparse
 import sys
 
 import seg_plugins  # noqa: F401 - first: it makes Detectron2 run and registers everything
-from seg_plugins.config import ConfigError
-from seg_plugins.data import DatasetError
-from seg_plugins.engine import WeightsError
-from seg_plugins.export import FORMATS, ExportError, export_model, load_for_export
+from seg_plugins import SegPluginsError
+from seg_plugins.export import FORMATS, export_model, load_for_export
 from seg_plugins.plugins import add_import_argument
 
 
@@ -43,5 +41,5 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     try:
         main(parser().parse_args())
-    except (ConfigError, DatasetError, WeightsError, ExportError, OSError) as error:
+    except (SegPluginsError, OSError) as error:
         sys.exit(f"error: {error}")

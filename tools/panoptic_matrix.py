@@ -24,9 +24,9 @@ from typing import Any
 
 from seg_plugins.config import load_config
 from seg_plugins.data import Dataset, build_mapper
-from seg_plugins.data.image_io import read_image
-from seg_plugins.data.panoptic_mapper import read_segment_ids
 from seg_plugins.engine import Trainer
+from seg_plugins.io.images import read_image
+from seg_plugins.io.panoptic import read_segment_ids
 from seg_plugins.visualization import overlays
 from seg_plugins.visualization.segments import panoptic
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import seg_plugins  # noqa: F401 - first: it makes Detectron2 run and registers everything
-from seg_plugins.engine import WeightsError
+from seg_plugins import SegPluginsError
 from seg_plugins.engine.process import keep_freed_memory
 from seg_plugins.prediction import Predictor
 from seg_plugins.prediction.arguments import argument_parser
@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(argument_parser().parse_args()))
-    except (ValueError, WeightsError) as error:  # of the configuration, class names, inputs
+    except (SegPluginsError, ValueError) as error:  # ValueError: of a model's parts
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command continues")

@@ -8,7 +8,8 @@ import sys
 from typing import Any
 
 import seg_plugins  # noqa: F401 - first: it makes Detectron2 run and registers everything
-from seg_plugins.engine import EXPECTED_ERRORS, Trainer, argument_parser, launch, setup
+from seg_plugins import SegPluginsError
+from seg_plugins.engine import Trainer, argument_parser, launch, setup
 from seg_plugins.engine.run_report import write_pictures, write_report
 
 
@@ -38,5 +39,5 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
 if __name__ == "__main__":
     try:
         launch(main, argument_parser().parse_args())
-    except EXPECTED_ERRORS as error:
+    except SegPluginsError as error:
         sys.exit(f"error: {error}")

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import seg_plugins
-from seg_plugins.data import Dataset, DatasetError, apply_custom_dataset, build_mapper
+from seg_plugins import SegPluginsError
+from seg_plugins.data import Dataset, apply_custom_dataset, build_mapper
+from seg_plugins.io.masks import to_bitmask
 from seg_plugins.plugins import add_import_argument
 from seg_plugins.visualization import overlays
 
@@ -18,7 +20,6 @@ import cv2
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.structures import Instances, PolygonMasks
-from detectron2.structures.masks import polygons_to_bitmask
 
 
 def main() -> int:
@@ -48,7 +49,7 @@ def main() -> int:
             draw(mapper(records[i], np.random.default_rng([args.seed, i])), dataset, cfg)
             for i in chosen
         ]
-    except (DatasetError, ValueError) as error:
+    except (SegPluginsError, ValueError) as error:
         print(f"ERROR {error}", file=sys.stderr)
         return 1
     if output.suffix:
@@ -98,7 +99,7 @@ def draw(sample: dict, dataset: Dataset, cfg: CfgNode) -> list[np.ndarray]:
 def _bitmasks(found: Instances) -> np.ndarray:
     """The masks as (N, H, W) bool."""
     if isinstance(found.gt_masks, PolygonMasks):
-        drawn = [polygons_to_bitmask(p, *found.image_size) for p in found.gt_masks.polygons]
+        drawn = [to_bitmask(p, *found.image_size) for p in found.gt_masks.polygons]
         return np.array(drawn, bool).reshape(-1, *found.image_size)
     return found.gt_masks.tensor.numpy()
 

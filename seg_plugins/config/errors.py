@@ -1,5 +1,7 @@
 """The one error of this package's settings."""
 
+from ..io.errors import SegPluginsError
 
-class ConfigError(ValueError):
+
+class ConfigError(SegPluginsError, ValueError):
     """A configuration file, key or value is wrong; the message names it and the fix."""

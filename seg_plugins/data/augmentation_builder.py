@@ -7,6 +7,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
+from ..config import ConfigError
 from .augmentations import Augmentation, Crop, Flip, Resize, ResizeShortestEdge, ScaleJitter, Turn
 from .decoded_cache import DecodedCache
 from .elastic import ElasticDeformation
@@ -40,7 +41,7 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[Augmentation]:
         )
     flips = {"none": (), "horizontal": (True,), "vertical": (False,), "both": (True, False)}
     if inputs.RANDOM_FLIP not in flips:
-        raise ValueError(f"INPUT.RANDOM_FLIP is {inputs.RANDOM_FLIP!r}; one of {sorted(flips)}")
+        raise ConfigError(f"INPUT.RANDOM_FLIP is {inputs.RANDOM_FLIP!r}; one of {sorted(flips)}")
     steps += [Flip(horizontal=horizontal) for horizontal in flips[inputs.RANDOM_FLIP]]
     if inputs.RANDOM_TURN:
         steps.append(Turn())
@@ -56,7 +57,7 @@ def _build_resize(inputs: CfgNode) -> Augmentation:
         return ScaleJitter(size, (inputs.MIN_SCALE, inputs.MAX_SCALE))
     if inputs.RESIZE == "fixed":
         return Resize(size)
-    raise ValueError(
+    raise ConfigError(
         f"INPUT.RESIZE is {inputs.RESIZE!r}; one of 'shortest_edge', 'scale_jitter', 'fixed'"
     )
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from ..config import ConfigError
 from .geometry import Geometry
 
 __all__ = [
@@ -141,7 +142,7 @@ class Crop:
 
     def __post_init__(self) -> None:
         if self.kind not in CROP_KINDS:
-            raise ValueError(
+            raise ConfigError(
                 f"INPUT.CROP.TYPE is {self.kind!r}; it should be one of {', '.join(CROP_KINDS)}"
             )
 

@@ -7,6 +7,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
 
+from ..config import ConfigError
 from ..tasks import task_named
 from .augmentation_builder import ignore_label_of
 from .dataset import Dataset, task_of_dataset
@@ -25,7 +26,7 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Any:
 
     Raises:
         KeyError: there is no mapper of that name.
-        ValueError: a wrapper that does not fit the mapper.
+        ConfigError: a wrapper that does not fit the mapper.
     """
     mapper = MAPPER_REGISTRY.get(mapper_name(cfg))(cfg, is_train=is_train)
     inputs = cfg.INPUT
@@ -35,7 +36,7 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Any:
     if inputs.COPY_PASTE:
         _check_combines(mapper, "COPY_PASTE")
         if inputs.MASK_FORMAT != "bitmask":
-            raise ValueError("INPUT.COPY_PASTE needs INPUT.MASK_FORMAT bitmask")
+            raise ConfigError("INPUT.COPY_PASTE needs INPUT.MASK_FORMAT bitmask")
         return CopyPaste(mapper, records, probability=inputs.COPY_PASTE)
     _check_combines(mapper, "MOSAIC")
     return Mosaic(mapper, records, probability=inputs.MOSAIC, ignore_label=ignore_label_of(cfg))
@@ -45,7 +46,7 @@ def _check_combines(mapper: Any, key: str) -> None:
     if key in getattr(mapper, "combines_by", ()):
         return
     fitting = [n for n, known in MAPPER_REGISTRY if key in getattr(known, "combines_by", ())]
-    raise ValueError(
+    raise ConfigError(
         f"INPUT.{key} needs {' or '.join(fitting)}, or a mapper of your own whose combines_by "
         f"names {key}; {type(mapper).__name__} has none: set INPUT.MAPPER, or INPUT.{key} 0.0"
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ..io.label_encoding import LabelEncoding
 from ..tasks import Task, known_evaluators, task_named, task_of_evaluator, task_of_record
 from .dataset_classes import Classes, classes_of
 from .datasets.catalogue import load_dataset, thing_table
@@ -18,7 +19,6 @@ from .datasets.coco_fields import Records
 from .datasets.coco_instances import read_instances
 from .datasets.root import dataset_root
 from .errors import CollectedErrors, DatasetError, Report
-from .label_encoding import LabelEncoding
 from .panoptic_truth import PanopticTruth, panoptic_of_file
 from .record_form import flaw_of
 

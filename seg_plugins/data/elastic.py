@@ -29,17 +29,18 @@ class ElasticDeformation:
     points: int = 3
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-        """Where each output pixel comes from.
+        """A displacement field.
 
         Returns:
-            (height, width, 2) float32, x and y in pixel centres.
+            (height, width, 2) float32: where each output pixel comes from (its own place and the
+            displacement), x and y in pixel centres.
         """
         coarse = rng.standard_normal((self.points, self.points, 2)) * self.sigma
         # The corners of the grid lie in the corners of the image.
-        moves = _bicubic(coarse.astype(np.float32), height, width)
-        moves[..., 0] += np.arange(width, dtype=np.float32)
-        moves[..., 1] += np.arange(height, dtype=np.float32)[:, None]
-        return moves
+        field = _bicubic(coarse.astype(np.float32), height, width)
+        field[..., 0] += np.arange(width, dtype=np.float32)
+        field[..., 1] += np.arange(height, dtype=np.float32)[:, None]
+        return field
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,19 @@ class Warp:
 
     Attributes:
         geometry: the first step.
-        moves: (height, width, 2) float32, where each output pixel comes from in the frame of the
-            geometry, x and y in pixel centres; None deforms nothing.
+        field: (height, width, 2) float32, the displacement field: where each output pixel comes
+            from in the frame of the geometry, x and y in pixel centres; None deforms nothing.
     """
 
     geometry: Geometry
-    moves: np.ndarray | None = None
+    field: np.ndarray | None = None
 
     def apply_image(self, image: np.ndarray) -> np.ndarray:
         """Resample (H, W, C) bilinearly; what lies beyond the border is mirrored."""
         pixels = self.geometry.apply_image(image)
-        if self.moves is None:
+        if self.field is None:
             return pixels
-        return _remap(pixels, self.moves, cv2.INTER_LINEAR).reshape(pixels.shape)
+        return _remap(pixels, self.field, cv2.INTER_LINEAR).reshape(pixels.shape)
 
     def apply_label(self, label: np.ndarray) -> np.ndarray:
         """Resample (H, W) ids by nearest neighbour; type and values stay."""
@@ -68,15 +69,15 @@ class Warp:
 
     def deform(self, label: np.ndarray) -> np.ndarray:
         """The second step alone, for ids or a mask (h, w) that lie in the geometry's frame."""
-        if self.moves is None:
+        if self.field is None:
             return label
         kind = _OPENCV_TYPES.get(label.dtype.type, np.int32)
-        return _remap(label.astype(kind), self.moves, cv2.INTER_NEAREST).astype(label.dtype)
+        return _remap(label.astype(kind), self.field, cv2.INTER_NEAREST).astype(label.dtype)
 
 
-def _remap(pixels: np.ndarray, moves: np.ndarray, interpolation: int) -> np.ndarray:
+def _remap(pixels: np.ndarray, field: np.ndarray, interpolation: int) -> np.ndarray:
     return cv2.remap(
-        np.ascontiguousarray(pixels), moves, None, interpolation, borderMode=cv2.BORDER_REFLECT_101
+        np.ascontiguousarray(pixels), field, None, interpolation, borderMode=cv2.BORDER_REFLECT_101
     )
 
 

@@ -1,4 +1,4 @@
-"""The one exception that bad data raises, and what readers do with several of them."""
+"""What readers do with the errors of single records."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from ..io.errors import DatasetError
 
 __all__ = [
     "CollectedErrors",
@@ -19,14 +21,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _SHOWN = 5
-
-
-class DatasetError(ValueError):
-    """A dataset file is missing, damaged or contradicts its annotation.
-
-    The message names the file, the record and the field where one is known, and the fix where
-    there is one. Nothing that stands in an annotation file may raise anything else.
-    """
 
 
 # What readers do with an error in one record: raise it, or note it and go on without the record.

@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 
+from ..config import ConfigError
+from ..io.images import IMAGE_FORMATS, read_image, stored_rotated
+from ..io.label_encoding import LabelEncoding
 from .augmentation_builder import build_augmentations, build_cache, build_elastic, build_photometric
 from .augmentations import Augmentation, Content
 from .decoded_cache import DecodedCache
 from .elastic import ElasticDeformation, Warp
 from .errors import DatasetError
 from .geometry import Geometry
-from .image_io import IMAGE_FORMATS, read_image, stored_rotated
-from .label_encoding import LabelEncoding
 from .photometric import Photometric
 
 __all__ = ["ImageMapper", "generator"]
@@ -58,7 +59,9 @@ class ImageMapper:
         cache: DecodedCache | None = None,
     ) -> None:
         if image_format not in IMAGE_FORMATS:
-            raise ValueError(f"INPUT.FORMAT is {image_format!r}; one of {', '.join(IMAGE_FORMATS)}")
+            raise ConfigError(
+                f"INPUT.FORMAT is {image_format!r}; one of {', '.join(IMAGE_FORMATS)}"
+            )
         self.is_train = is_train
         self.augmentations = tuple(augmentations)
         self.elastic = elastic
@@ -102,8 +105,8 @@ class ImageMapper:
         geometry = Geometry.identity(image.shape[:2])
         for augmentation in self.augmentations:
             geometry = augmentation(rng, geometry, content)
-        moves = self.elastic.draw(rng, *geometry.output_size) if self.elastic else None
-        warp = Warp(geometry, moves)
+        field = self.elastic.draw(rng, *geometry.output_size) if self.elastic else None
+        warp = Warp(geometry, field)
         image = warp.apply_image(image)
         for change in self.photometric:
             image = change(rng, image)

@@ -9,6 +9,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
 
+from ..config import ConfigError
 from .augmentations import Content
 from .elastic import Warp
 from .errors import DatasetError
@@ -53,11 +54,11 @@ class InstanceMapper(ImageMapper):
     ) -> None:
         super().__init__(**shared)
         if mask_format not in ("polygon", "bitmask", "none"):
-            raise ValueError(
+            raise ConfigError(
                 f"INPUT.MASK_FORMAT is {mask_format!r}; it should be 'polygon', 'bitmask' or 'none'"
             )
         if self.elastic is not None and mask_format != "bitmask":
-            raise ValueError(
+            raise ConfigError(
                 f"INPUT.ELASTIC bends outlines, which INPUT.MASK_FORMAT {mask_format!r} cannot "
                 "follow; set it to 'bitmask'"
             )
@@ -132,7 +133,7 @@ class InstanceMapper(ImageMapper):
                     kept[index] = False
                     continue
                 masks.append(mask)
-                if not whole or warp.moves is not None:
+                if not whole or warp.field is not None:
                     boxes[index] = bounds
         instances = Instances((height, width))
         instances.gt_boxes = Boxes(torch.from_numpy(boxes[kept].astype(np.float32)))
@@ -161,7 +162,7 @@ class InstanceMapper(ImageMapper):
         if self.mask_format == "polygon" or bounds is None:
             return polygons, bounds
         bounds = polygons_to_mask(polygons, mask)
-        if warp.moves is not None:
+        if warp.field is not None:
             mask = warp.deform(mask)
             bounds = mask_bounds(mask)
         return mask, bounds

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as coco_mask
 
+from ..io.masks import mask_box, to_bitmask, to_run_lengths
 from .geometry import Geometry
 
 __all__ = [
@@ -37,23 +37,22 @@ def polygons_to_mask(polygons: list[np.ndarray], out: np.ndarray) -> Bounds | No
         x0, y0, x1, y1 of the set pixels; None where no pixel is set.
     """
     height, width = out.shape
-    rle = coco_mask.merge(coco_mask.frPyObjects([p.tolist() for p in polygons], height, width))
-    x, y, w, h = (int(v) for v in coco_mask.toBbox(rle))
+    rle = to_run_lengths(polygons, height, width)
+    x, y, w, h = mask_box(rle)
     # The decoded mask is stored by columns: copying its box alone avoids most of the scatter.
-    out[y : y + h, x : x + w] = coco_mask.decode(rle)[y : y + h, x : x + w]
+    out[y : y + h, x : x + w] = to_bitmask(rle, height, width)[y : y + h, x : x + w]
     return (x, y, x + w, y + h) if w and h else None
 
 
 def rle_to_mask(rle: dict[str, Any], geometry: Geometry, out: np.ndarray) -> None:
     """Decode run lengths of the source image into `out`, (H, W) bool, by nearest neighbour."""
-    if isinstance(rle["counts"], list):
-        rle = coco_mask.frPyObjects(rle, *rle["size"])
-    x, y, w, h = (int(v) for v in coco_mask.toBbox(rle))
+    rle = to_run_lengths(rle, *rle["size"])
+    x, y, w, h = mask_box(rle)
     rows, columns = geometry.source_rows(), geometry.source_columns()
     top, bottom = np.searchsorted(rows, [y, y + h])
     left, right = np.searchsorted(columns, [x, x + w])
     if top < bottom and left < right:
-        mask = coco_mask.decode(rle)
+        mask = to_bitmask(rle, *rle["size"])
         picked = mask[rows[top:bottom]][:, columns[left:right]]
         geometry.unturned_view(out)[top:bottom, left:right] = picked
 

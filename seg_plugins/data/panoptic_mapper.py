@@ -11,15 +11,15 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BitMasks, Boxes, Instances
 
+from ..io.panoptic import read_segment_ids
 from .augmentation_builder import ignore_label_of
 from .augmentations import Content
 from .elastic import Warp
 from .errors import DatasetError
-from .image_io import read_label
 from .image_mapper import ImageMapper, check_size, label_to_tensor
 from .instance_masks import mask_bounds
 
-__all__ = ["PanopticMapper", "read_segment_ids"]
+__all__ = ["PanopticMapper"]
 
 _POSSIBLE_IDS = 1 << 24
 
@@ -123,9 +123,3 @@ class PanopticMapper(ImageMapper):
         instances.gt_masks = BitMasks(torch.from_numpy(stack))
         label = label_to_tensor(warp.apply_label(content.label))
         return {"sem_seg": label, "instances": instances}
-
-
-def read_segment_ids(file_name: str) -> np.ndarray:
-    """Read a panoptic PNG: (H, W) uint32, id = R + 256 G + 65536 B; 0 is void."""
-    red, green, blue = np.moveaxis(read_label(file_name, colour=True).astype(np.uint32), 2, 0)
-    return red | green << 8 | blue << 16

@@ -3,16 +3,7 @@
 from ..io.weights import WeightsError
 from .checkpoint import Checkpointer
 from .command_line import argument_parser, launch
-from .failures import EXPECTED_ERRORS
 from .prepare import setup
 from .trainer import Trainer
 
-__all__ = [
-    "EXPECTED_ERRORS",
-    "Checkpointer",
-    "Trainer",
-    "WeightsError",
-    "argument_parser",
-    "launch",
-    "setup",
-]
+__all__ = ["Checkpointer", "Trainer", "WeightsError", "argument_parser", "launch", "setup"]

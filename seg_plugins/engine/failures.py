@@ -16,39 +16,26 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import Tensor
 
-from ..config import ConfigError
-from ..data import DatasetError
-from ..evaluation import EvaluationError
-from ..io.files import WriteError, write_atomically
-from ..io.weights import WeightsError
+from ..io.errors import SegPluginsError
+from ..io.files import write_atomically
 from ..io.weights.layout import bad_names, nonfinite_names
 
 logger = logging.getLogger(__name__)
 
 
-class NonFiniteError(FloatingPointError):
+class NonFiniteError(SegPluginsError, FloatingPointError):
     """A loss, gradient, box or weight became NaN or infinite; names iteration and image files."""
 
 
-class OutOfMemoryError(RuntimeError):
+class OutOfMemoryError(SegPluginsError, RuntimeError):
     """Memory ran out; the message names sizes and the settings to lower."""
 
 
-class DataWorkerError(RuntimeError):
+class DataWorkerError(SegPluginsError, RuntimeError):
     """A process that loads data has died; the message names the sample it was at."""
 
 
 # Failures whose message says all that is needed: no traceback helps.
-EXPECTED_ERRORS = (
-    ConfigError,
-    DataWorkerError,
-    DatasetError,
-    EvaluationError,
-    NonFiniteError,
-    OutOfMemoryError,
-    WeightsError,
-    WriteError,
-)
 
 
 # What a dead data worker looks like in this process: PyTorch's signal handler raises the first
@@ -114,7 +101,7 @@ def logged_without_traceback(loader: Any) -> Iterator[None]:
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, INTERRUPTED):
             error = explained(error, loader, ()) or error
-        return not isinstance(error, EXPECTED_ERRORS)
+        return not isinstance(error, SegPluginsError)
 
     log = logging.getLogger(TrainerBase.__module__)
     log.addFilter(unexpected)

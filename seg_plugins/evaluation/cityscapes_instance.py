@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..data import Dataset
+from ..io.images import read_label
 from .average_precision import RECALL_STEPS, precision_at_recalls
 from .cityscapes_files import (
     INSTANCE_LABELS,
@@ -22,7 +23,6 @@ from .cityscapes_files import (
 )
 from .confusion import detection_scores
 from .errors import EvaluationError
-from .ground_truth import read_label_image
 from .instance_predictions import CONFIDENCE, predicted_bitmasks
 from .streaming import StreamingEvaluator
 
@@ -99,7 +99,7 @@ class CityscapesInstanceEvaluator(StreamingEvaluator):
         """
         name, file = self._files[position]
         instances = output["instances"]
-        segments = read_label_image(str(file))
+        segments = read_label(str(file))
         masks = predicted_bitmasks(instances, segments.shape)
         classes = instances.pred_classes.cpu().numpy()
         if classes.size and not 0 <= classes.min() <= classes.max() < len(self._label_of_class):

@@ -16,6 +16,7 @@ from cityscapesscripts.helpers.labels import category2labels
 from PIL import Image
 
 from ..data import Dataset
+from ..io.images import read_label
 from .cityscapes_files import (
     EVALUATED,
     IGNORE,
@@ -28,7 +29,6 @@ from .cityscapes_files import (
 from .confusion import divide, semantic_scores
 from .errors import EvaluationError
 from .fixed_point import from_fixed, to_fixed
-from .ground_truth import read_label_image
 from .semantic import checked_prediction, image_scores
 from .streaming import StreamingEvaluator
 
@@ -115,8 +115,8 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
         name, file = list(self._label_files.items())[position]
         if self._instance_scores:
             instance_file = str(file).replace("_labelIds", "_instanceIds")
-            reading = self._reader.submit(read_label_image, instance_file)
-        label_ids = read_label_image(str(file))
+            reading = self._reader.submit(read_label, instance_file)
+        label_ids = read_label(str(file))
         if label_ids.dtype != np.uint8:
             raise EvaluationError(f"{file} holds {label_ids.dtype}, not 8-bit label ids.")
         prediction = checked_prediction(output["sem_seg"], label_ids, len(EVALUATED))

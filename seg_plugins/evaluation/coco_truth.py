@@ -10,10 +10,10 @@ from typing import Any
 from seg_plugins.ops.run_length import RunLengthMasks
 
 import numpy as np
-import pycocotools.mask as coco_mask
 from detectron2.structures import BoxMode
 
 from ..data import Dataset
+from ..io.masks import mask_area, to_run_lengths
 from .errors import EvaluationError
 
 # COCO's area ranges in square pixels, ends included: all, small, medium, large.
@@ -59,13 +59,8 @@ class ImageTruth:
 
     def masks(self) -> RunLengthMasks:
         """The annotations' masks, rasterised as COCO does."""
-        rles = [self._rle(segmentation) for segmentation in self.segmentations]
+        rles = [to_run_lengths(s, self.height, self.width) for s in self.segmentations]
         return RunLengthMasks.from_coco(rles, self.height, self.width)
-
-    def _rle(self, segmentation: Any) -> Mapping[str, Any]:
-        if isinstance(segmentation, list):
-            return coco_mask.merge(coco_mask.frPyObjects(segmentation, self.height, self.width))
-        return segmentation
 
 
 class CocoTruth:
@@ -156,7 +151,7 @@ def _area(annotation: Mapping[str, Any]) -> float:
     if isinstance(segmentation, Mapping) and isinstance(segmentation["counts"], list):
         return float(sum(segmentation["counts"][1::2]))
     if isinstance(segmentation, Mapping):
-        return float(coco_mask.area(segmentation))
+        return float(mask_area(segmentation))
     box = BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYWH_ABS)
     return float(box[2] * box[3])
 

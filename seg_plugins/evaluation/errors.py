@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..io.errors import SegPluginsError
 
-class EvaluationError(ValueError):
+
+class EvaluationError(SegPluginsError, ValueError):
     """A prediction, an image or a ground-truth file cannot be scored; the message names it."""

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ..data import Dataset
+from ..io.panoptic import read_segment_colors, write_segment_ids
 from .errors import EvaluationError
-from .ground_truth import read_pixels
 from .panoptic_quality import VOID, PanopticCounts
 from .streaming import StreamingEvaluator
 
@@ -86,7 +85,7 @@ class PanopticEvaluator(StreamingEvaluator):
         ids, segments = output["panoptic_seg"]
         found_ids, found = self._prediction(ids, segments)
         record = self._records[position]
-        truth_ids = read_panoptic_png(Path(record["pan_seg_file_name"]))
+        truth_ids = read_segment_colors(str(record["pan_seg_file_name"]))
         if truth_ids.shape[:2] != found_ids.shape:
             raise EvaluationError(
                 f"the prediction is {_size(found_ids)} but the ground truth is "
@@ -97,7 +96,7 @@ class PanopticEvaluator(StreamingEvaluator):
         self.counts.merge(image)
         if self.predictions and self.saving_to:
             name = self._png_name(record)
-            write_panoptic_png(self.saving_to / "panoptic_predictions" / name, found_ids)
+            write_segment_ids(self.saving_to / "panoptic_predictions" / name, found_ids)
             entry = {"image_id": record["image_id"], "file_name": name}
             self.predictions.write([{**entry, "segments_info": found}])
         qualities = (100 * _mean(values) for values in image.quality())
@@ -179,27 +178,6 @@ class PanopticEvaluator(StreamingEvaluator):
                 )
             category = self._dataset_id[kind][category]
         return {"id": int(segment["id"]), "category_id": category}
-
-
-def write_panoptic_png(path: Path, ids: np.ndarray) -> None:
-    """Write an (H, W) map of ids below 2**24 as a COCO panoptic PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    colours = ids[:, :, None].astype(np.int64) >> np.array([0, 8, 16]) & 255
-    Image.fromarray(colours.astype(np.uint8)).save(path)
-
-
-def read_panoptic_png(path: Path) -> np.ndarray:
-    """The (H, W, 3) bytes of a COCO panoptic PNG: id = R + 256 G + 65536 B."""
-    try:
-        colours = read_pixels(path)
-    except OSError as error:
-        raise EvaluationError(f"{path} cannot be read as a PNG: {error}") from error
-    if colours.ndim != 3 or colours.shape[2] != 3 or colours.dtype != np.uint8:
-        raise EvaluationError(
-            f"{path}: a panoptic label image has three 8-bit channels; this one is "
-            f"{colours.dtype} of shape {colours.shape}."
-        )
-    return colours
 
 
 def _mean(values: np.ndarray) -> float:

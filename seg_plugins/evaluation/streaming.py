@@ -77,7 +77,7 @@ class StreamingEvaluator(DatasetEvaluator):
         #: The folder for predictions; None where they are not asked for.
         self.saving_to = self.output_dir if save_predictions else None
         if save_predictions and not self.output_dir:
-            raise ValueError("save_predictions needs an output_dir to write to.")
+            raise EvaluationError("save_predictions needs an output_dir to write to.")
         if self.saving_to and predictions_file:
             path = self.saving_to / predictions_file
             self.predictions = RecordStream(

@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..io.errors import SegPluginsError
+
 TOLERANCE = 1e-3
 
 # A file's outputs by name, for an input.
 Runner = Callable[[Tensor], dict[str, Tensor]]
 
 
-class ExportError(RuntimeError):
+class ExportError(SegPluginsError, RuntimeError):
     """A model could not be exported, or the file gives other results; the message says where."""
 
 

@@ -14,12 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .errors import SegPluginsError
+
 _CHUNK = 1 << 22
 # The end of the names of files that are being written.
 _TEMPORARY = ".tmp"
 
 
-class WriteError(OSError):
+class WriteError(SegPluginsError, OSError):
     """A file could not be written; what stood under its name is untouched."""
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pycocotools.mask as coco_mask
 import torch
 
+from ..io.masks import encode_bitmasks, to_bitmasks, to_run_lengths
 from .segmentation_metrics import as_tensor, compiled
 
 
@@ -56,9 +57,7 @@ class RunLengthMasks:
                     f"run-length mask {index} is {rle['size'][0]}x{rle['size'][1]}, its image "
                     f"{height}x{width} (height x width)"
                 )
-            if isinstance(rle["counts"], list):
-                rle = coco_mask.frPyObjects(dict(rle), height, width)
-            strings.append(rle["counts"])
+            strings.append(to_run_lengths(rle, height, width)["counts"])
         return cls.from_strings(strings, height, width)
 
     @classmethod
@@ -73,14 +72,12 @@ class RunLengthMasks:
             raise ValueError(
                 f"masks must be (N, H, W) bool or uint8, got {tuple(masks.shape)} {masks.dtype}"
             )
-        count, height, width = masks.shape
+        _, height, width = masks.shape
         if compiled():
             offsets, data = torch.ops.seg_plugins.encode_masks(masks)
             return cls(height, width, offsets.numpy(), data.numpy())
-        if count == 0:
-            return cls.from_strings([], height, width)
-        stacked = np.asfortranarray((masks.numpy() != 0).astype(np.uint8).transpose(1, 2, 0))
-        return cls.from_strings([rle["counts"] for rle in coco_mask.encode(stacked)], height, width)
+        rles = encode_bitmasks(masks.numpy())
+        return cls.from_strings([rle["counts"] for rle in rles], height, width)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -106,9 +103,7 @@ class RunLengthMasks:
 
     def to_bitmasks(self) -> np.ndarray:
         """(N, H, W) uint8 masks, 1 inside."""
-        if len(self) == 0:
-            return np.zeros((0, self.height, self.width), np.uint8)
-        return np.ascontiguousarray(coco_mask.decode(self.to_coco()).transpose(2, 0, 1))
+        return to_bitmasks(self.to_coco(), self.height, self.width)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """The bitmasks one by one, (H, W) uint8, as Detectron2's COCOEvaluator asks for them."""
@@ -151,13 +146,8 @@ def encode_label_map(labels: np.ndarray) -> dict[int, bytes]:
         masks = RunLengthMasks(height, width, offsets.numpy(), data.numpy())
         return {value: masks.string(i) for i, value in enumerate(values.tolist())}
     values = np.unique(labels)
-    masks = np.asfortranarray(labels)[:, :, None] == values
-    return {
-        int(value): rle["counts"]
-        for value, rle in zip(
-            values, coco_mask.encode(np.asfortranarray(masks, np.uint8)), strict=True
-        )
-    }
+    rles = encode_bitmasks(labels == values[:, None, None])
+    return {int(value): rle["counts"] for value, rle in zip(values, rles, strict=True)}
 
 
 def mask_iou(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data import DatasetError
-from ..data.file_kind import kind_of
+from ..io.file_kind import kind_of
 
 
 def find_gaps(pixels: np.ndarray, nodata: float | None, name: str) -> np.ndarray | None:

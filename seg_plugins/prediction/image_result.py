@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from detectron2.structures import Instances
-from pycocotools import mask as coco_mask
 
 from ..visualization import legend, overlays
 from . import effects
@@ -77,7 +76,7 @@ class ImageResult:
         mask = np.zeros(self.image.shape[:2], bool)
         for region in self.regions:
             if region.label.name in names:
-                mask |= coco_mask.decode(region.mask).astype(bool)
+                mask |= region.bitmask
         return mask
 
     def _subjects(self) -> list[str]:
@@ -99,7 +98,7 @@ class ImageResult:
         kind = np.uint8 if len(self.regions) < 256 else np.uint16
         mask = np.zeros(self.image.shape[:2], kind)
         for number in range(len(self.regions), 0, -1):  # the most confident lies on top
-            mask[coco_mask.decode(self.regions[number - 1].mask).astype(bool)] = number
+            mask[self.regions[number - 1].bitmask] = number
         return mask
 
     def colour_mask(self) -> np.ndarray:
@@ -112,7 +111,7 @@ class ImageResult:
         if self.instances is not None or self.panoptic is not None:
             for region in self.regions:
                 if region.label.is_thing:
-                    overlays.outline(picture, coco_mask.decode(region.mask), region.colour)
+                    overlays.outline(picture, region.bitmask.view(np.uint8), region.colour)
         return legend.beside(picture, self.legend()) if with_legend else picture
 
     def legend(self) -> list[tuple[tuple[int, int, int], str]]:
@@ -158,7 +157,7 @@ class ImageResult:
             return self.semantic, colours, self.labels.ignore_label
         index = np.full(self.image.shape[:2], len(self.regions), np.int32)
         for i in range(len(self.regions) - 1, -1, -1):
-            index[coco_mask.decode(self.regions[i].mask).astype(bool)] = i
+            index[self.regions[i].bitmask] = i
         colours = np.array([region.colour for region in self.regions], np.uint8).reshape(-1, 3)
         if not len(colours):
             colours = np.zeros((1, 3), np.uint8)

@@ -19,12 +19,13 @@ from ..data import DatasetError
 from ..data.augmentation_builder import build_augmentations, build_photometric
 from ..data.augmentations import Content
 from ..data.datasets.pairing import PICTURES
-from ..data.file_kind import kind_of
 from ..data.geometry import Geometry
-from ..data.image_io import pixels_of, read_image
 from ..data.image_mapper import image_to_tensor
-from ..data.tiff import declared_nodata, nodata_of
+from ..io.file_kind import kind_of
+from ..io.images import pixels_of, read_image
+from ..io.tiff import declared_nodata, nodata_of
 from ..visualization import overlays
+from .errors import PredictionError
 from .gaps import filled, find_gaps
 
 logger = logging.getLogger(__name__)
@@ -223,17 +224,17 @@ class Preparation:
             order: of three channels, "RGB" (Pillow, matplotlib) or "BGR" (OpenCV).
 
         Raises:
-            ValueError: another shape or type, NaN or infinity.
+            PredictionError: another shape or type, NaN or infinity.
         """
         if order not in ("RGB", "BGR"):
-            raise ValueError(f"order is {order!r}; it should be 'RGB' or 'BGR'")
+            raise PredictionError(f"order is {order!r}; it should be 'RGB' or 'BGR'")
         array = array[:, :, None] if array.ndim == 2 else array
         if array.ndim != 3 or 0 in array.shape:
-            raise ValueError(f"an image is (H, W) or (H, W, C); got shape {array.shape}")
+            raise PredictionError(f"an image is (H, W) or (H, W, C); got shape {array.shape}")
         if self.image_format == "raw":
             return self._picture(array, "the array", None)
         if array.dtype != np.uint8 or array.shape[2] not in (1, 3, 4):
-            raise ValueError(
+            raise PredictionError(
                 f"INPUT.FORMAT {self.image_format} takes uint8 of 1, 3 or 4 channels; got "
                 f"{array.dtype} of shape {array.shape}"
             )

@@ -15,6 +15,7 @@ from ..data import Dataset, DatasetError, apply_custom_dataset
 from ..data.datasets.class_table import spread_colors
 from ..engine.checks.consistency import tasks_of
 from ..tasks import DETECTRON2_SYSTEMS
+from .errors import PredictionError
 from .known_images import KnownImages, has_annotation_file
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ BACKGROUND = ("background", "_background_", "bg", "void", "other", "unlabeled", 
 _IDS_SUFFIX = "_dataset_id_to_contiguous_id"
 
 
-class ClassNameError(ValueError):
+class ClassNameError(PredictionError):
     """A class name that the model does not know; the message lists the nearest."""
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..evaluation.panoptic import write_panoptic_png
 from ..io.files import write_atomically
+from ..io.panoptic import write_segment_ids
 from .coco_files import join_saved, write_summaries
+from .errors import PredictionError
 from .image_result import ImageResult
 from .labels import Labels
 from .regions import Region
@@ -44,11 +45,15 @@ class OutputOptions:
         """Raise ValueError where a model with these classes cannot give what is asked for."""
         unknown = [kind for kind in self.save if kind not in KINDS]
         if unknown or not self.save:
-            raise ValueError(f"no output '{', '.join(unknown)}'; there are: {', '.join(KINDS)}")
+            raise PredictionError(
+                f"no output '{', '.join(unknown)}'; there are: {', '.join(KINDS)}"
+            )
         labels.find(self.classes)
         if "panoptic" in self.save and not (labels.things and labels.stuff):
             found = "instances" if labels.things else "classes by pixel"
-            raise ValueError(f"panoptic output needs a panoptic system; this one finds {found}")
+            raise PredictionError(
+                f"panoptic output needs a panoptic system; this one finds {found}"
+            )
 
 
 def save_prediction(
@@ -74,7 +79,7 @@ def save_prediction(
         source: the image's file, for :func:`source_of`.
 
     Raises:
-        ValueError: something is asked for that the model cannot give.
+        PredictionError: something is asked for that the model cannot give.
         OSError: a file cannot be written.
     """
     options.check(prediction.labels)
@@ -86,7 +91,7 @@ def save_prediction(
         if kind == "panoptic":
             assert prediction.panoptic is not None  # checked above
             with whole_file(path) as temporary:
-                write_panoptic_png(temporary, _known_ids(prediction))
+                write_segment_ids(temporary, _known_ids(prediction))
         else:
             write_picture(path, draw(prediction, kind, options))
         paths.append(path)
@@ -175,11 +180,11 @@ def join(folder: str | Path, labels: Labels) -> list[Path]:
         The files: the first always, the others where images were saved so.
 
     Raises:
-        ValueError: nothing was saved there.
+        PredictionError: nothing was saved there.
     """
     records = Path(folder) / RECORDS
     if not records.is_dir():
-        raise ValueError(f"{folder}: no predictions were saved there")
+        raise PredictionError(f"{folder}: no predictions were saved there")
     return write_summaries(Path(folder), records, labels)
 
 
@@ -251,4 +256,4 @@ def require(kinds: Sequence[str], possible: Sequence[str], what: str, fix: str) 
     """Raise ValueError where a kind of output cannot be had of some kind of input."""
     wrong = [kind for kind in kinds if kind not in possible]
     if wrong:
-        raise ValueError(f"{what} give {', '.join(possible)}, not {', '.join(wrong)}. {fix}")
+        raise PredictionError(f"{what} give {', '.join(possible)}, not {', '.join(wrong)}. {fix}")

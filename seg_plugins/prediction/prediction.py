@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.structures import Instances
-from pycocotools import mask as coco_mask
 
 from ..evaluation.instance_predictions import predicted_masks
+from ..io.masks import intersection, mask_area
 from ..ops.run_length import RunLengthMasks
+from .errors import PredictionError
 from .image_result import ImageResult, Panoptic
 from .labels import Labels
 from .outputs import OutputOptions, save_prediction
@@ -41,7 +42,7 @@ class Prediction(ImageResult):
             gaps: (H, W) bool, pixels without data: they belong to no class, segment or instance.
 
         Raises:
-            ValueError: the output holds nothing of the three kinds.
+            PredictionError: the output holds nothing of the three kinds.
         """
         instances = panoptic = semantic = None
         if "instances" in output:
@@ -59,7 +60,7 @@ class Prediction(ImageResult):
             if gaps is not None:
                 semantic[gaps] = labels.ignore_label
         if instances is None and semantic is None:
-            raise ValueError(
+            raise PredictionError(
                 f"the model gives {', '.join(output) or 'nothing'} for an image; pictures are made "
                 "of sem_seg, instances or panoptic_seg (a MODEL.META_ARCHITECTURE that segments)"
             )
@@ -103,7 +104,7 @@ class Prediction(ImageResult):
         names = [label.name for label in self.labels.all]
         corners = np.array([region.box for region in regions], np.float32).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
-        masks = [coco_mask.decode(region.mask).astype(bool) for region in regions]
+        masks = [region.bitmask for region in regions]
         scores = [1.0 if region.score is None else region.score for region in regions]
         return supervision.Detections(
             xyxy=corners,
@@ -139,10 +140,8 @@ def _without(instances: Instances, gaps: np.ndarray) -> Instances:
     if not instances.has("pred_masks"):
         return instances
     [there] = RunLengthMasks.from_bitmasks(~gaps[None]).to_coco()
-    cut = [
-        coco_mask.merge([mask, there], intersect=True) for mask in instances.pred_masks.to_coco()
-    ]
-    kept = np.array([coco_mask.area(mask) > 0 for mask in cut], bool)
+    cut = [intersection(mask, there) for mask in instances.pred_masks.to_coco()]
+    kept = np.array([mask_area(mask) > 0 for mask in cut], bool)
     instances = instances[torch.from_numpy(kept)]
     instances.pred_masks = RunLengthMasks.from_coco(
         [mask for mask, there in zip(cut, kept, strict=True) if there], *gaps.shape

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..data import DatasetError
-from ..data.tiff import count_pages, several_pages
+from ..io.tiff import count_pages, several_pages
 from .gaps import count_unknown, undeclared
 
 # Values that are searched for NaN at once.

@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from ..visualization import overlays
+from .errors import PredictionError
 from .gaps import filled, no_data
 from .inputs import Picture
 from .labels import Labels
@@ -61,7 +62,7 @@ def predict_raster(
     require(options.save, KINDS, "images predicted by windows", fix)
     labels = predictor.labels
     if labels.things or not labels.stuff:
-        raise ValueError(
+        raise PredictionError(
             f"{path}: only semantic systems predict by windows; this one finds things, which "
             f"windows would cut in two. {fix}, or take a semantic system"
         )

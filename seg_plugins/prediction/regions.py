@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from detectron2.structures import Instances
-from pycocotools import mask as coco_mask
 
 from ..evaluation.instance_predictions import predicted_boxes, predicted_masks
+from ..io.masks import boxes_to_run_lengths, mask_area, mask_box, to_bitmask
 from ..ops.run_length import RunLengthMasks, encode_label_map
 from ..visualization import overlays
 from .labels import Label, Labels
@@ -39,12 +39,17 @@ class Region:
     @property
     def area(self) -> int:
         """Pixels."""
-        return int(coco_mask.area(self.mask))
+        return mask_area(self.mask)
+
+    @property
+    def bitmask(self) -> np.ndarray:
+        """(H, W) bool."""
+        return to_bitmask(self.mask, *self.mask["size"])
 
     @property
     def box(self) -> list[float]:
         """X, y, width and height in pixels: the model's own box, or else that of the mask."""
-        sides = coco_mask.toBbox(self.mask) if self.own_box is None else self.own_box
+        sides = mask_box(self.mask) if self.own_box is None else self.own_box
         return [float(side) for side in sides]
 
 
@@ -110,5 +115,4 @@ def instance_masks(instances: Instances, size: tuple[int, int]) -> RunLengthMask
         return masks
     corners = instances.pred_boxes.tensor.double().numpy()
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-    codes = coco_mask.frPyObjects(boxes, *size) if len(boxes) else []
-    return RunLengthMasks.from_coco(codes, *size)
+    return RunLengthMasks.from_coco(boxes_to_run_lengths(boxes, *size), *size)

@@ -94,7 +94,7 @@ def run(
 
     Raises:
         DatasetError: results of another input would be overwritten.
-        ValueError: something is asked for that the model cannot give.
+        PredictionError: something is asked for that the model cannot give.
     """
     options.outputs.check(predictor.labels)
     return _Run(predictor, folder, options).all(sources)

@@ -13,7 +13,9 @@ import torch
 from tqdm import tqdm
 
 from ..data import DatasetError
+from ..io.files import WriteError
 from ..visualization import legend
+from .errors import PredictionError
 from .outputs import OutputOptions, draw, output_path, require, whole_file
 from .prediction import Prediction
 from .predictor import Predictor
@@ -35,7 +37,7 @@ class Smoothing:
 
     def __init__(self, share: float) -> None:
         if not 0 <= share < 1:
-            raise ValueError(f"smoothing of {share}: it should be at least 0 and below 1")
+            raise PredictionError(f"smoothing of {share}: it should be at least 0 and below 1")
         self.share = share
         self._mean: torch.Tensor | None = None
 
@@ -83,7 +85,7 @@ def predict_video(
         f"For these predict the frames: ffmpeg -i {path.name} frames/%06d.png, --input frames",
     )
     if smoothing and (predictor.labels.things or not predictor.labels.stuff):
-        raise ValueError(
+        raise PredictionError(
             "smoothing needs a semantic system, whose class probabilities it averages; this one "
             "finds things: leave --smooth out"
         )
@@ -224,14 +226,16 @@ class VideoWriter:
             code = cv2.VideoWriter.fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(str(self.path), code, self.rate, size)
             if not self._writer.isOpened():
-                raise OSError(f"{self.path}: OpenCV cannot write MPEG-4 here")
+                raise WriteError(f"{self.path}: OpenCV cannot write MPEG-4 here")
         self._writer.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
         self.frames += 1
 
     def check(self) -> None:
-        """Raise OSError where frames were lost: OpenCV tells nothing of a full disk."""
+        """Raise WriteError where frames were lost: OpenCV tells nothing of a full disk."""
         written = cv2.VideoCapture(str(self.path))
         count = int(written.get(cv2.CAP_PROP_FRAME_COUNT))
         written.release()
         if count != self.frames:
-            raise OSError(f"{self.path}: {count} of {self.frames} frames were written (disk full?)")
+            raise WriteError(
+                f"{self.path}: {count} of {self.frames} frames were written (disk full?)"
+            )

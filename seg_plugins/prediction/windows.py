@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..modeling.inference import gaussian_weight
+from .errors import PredictionError
 
 # (C, h, w) pixels of rows y0 to y1 and columns x0 to x1 -> (K, h, w) logits.
 PredictWindow = Callable[[int, int, int, int], Tensor]
@@ -39,7 +40,7 @@ class WindowGrid:
     def __post_init__(self) -> None:
         """Raise ValueError where windows would not cover the image."""
         if not 0 <= 2 * self.margin < self.overlap < self.size or self.stride < 1:
-            raise ValueError(
+            raise PredictionError(
                 f"windows of {self.size} pixels with an overlap of {self.overlap} and a margin of "
                 f"{self.margin}: the overlap must be more than twice the margin, and leave at "
                 f"least {self.alignment} pixels of the window"

@@ -8,7 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 from detectron2.structures import BoxMode
-from pycocotools import mask as coco_mask
+
+from ..io.masks import to_bitmask
 
 OPACITY = 0.55
 GAP = 4  # white pixels between the pictures of a grid
@@ -105,14 +106,7 @@ def annotation_masks(record: Mapping[str, Any], shape: tuple[int, int]) -> np.nd
         if annotation.get("iscrowd", 0):
             continue
         code = annotation.get("segmentation")
-        if not code:
-            masks.append(_box_mask(annotation, shape))
-            continue
-        if isinstance(code, list):
-            code = coco_mask.merge(coco_mask.frPyObjects(code, *shape))
-        elif isinstance(code["counts"], list):
-            code = coco_mask.frPyObjects(code, *shape)
-        masks.append(coco_mask.decode(code).astype(bool))
+        masks.append(to_bitmask(code, *shape) if code else _box_mask(annotation, shape))
     return np.stack(masks) if masks else np.zeros((0, *shape), bool)
 
 

@@ -13,8 +13,8 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from ..data import Dataset, build_mapper
-from ..data.image_io import read_image
-from ..data.panoptic_mapper import read_segment_ids
+from ..io.images import read_image
+from ..io.panoptic import read_segment_ids
 from ..tasks import TASKS, task_of_output
 from . import errors, overlays
 from .segments import panoptic

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from seg_plugins import load_config
 from seg_plugins.data import build_mapper, register_custom_dataset
-from seg_plugins.data.image_io import read_image
-from seg_plugins.data.panoptic_mapper import read_segment_ids
 from seg_plugins.evaluation.panoptic import PanopticEvaluator
+from seg_plugins.io.images import read_image
+from seg_plugins.io.panoptic import read_segment_ids
 from seg_plugins.visualization.segments import panoptic
 
 import numpy as np

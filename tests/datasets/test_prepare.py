@@ -41,6 +41,7 @@ def write_nifti(path: Path, values: np.ndarray, code: int, slope: float, shift: 
 
 
 def test_lits_volumes_become_slices(tmp_path, monkeypatch):
+    pytest.importorskip("nibabel", reason="reads NIfTI: the extra 'medical'")
     source = tmp_path / "source"
     source.mkdir()
     values = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
@@ -75,6 +76,7 @@ def test_lits_volumes_become_slices(tmp_path, monkeypatch):
     ],
 )
 def test_lits_values_that_would_change_are_refused(tmp_path, monkeypatch, value, label, message):
+    pytest.importorskip("nibabel", reason="reads NIfTI: the extra 'medical'")
     values, labels = (np.array([[[0, v]]], np.float32) for v in (value, label))
     write_nifti(tmp_path / "volume-7.nii", values, 16, 0.0, 0.0)
     write_nifti(tmp_path / "segmentation-7.nii", labels, 16, 0.0, 0.0)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import seg_plugins
 from seg_plugins.data import build_mapper, register_custom_dataset
-from seg_plugins.data.panoptic_mapper import read_segment_ids
 from seg_plugins.evaluation.panoptic import PanopticEvaluator
+from seg_plugins.io.panoptic import read_segment_ids
 
 import numpy as np
 import pytest

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from seg_plugins.data import DatasetError
 from seg_plugins.evaluation import EvaluationError, PanopticEvaluator
-from seg_plugins.evaluation.panoptic import read_panoptic_png, write_panoptic_png
 from seg_plugins.evaluation.panoptic_quality import PanopticCounts
+from seg_plugins.io.panoptic import read_segment_colors, write_segment_ids
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def panoptic_dataset(tmp_path):
         root = tmp_path / name
         annotations = []
         for i, (ids, segments) in enumerate(images):
-            write_panoptic_png(root / f"{i}.png", ids)
+            write_segment_ids(root / f"{i}.png", ids)
             annotations.append({"image_id": i, "file_name": f"{i}.png", "segments_info": segments})
         file = root / "panoptic.json"
         content = {"images": [], "categories": categories, "annotations": annotations}
@@ -126,7 +127,7 @@ def test_equals_the_reference(seed, tmp_path):
         truth, true_segments, found, found_segments = random_image(rng, shape, list(categories), 14)
         counts.add(truth, true_segments, found, found_segments)
         for folder, ids in (("truth", truth), ("found", found)):
-            write_panoptic_png(tmp_path / folder / f"{i}.png", ids)
+            write_segment_ids(tmp_path / folder / f"{i}.png", ids)
         pairs.append(
             tuple(
                 {"image_id": i, "file_name": f"{i}.png", "segments_info": segments}
@@ -156,7 +157,7 @@ def coco_sample(shared_data: Path):
     folder = shared_data / "coco_panoptic_samples"
     content = json.loads((folder / "panoptic_examples.json").read_text())
     annotation = content["annotations"][0]
-    ids = read_panoptic_png(folder / "panoptic_examples" / annotation["file_name"])
+    ids = read_segment_colors(str(folder / "panoptic_examples" / annotation["file_name"]))
     ids = ids.astype(np.int32) @ np.array([1, 256, 65536], np.int32)
     return content["categories"], annotation["segments_info"], ids
 
@@ -260,8 +261,8 @@ def test_wrong_input_names_the_image(panoptic_dataset):
 
 def test_a_truth_that_is_no_panoptic_png_is_named(tmp_path):
     (tmp_path / "grey.png").write_bytes(b"no image")
-    with pytest.raises(EvaluationError, match=r"grey\.png cannot be read"):
-        read_panoptic_png(tmp_path / "grey.png")
+    with pytest.raises(DatasetError, match=r"grey\.png: not a readable image"):
+        read_segment_colors(str(tmp_path / "grey.png"))
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "grey.png")
-    with pytest.raises(EvaluationError, match=r"grey\.png: a panoptic label image has three"):
-        read_panoptic_png(tmp_path / "grey.png")
+    with pytest.raises(DatasetError, match=r"grey\.png: a panoptic label image has three"):
+        read_segment_colors(str(tmp_path / "grey.png"))

@@ -13,7 +13,7 @@ from seg_plugins.evaluation import (
 )
 from seg_plugins.evaluation.average_precision import RECALL_STEPS
 from seg_plugins.evaluation.cityscapes_files import INSTANCE_LABELS
-from seg_plugins.evaluation.panoptic import write_panoptic_png
+from seg_plugins.io.panoptic import write_segment_ids
 
 import numpy as np
 import pytest
@@ -78,7 +78,7 @@ def test_panoptic(tmp_path):
     truth = np.repeat([[1, 2, 3, 0]], 4, axis=0)
     found = np.repeat([[1, 2, 9, 0]], 4, axis=0)
     found[3, 1] = 1
-    write_panoptic_png(tmp_path / "0.png", truth)
+    write_segment_ids(tmp_path / "0.png", truth)
     categories = [{"id": c, "name": str(c), "isthing": 1} for c in (5, 6, 7)]
     annotation = {
         "image_id": 4,

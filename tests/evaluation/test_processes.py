@@ -16,7 +16,7 @@ from seg_plugins.evaluation import (
     SemanticEvaluator,
 )
 from seg_plugins.evaluation.boundary import BoundaryMeasures
-from seg_plugins.evaluation.panoptic import write_panoptic_png
+from seg_plugins.io.panoptic import write_segment_ids
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def make_everything(folder):
         path = folder / f"{image['id']}.png"
         if not path.exists():
             Image.fromarray(labels).save(path)
-            write_panoptic_png(folder / "panoptic" / path.name, labels.astype(int) + 1)
+            write_segment_ids(folder / "panoptic" / path.name, labels.astype(int) + 1)
         values, counts = np.unique(labels + 1, return_counts=True)
         segments = [
             {"id": v, "category_id": 10 * v, "iscrowd": 0, "area": n}

@@ -162,9 +162,16 @@ def test_truth_outside_the_classes_names_the_image_and_the_pixel(semantic_datase
 
 
 def test_colour_label_image_names_the_file(semantic_dataset):
-    name, inputs = semantic_dataset([np.zeros((2, 2, 3), np.uint8)])
-    with pytest.raises(EvaluationError, match=r"0\.png: a label image has one integer channel"):
+    name, inputs = semantic_dataset([np.arange(12, dtype=np.uint8).reshape(2, 2, 3)])
+    with pytest.raises(EvaluationError, match=r"0\.png: a RGB picture where a label with"):
         run(SemanticEvaluator(name), inputs, [torch.zeros(3, 2, 2)])
+
+
+def test_ids_in_equal_channels_are_scored_as_the_mappers_read_them(semantic_dataset):
+    truth = np.array([[0, 1, 2, 255]], np.uint8)
+    name, inputs = semantic_dataset([np.repeat(truth[..., None], 3, axis=2)])
+    scores = run(SemanticEvaluator(name), inputs, [one_hot_scores(truth % 255, 3)])["sem_seg"]
+    assert scores["mIoU"] == scores["pACC"] == 100
 
 
 def test_unknown_duplicate_and_missing_images(semantic_dataset):

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import seg_plugins  # noqa: F401 - repairs Detectron2 before it is imported
-from seg_plugins.engine import EXPECTED_ERRORS, Checkpointer, Trainer, argument_parser, launch
+from seg_plugins import SegPluginsError
+from seg_plugins.engine import Checkpointer, Trainer, argument_parser, launch
 
 import numpy as np
 import torch
@@ -163,7 +164,7 @@ def train(args: Any, progress: Progress | None = None, prepare: Callable[[], Non
         prepare()
     try:
         launch(train_net_main(), args)
-    except EXPECTED_ERRORS as error:
+    except SegPluginsError as error:
         sys.exit(f"error: {error}")
 
 

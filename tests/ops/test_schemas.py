@@ -27,7 +27,6 @@ def test_operators_do_what_their_schemas_say():
         (ops.encode_masks, (masks,)),
         (ops.mask_iou, (offsets, data, offsets, data, groups, groups, crowd, 6, 7)),
         (ops.mask_boundaries, (offsets, data, 6, 7, 1)),
-        (ops.png_unfilter, (torch.zeros(8, dtype=torch.uint8), 2, 3, 1)),
         (ops.homotopic_warp, (labels, labels, labels, torch.from_numpy(simple_points()))),
     ]
     for operator, arguments in calls:

@@ -7,8 +7,8 @@ import shutil
 
 from seg_plugins import get_cfg
 from seg_plugins.data import DatasetError
-from seg_plugins.data.image_io import read_label
 from seg_plugins.evaluation import SemanticEvaluator
+from seg_plugins.io.images import read_label
 from seg_plugins.prediction import ClassNameError, Predictor
 from seg_plugins.prediction.inputs import Preparation, find_sources
 from seg_plugins.prediction.labels import Labels

@@ -99,18 +99,18 @@ def _decoded(images: dict[str, np.ndarray]) -> Any:
             return Opened(images[str(path)])
 
     saved = [(module, module.Image) for module in (pixel, instance)]
-    reader = cityscapes_semantic.read_label_image
+    reader = cityscapes_semantic.read_label
     for module, _ in saved:
         module.Image = Opener
     for own in (cityscapes_semantic, cityscapes_instance):
-        own.read_label_image = lambda path: images[str(path)]
+        own.read_label = lambda path: images[str(path)]
     try:
         yield
     finally:
         for module, image in saved:
             module.Image = image
         for own in (cityscapes_semantic, cityscapes_instance):
-            own.read_label_image = reader
+            own.read_label = reader
 
 
 def cityscapes_instances(folder: Path, repeats: int) -> None:

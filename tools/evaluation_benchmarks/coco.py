@@ -29,7 +29,10 @@ def coco_scene(images: int, detections: int) -> tuple[dict[str, Any], list, list
     height, width, categories = 480, 640, 80
     content: dict[str, Any] = {
         "info": {},
-        "images": [{"id": i + 1, "height": height, "width": width} for i in range(images)],
+        "images": [
+            {"id": i + 1, "file_name": f"{i}.jpg", "height": height, "width": width}
+            for i in range(images)
+        ],
         "categories": [{"id": c + 1, "name": f"c{c}"} for c in range(categories)],
         "annotations": [],
     }

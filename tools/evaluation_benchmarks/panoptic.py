@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_plugins.evaluation import PanopticEvaluator
-from seg_plugins.evaluation.panoptic import write_panoptic_png
+from seg_plugins.io.panoptic import write_segment_ids
 
 import cv2
 import numpy as np
@@ -52,7 +52,7 @@ def pq_of_size(folder: Path, repeats: int, shape: tuple[int, int], count: int) -
     categories = {i: {"id": i, "name": f"c{i}", "isthing": i % 2} for i in range(1, 12)}
     truth = cells(np.random.default_rng(4), count, shape)
     found = np.roll(truth, 5, axis=(0, 1))
-    write_panoptic_png(folder / "truth" / "0.png", truth)
+    write_segment_ids(folder / "truth" / "0.png", truth)
     annotation = {"image_id": 0, "file_name": "0.png", "segments_info": segments_of(truth)}
     file = folder / "panoptic.json"
     content = {"categories": list(categories.values()), "annotations": [annotation]}
@@ -65,7 +65,7 @@ def pq_of_size(folder: Path, repeats: int, shape: tuple[int, int], count: int) -
     stats = []
 
     def reference() -> None:
-        write_panoptic_png(folder / "found" / "0.png", found)
+        write_segment_ids(folder / "found" / "0.png", found)
         pairs = [(annotation, {**annotation, "segments_info": copy.deepcopy(predicted)})]
         with contextlib.redirect_stdout(io.StringIO()):
             stats.append(pq_reference.pq_compute_single_core(0, pairs, *roots, categories))

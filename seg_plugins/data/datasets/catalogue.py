@@ -11,9 +11,9 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ...io.label_encoding import LabelEncoding
 from ...tasks import task_named
 from ..errors import DatasetError, Report, raise_error
-from ..label_encoding import LabelEncoding
 from .class_table import ClassTable, load_class_table
 from .coco_fields import Records
 from .coco_instances import read_instances

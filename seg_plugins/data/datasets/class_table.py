@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ...io.label_encoding import LabelEncoding
 from ..errors import DatasetError
-from ..label_encoding import LabelEncoding
+from .files import read_json
 
 __all__ = ["ClassTable", "DatasetClass", "load_class_table"]
 
@@ -187,4 +187,4 @@ def load_class_table(name: str) -> ClassTable:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in _FOLDER.glob("*.json")))
         raise DatasetError(f"no class table '{name}'; there are: {known}")
-    return parse_class_table(json.loads(path.read_text(encoding="utf-8")), str(path))
+    return parse_class_table(read_json(path), str(path))

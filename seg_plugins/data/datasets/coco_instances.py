@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pycocotools.mask as coco_mask
 from detectron2.structures import BoxMode
 
+from ...io.masks import mask_area, to_run_lengths
 from ..errors import DatasetError, Report, raise_error
 from .class_table import ClassTable
 from .coco_fields import (
@@ -22,7 +22,7 @@ from .coco_fields import (
 )
 from .files import inside, read_json
 
-__all__ = ["annotation_area", "annotation_rle", "check_segmentation", "read_instances"]
+__all__ = ["annotation_area", "check_segmentation", "read_instances"]
 
 _IDS = 1 << 62
 
@@ -157,17 +157,7 @@ def annotation_area(annotation: dict[str, Any], height: int, width: int) -> floa
     if not annotation.get("segmentation"):
         box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)
         return float(box[2] * box[3])
-    return float(coco_mask.area(annotation_rle(annotation, height, width)))
-
-
-def annotation_rle(annotation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
-    """The mask of an annotation as packed run lengths, drawn as the COCO API does."""
-    segmentation = annotation["segmentation"]
-    if isinstance(segmentation, list):
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation["counts"], list):
-        return coco_mask.frPyObjects(segmentation, height, width)
-    return segmentation
+    return float(mask_area(to_run_lengths(annotation["segmentation"], height, width)))
 
 
 def check_segmentation(fields: Fields, segmentation: Any, height: int, width: int) -> Any:

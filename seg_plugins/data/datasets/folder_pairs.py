@@ -10,8 +10,8 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ...io.images import read_label
 from ..errors import DatasetError
-from ..image_io import read_label
 from .catalogue import register_row
 from .class_table import parse_class_table
 from .layouts import Folders

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as coco_mask
 from detectron2.structures import BoxMode
 
+from ...io.images import read_image, read_label
+from ...io.masks import encode_bitmasks, mask_box
 from ..errors import DatasetError, Report, raise_error
-from ..image_io import read_image, read_label
 from .files import inside, missing, read_lines
 from .pairing import PICTURES, Side, ending_of, find_pairs
 
@@ -115,7 +115,7 @@ def read_object_masks(
         height, width = read_image(str(path)).shape[:2]
         annotations = []
         for mask_path in sorted(path.parent.glob(path.name.replace(".image.png", ".mask.*.png"))):
-            mask = read_label(str(mask_path), colour=True)[:, :, 0] > 0
+            mask = read_label(str(mask_path), color=True)[:, :, 0] > 0
             if mask.shape != (height, width):
                 raise DatasetError(f"{mask_path}: size {mask.shape}, its image {(height, width)}")
             if mask.any():
@@ -177,9 +177,9 @@ def read_bitmasks(
 
 def mask_annotation(mask: np.ndarray, category_id: int) -> dict[str, Any]:
     """Detectron2's annotation of one instance mask, (H, W) bool, as compressed run lengths."""
-    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    (rle,) = encode_bitmasks(mask[None])
     return {
-        "bbox": coco_mask.toBbox(rle).tolist(),
+        "bbox": [float(side) for side in mask_box(rle)],
         "bbox_mode": BoxMode.XYWH_ABS,
         "category_id": category_id,
         "iscrowd": 0,

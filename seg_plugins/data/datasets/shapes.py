@@ -28,8 +28,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ...io.masks import to_polygons
 from ..errors import DatasetError
-from .polygons import mask_to_polygons
 from .root import dataset_root, user_cache_dir
 from .shapes_scene import CLASSES, NUM_THINGS, Scene, make_scene
 
@@ -206,7 +206,7 @@ def _box(mask: np.ndarray) -> list[int]:
 def _segmentation(mask: np.ndarray, is_crowd: bool) -> Any:
     """Polygons, or the uncompressed run lengths that COCO uses for crowds."""
     if not is_crowd:
-        return mask_to_polygons(mask)
+        return to_polygons(mask)
     flat = mask.ravel(order="F")
     changes = np.flatnonzero(np.diff(flat)) + 1
     counts = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()

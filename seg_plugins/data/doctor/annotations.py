@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as coco_mask
 from detectron2.structures import BoxMode
 
-from ..datasets.coco_instances import annotation_area, annotation_rle
+from ...io.masks import mask_box, to_run_lengths
+from ..datasets.coco_instances import annotation_area
 from .findings import BoxFinding, SampleFindings
 from .report import Problem
 
@@ -66,7 +66,7 @@ def _mask_bounds(annotation: dict[str, Any], height: int, width: int) -> np.ndar
         corners = np.concatenate([points.min(axis=0), points.max(axis=0)])
         corners = np.clip(corners, 0, [width, height, width, height])
     else:
-        x, y, w, h = coco_mask.toBbox(annotation_rle(annotation, height, width))
+        x, y, w, h = mask_box(to_run_lengths(segmentation, height, width))
         corners = np.array([x, y, x + w, y + h])
     return corners if (corners[2:] > corners[:2]).all() else None
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from ...io.images import read_image, stored_rotated
+from ...io.label_encoding import LabelEncoding, UnlistedError
+from ...io.panoptic import read_segment_ids
 from ..augmentations import class_counts
 from ..errors import DatasetError
-from ..image_io import read_image, stored_rotated
 from ..image_mapper import not_finite, size_problem
-from ..label_encoding import LabelEncoding, UnlistedError
-from ..panoptic_mapper import read_segment_ids
 from ..record_form import flaw_of
 from .annotations import check_annotations
 from .findings import SampleFindings
@@ -114,7 +114,7 @@ def _check_label(
         )
     counts = class_counts(label)
     found = set(np.flatnonzero(counts).tolist())
-    ids = not encoding.values and not encoding.colours
+    ids = not encoding.values and not encoding.colors
     if ids and classes == 2 and found == {0, 255} and ignore_label == 255:
         findings.add(
             "label value",

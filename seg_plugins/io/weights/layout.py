@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..io.errors import SegPluginsError
 from .safe_load import UnsafeFileError, load_pickle, load_torch
 from .safetensors_file import WeightsFileError, read_safetensors
 
@@ -34,7 +35,7 @@ _WRAPPERS = frozenset({"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped
 _OWNERS = frozenset({"module", "model", "net", "network"})
 
 
-class WeightsError(RuntimeError):
+class WeightsError(SegPluginsError, RuntimeError):
     """Weights could not be found, read or fitted; the message names the file and the fix."""
 
 

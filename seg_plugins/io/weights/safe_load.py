@@ -15,6 +15,8 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from ..io.errors import SegPluginsError
+
 # A pickle is a program. This one may build arrays and plain containers and call nothing else.
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): dict,
@@ -45,7 +47,7 @@ _REWRITE_PICKLE = _REWRITE.replace("TENSOR", "c.detach().cpu().numpy()") + (
 )
 
 
-class UnsafeFileError(ValueError):
+class UnsafeFileError(SegPluginsError, ValueError):
     """A file asks for more than arrays and plain containers; nothing of it was executed."""
 
 

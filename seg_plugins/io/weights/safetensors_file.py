@@ -11,10 +11,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ..io.errors import SegPluginsError
+
 CHECKSUM = "sha256"
 
 
-class WeightsFileError(ValueError):
+class WeightsFileError(SegPluginsError, ValueError):
     """A ``.safetensors`` file is damaged or was changed; the message names it."""
 
 

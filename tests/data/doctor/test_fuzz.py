@@ -14,7 +14,7 @@ from seg_plugins.data.datasets.coco_instances import read_instances
 from seg_plugins.data.datasets.coco_panoptic import read_panoptic
 from seg_plugins.data.doctor.annotations import judge_annotations
 from seg_plugins.data.doctor.samples import check_sample
-from seg_plugins.data.image_io import read_image, read_label
+from seg_plugins.io.images import read_image, read_label
 
 import numpy as np
 import pytest

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 
 from seg_plugins.data import DatasetError, SemanticMapper
-from seg_plugins.data.image_io import read_image, read_label, stored_rotated
-from seg_plugins.data.tiff import read_tiff
+from seg_plugins.io.images import read_image, read_label, stored_rotated
+from seg_plugins.io.tiff import read_tiff
 
 import numpy as np
 import pytest

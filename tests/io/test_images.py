@@ -5,8 +5,8 @@ from __future__ import annotations
 import zlib
 
 from seg_plugins.data import DatasetError
-from seg_plugins.data.image_io import open_image, read_image, read_label
-from seg_plugins.data.label_encoding import LabelEncoding
+from seg_plugins.io.images import open_image, read_image, read_label
+from seg_plugins.io.label_encoding import LabelEncoding
 
 import cv2
 import numpy as np
@@ -31,8 +31,9 @@ def test_jpeg_equals_detectron2(tmp_path, subsampling, progressive):
         )
 
 
-def test_jpeg_with_exif_orientation_is_turned_upright(tmp_path):
-    path = str(tmp_path / "a.jpg")
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_exif_orientation_is_turned_upright(tmp_path, name):
+    path = str(tmp_path / name)
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(PICTURE).save(path, exif=exif)
@@ -46,6 +47,35 @@ def test_a_truncated_jpeg_is_an_error_not_grey(tmp_path):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(DatasetError, match=r"a\.jpg: damaged image"):
         read_image(str(path))
+
+
+@pytest.mark.parametrize("options", [{}, {"compress_level": 1}, {"transparency": (1, 2, 3)}])
+def test_png_equals_detectron2(tmp_path, options):
+    path = str(tmp_path / "a.png")
+    Image.fromarray(PICTURE).save(path, **options)
+    for image_format in ("BGR", "RGB"):
+        found = read_image(path, image_format)
+        assert np.array_equal(found, detectron2_read_image(path, image_format))
+    assert np.array_equal(read_label(path, color=True), PICTURE)
+
+
+def test_a_damaged_png_is_an_error_whoever_decodes_it(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(PICTURE).save(path)
+    whole = path.read_bytes()
+    for cut in range(60, len(whole) - 30, 97):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(DatasetError, match=r"a\.png: (damaged|not a readable) image"):
+            read_image(str(path))
+    # Sound checksums around damaged pixels.
+    at = whole.index(b"IDAT")
+    data = whole[at + 4 : at + 4 + int.from_bytes(whole[at - 4 : at], "big")]
+    for damaged in (data[: len(data) // 2], data[:100] + bytes(40) + data[140:]):
+        chunk = b"IDAT" + damaged
+        chunk = len(damaged).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+        path.write_bytes(whole[: at - 4] + chunk + whole[-12:])
+        with pytest.raises(DatasetError, match=r"a\.png: damaged image"):
+            read_image(str(path))
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -109,18 +139,18 @@ def test_equal_channels_of_16_bits_are_ids(tmp_path):
     assert np.array_equal(read_label(path), IDS * 257)
 
 
-@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("color", [False, True])
 @pytest.mark.parametrize(("kind", "lossless"), [("JPEG", None), ("WEBP", False), ("WEBP", True)])
-def test_lossy_labels_are_refused_whatever_their_name(tmp_path, kind, lossless, colour):
+def test_lossy_labels_are_refused_whatever_their_name(tmp_path, kind, lossless, color):
     path = str(tmp_path / "a.png")
     ids = np.zeros((8, 8, 3), np.uint8)
     Image.fromarray(ids).save(path, format=kind, **({} if lossless is None else {"lossless": True}
                                                     if lossless else {"quality": 80}))  # fmt: skip
     if lossless:
-        assert not read_label(path, colour=colour).any()
+        assert not read_label(path, color=color).any()
         return
     with pytest.raises(DatasetError, match=rf"a\.png: a label stored as {kind}.*lossy"):
-        read_label(path, colour=colour)
+        read_label(path, color=color)
 
 
 def test_arrays_and_matrices_are_told_by_their_content(tmp_path):
@@ -159,12 +189,12 @@ def test_images_up_to_the_limit_are_opened_without_a_word(tmp_path, monkeypatch,
 def test_colours_become_ids(tmp_path):
     path = str(tmp_path / "a.png")
     Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6], [9, 9, 9]]], np.uint8)).save(path)
-    colours = (((4, 5, 6), 0), ((1, 2, 3), 1))
-    ignoring = LabelEncoding(colours=colours, ignore_label=7, ignore_unlisted=True)
+    colors = (((4, 5, 6), 0), ((1, 2, 3), 1))
+    ignoring = LabelEncoding(colors=colors, ignore_label=7, ignore_unlisted=True)
     assert ignoring(path).tolist() == [[1, 0, 7]]
     expected = r"a\.png: the colour \[9, 9, 9\] \(1 pixels\) stands for none of the 2 classes"
     with pytest.raises(DatasetError, match=expected):
-        LabelEncoding(colours=colours)(path)
+        LabelEncoding(colors=colors)(path)
 
 
 def test_values_become_ids_and_the_rest_is_ignored():

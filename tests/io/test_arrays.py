@@ -5,8 +5,8 @@ from __future__ import annotations
 from seg_plugins.data import DatasetError, SemanticMapper
 from seg_plugins.data.augmentations import Crop, Flip, ResizeShortestEdge, Turn
 from seg_plugins.data.elastic import ElasticDeformation
-from seg_plugins.data.image_io import read_image, read_label
 from seg_plugins.data.photometric import Blur, ColorJitter, Noise
+from seg_plugins.io.images import read_image, read_label
 
 import numpy as np
 import pytest

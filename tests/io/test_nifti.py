@@ -8,12 +8,13 @@ import struct
 from pathlib import Path
 
 from seg_plugins.data import DatasetError, SemanticMapper
-from seg_plugins.data.image_io import read_image, read_label, stored_rotated
-from seg_plugins.data.nifti import read_nifti
+from seg_plugins.io.images import read_image, read_label, stored_rotated
+from seg_plugins.io.nifti import read_nifti
 
 import numpy as np
 import pytest
 
+pytest.importorskip("nibabel", reason="reads NIfTI: the extra 'medical'")
 VOLUME = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4) - 5
 
 
@@ -115,3 +116,18 @@ def test_bytes_turned_at_random_are_errors_at_most(tmp_path):
         (tmp_path / "a.nii").write_bytes(content)
         with contextlib.suppress(DatasetError):
             assert read_nifti(tmp_path / "a.nii").ndim == 3
+
+
+def test_a_small_file_cannot_claim_memory(tmp_path):
+    claim = nifti(VOLUME, 64, sizes=(3, 512, 512, 2048, 1, 1, 1, 1))  # 4 GiB of float64
+    for name, pack in (("a.nii", bytes), ("a.nii.gz", gzip.compress)):
+        (tmp_path / name).write_bytes(pack(claim))
+        with pytest.raises(DatasetError, match=f"{name}: .*truncated"):
+            read_nifti(tmp_path / name)
+
+
+def test_without_nibabel_the_error_names_the_extra(tmp_path, monkeypatch):
+    (tmp_path / "a.nii").write_bytes(nifti(VOLUME, 4))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DatasetError, match=r'a\.nii: .*pip install "seg_plugins\[medical\]"'):
+        read_nifti(tmp_path / "a.nii")

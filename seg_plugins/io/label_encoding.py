@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from .errors import DatasetError
-from .image_io import read_label
+from .images import read_label
 
 __all__ = ["LabelEncoding", "UnlistedError"]
 
@@ -26,20 +26,20 @@ class UnlistedError(DatasetError):
 class LabelEncoding:
     """The stored values of a label image and the class ids they stand for.
 
-    Called with a file name, it gives the class ids of the file. With no `values` and no `colours`
+    Called with a file name, it gives the class ids of the file. With no `values` and no `colors`
     the stored values are the ids already. What is not listed is an error; the value
     `ignore_label` is listed always, unless it stands for a class.
 
     Attributes:
         values: (stored value, class id) pairs, values >= 0.
-        colours: (R, G, B) -> class id, for label images that hold colours.
+        colors: (R, G, B) -> class id, for label images that hold colours.
         ignore_label: the id of pixels that belong to no class.
         classes: number of classes where the stored values are the ids; 0 checks nothing.
         ignore_unlisted: every other value or colour becomes `ignore_label`.
     """
 
     values: tuple[tuple[int, int], ...] = ()
-    colours: tuple[tuple[tuple[int, int, int], int], ...] = ()
+    colors: tuple[tuple[tuple[int, int, int], int], ...] = ()
     ignore_label: int = 255
     classes: int = 0
     ignore_unlisted: bool = False
@@ -54,7 +54,7 @@ class LabelEncoding:
             UnlistedError: a value or colour that stands for no class.
             DatasetError: the file cannot be read.
         """
-        label = read_label(file_name, colour=bool(self.colours))
+        label = read_label(file_name, color=bool(self.colors))
         try:
             return self.decode(label)
         except UnlistedError as error:
@@ -66,9 +66,9 @@ class LabelEncoding:
         Raises:
             UnlistedError: a value or colour that stands for no class.
         """
-        if self.colours:
+        if self.colors:
             code = label.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
-            keys, ids = _colour_table(self.colours, self.ignore_label)
+            keys, ids = _color_table(self.colors, self.ignore_label)
             place = np.minimum(np.searchsorted(keys, code), len(keys) - 1)
             return self._checked(ids[place], keys[place] == code, code)
         if self.values:
@@ -102,26 +102,26 @@ class LabelEncoding:
             f"{self._name(int(found[i]))} ({counts[i]} pixels)" for i in order[:_SHOWN]
         )
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        what = ("colour" if self.colours else "value") + "s" * (len(found) > 1)
-        classes = self.classes or len({i for _, i in self.values or self.colours})
+        what = ("colour" if self.colors else "value") + "s" * (len(found) > 1)
+        classes = self.classes or len({i for _, i in self.values or self.colors})
         return (
             f"the {what} {shown}{more} stand{'s' * (len(found) == 1)} for none of the {classes} "
             f"classes nor the ignore label {self.ignore_label}; {self._fix(stored, classes)}"
         )
 
     def _name(self, value: int) -> str:
-        if not self.colours:
+        if not self.colors:
             return str(value)
         return f"[{value >> 16}, {value >> 8 & 255}, {value & 255}]"
 
     def _fix(self, stored: np.ndarray, classes: int) -> str:
         """The keys that help, as far as the values tell."""
-        key = "color" if self.colours else "value"
+        key = "color" if self.colors else "value"
         fix = (
             f"in a description (DATASETS.CUSTOM) give the {key} of its class, or say 'unlisted: "
             "ignore' to leave such pixels out"
         )
-        if self.colours:
+        if self.colors:
             return fix
         values = set(np.unique(stored).tolist())
         if values <= {0, 255} and classes == 2:
@@ -153,11 +153,11 @@ def _value_table(
 
 
 @lru_cache(maxsize=64)
-def _colour_table(
-    colours: tuple[tuple[tuple[int, int, int], int], ...], ignore_label: int
+def _color_table(
+    colors: tuple[tuple[tuple[int, int, int], int], ...], ignore_label: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sorted 24-bit colours and their ids."""
-    pairs = sorted(((r << 16) | (g << 8) | b, class_id) for (r, g, b), class_id in colours)
+    pairs = sorted(((r << 16) | (g << 8) | b, class_id) for (r, g, b), class_id in colors)
     keys = np.array([key for key, _ in pairs], np.uint32)
     largest = max([ignore_label, *(class_id for _, class_id in pairs)])
     return keys, np.array([i for _, i in pairs], np.uint8 if largest < 256 else np.uint16)

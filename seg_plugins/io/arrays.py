@@ -78,16 +78,16 @@ def as_image(file_name: str, pixels: np.ndarray, image_format: str) -> np.ndarra
     return np.repeat(pixels, channels // pixels.shape[2], axis=2)
 
 
-def as_label(file_name: str, label: np.ndarray, *, colour: bool) -> np.ndarray:
+def as_label(file_name: str, label: np.ndarray, *, color: bool) -> np.ndarray:
     """Check an array that is to be a label.
 
     Returns:
-        (H, W) integers of 16 bits at most or, with `colour`, (H, W, 3) uint8.
+        (H, W) integers of 16 bits at most or, with `color`, (H, W, 3) uint8.
 
     Raises:
         DatasetError: another number of axes, fractions, or ids beyond 16 bits.
     """
-    if colour:
+    if color:
         if label.ndim != 3 or label.shape[2] != 3 or label.dtype != np.uint8:
             raise DatasetError(
                 f"{file_name}: {label.shape} of {label.dtype} where colours are expected"

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .array_io import as_image, as_label, read_npy, read_text
+from .arrays import as_image, as_label, read_npy, read_text
 from .errors import DatasetError
 from .file_kind import is_lossy, kind_of
 from .nifti import read_nifti
@@ -25,6 +25,8 @@ _PILLOW_LIMIT = 1024 * 1024 * 1024 // 4 // 3
 _EXIF_ORIENTATION = 0x0112
 _SAMPLES_PER_PIXEL = 277
 _JPEG_END = b"\xff\xd9"
+# Where a PNG may hold a rotation: its own chunk, ImageMagick's text, Adobe's.
+_PNG_EXIF = (b"eXIf", b"Raw profile type", b"com.adobe.xmp")
 _INTEGER_MODES = ("L", "P", "I", "I;16", "I;16B", "I;16L", "1")
 
 
@@ -136,50 +138,51 @@ def _is_deep(image: Image.Image) -> bool:
     return any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
-def read_label(file_name: str, *, colour: bool = False) -> np.ndarray:
+def read_label(file_name: str, *, color: bool = False) -> np.ndarray:
     """Read a label image as stored: palette indices stay indices, 16 bits stay 16 bits.
 
     Args:
         file_name: any format that Pillow reads and that keeps values, NPY, NIfTI of one slice, or
             text with a line per row. Several channels are ids where they are equal.
-        colour: the label holds colours, as (H, W, 3) uint8, RGB.
+        color: the label holds colours, as (H, W, 3) uint8, RGB.
 
     Returns:
-        (H, W) integers or, with `colour`, (H, W, 3) uint8.
+        (H, W) integers or, with `color`, (H, W, 3) uint8.
 
     Raises:
         DatasetError: an unreadable file, a lossy one, or a colour picture where ids are expected.
     """
     kind = kind_of(file_name)
     if kind == "npy":
-        return as_label(file_name, read_npy(file_name), colour=colour)
+        return as_label(file_name, read_npy(file_name), color=color)
     if kind == "text":
-        return as_label(file_name, read_text(file_name), colour=colour)
+        return as_label(file_name, read_text(file_name), color=color)
     if kind == "nifti":
-        return as_label(file_name, _only_slice(file_name), colour=colour)
+        return as_label(file_name, _only_slice(file_name), color=color)
     with open_image(file_name) as image:
         if is_lossy(file_name):
             raise DatasetError(
                 f"{file_name}: a label stored as {image.format}, whose lossy compression changes "
                 "ids and colours; export the labels as PNG from where they were drawn"
             )
-        if colour:
-            return _pixels(file_name, image, "RGB")
+        if color:
+            fast = _decode_fast(file_name, image, "RGB")
+            return _pixels(file_name, image, "RGB") if fast is None else fast
         if image.mode in _INTEGER_MODES:
             ids = _pixels(file_name, image, "raw")[:, :, 0]
         else:
             ids = _equal_channels(file_name, image)
-        return as_label(file_name, ids, colour=False)  # Pillow widens some 16-bit files
+        return as_label(file_name, ids, color=False)  # Pillow widens some 16-bit files
 
 
 def _equal_channels(file_name: str, image: Image.Image) -> np.ndarray:
     """The ids of a label that was stored with as many channels as a colour picture."""
     if image.mode in ("RGB", "RGBA", "LA"):
         pixels = _pixels(file_name, image, "raw")
-        colours = pixels[:, :, : 1 if image.mode == "LA" else 3]
-        alpha = pixels[:, :, colours.shape[2] :]  # must tell nothing that the colours do not
-        if (alpha == alpha[:1, :1]).all() and (colours == colours[:, :, :1]).all():
-            return colours[:, :, 0]
+        colors = pixels[:, :, : 1 if image.mode == "LA" else 3]
+        alpha = pixels[:, :, colors.shape[2] :]  # must tell nothing that the colours do not
+        if (alpha == alpha[:1, :1]).all() and (colors == colors[:, :, :1]).all():
+            return colors[:, :, 0]
     raise DatasetError(
         f"{file_name}: a {image.mode} picture where a label with one class id per pixel is "
         "expected (equal channels are read as ids); if its colours stand for classes, say so in "
@@ -207,18 +210,21 @@ def _refuse_hidden_bands(file_name: str, image: Image.Image, image_format: str) 
 
 
 def _decode_fast(file_name: str, image: Image.Image, image_format: str) -> np.ndarray | None:
-    """Decode plain 8-bit JPEG by OpenCV, which gives the same values and the order asked for.
+    """Decode plain 8-bit JPEG and PNG by OpenCV: the same values in the order asked for, sooner.
 
-    None leaves the file to Pillow: other formats and modes, rotated images, and files without
-    their end mark, which OpenCV fills with grey instead of an error.
+    None leaves the file to Pillow: other formats and modes, rotated images, damaged PNG, and JPEG
+    without their end mark, which OpenCV fills with grey instead of an error.
     """
-    if image.mode != "RGB" or image.format != "JPEG":
-        return None
-    if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+    if image.mode != "RGB" or image.format not in ("JPEG", "PNG") or _is_deep(image):
         return None
     with open(file_name, "rb") as file:
         content = file.read()
-    if not content.endswith(_JPEG_END):
+    if image.format == "PNG":
+        # To know of a rotation Pillow decodes all of it; what may tell of one is left to it.
+        simple = not any(mark in content for mark in _PNG_EXIF)
+    else:
+        simple = content.endswith(_JPEG_END) and image.getexif().get(_EXIF_ORIENTATION, 1) == 1
+    if not simple:
         return None
     flags = cv2.IMREAD_COLOR_BGR if image_format == "BGR" else cv2.IMREAD_COLOR_RGB
     return cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
