@@ -49,6 +49,7 @@ ALLOWED = {
         "visualization",
         "ops",
     },
+    "testing": {"data", "modeling", "evaluation"},
     "__init__": {"compat", "config", "io", "plugins", "registration"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

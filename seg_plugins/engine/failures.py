@@ -35,9 +35,6 @@ class DataWorkerError(SegPluginsError, RuntimeError):
     """A process that loads data has died; the message names the sample it was at."""
 
 
-# Failures whose message says all that is needed: no traceback helps.
-
-
 # What a dead data worker looks like in this process: PyTorch's signal handler raises the first
 # wherever it happens to be, and a sample that was on its way breaks off with the others.
 INTERRUPTED = (RuntimeError, MemoryError, OSError, EOFError)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..io.errors import SegPluginsError
+from ..errors import SegPluginsError
 from .safe_load import UnsafeFileError, load_pickle, load_torch
 from .safetensors_file import WeightsFileError, read_safetensors
 

@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from ..io.errors import SegPluginsError
+from ..errors import SegPluginsError
 
 # A pickle is a program. This one may build arrays and plain containers and call nothing else.
 _ALLOWED: dict[tuple[str, str], Any] = {

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..io.errors import SegPluginsError
+from ..errors import SegPluginsError
 
 CHECKSUM = "sha256"
 
