@@ -7,6 +7,7 @@ from .dataset import Dataset
 from .datasets.catalogue import register_datasets
 from .datasets.custom import apply_custom_dataset, register_custom_dataset
 from .errors import DatasetError
+from .image_mapper import generator
 from .instance_mapper import InstanceMapper
 from .panoptic_mapper import PanopticMapper
 from .semantic_mapper import SemanticMapper
@@ -22,6 +23,7 @@ __all__ = [
     "border_weights",
     "build_mapper",
     "class_weights",
+    "generator",
     "mapper_name",
     "reads_masks",
     "register_custom_dataset",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from ..config import ConfigError
@@ -158,6 +159,17 @@ class SemanticLoss(nn.Module):
         factors = None if self.scheme else resolve_class_weights(class_weights, num_classes)
         weights = torch.tensor(factors, dtype=torch.float32) if factors else None
         self.register_buffer("class_weights", weights, persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> SemanticLoss:
+        """The loss that ``MODEL.SEM_SEG_HEAD`` describes."""
+        head = cfg.MODEL.SEM_SEG_HEAD
+        return cls(
+            loss_type=head.LOSS_TYPE,
+            num_classes=head.NUM_CLASSES,
+            ignore_value=head.IGNORE_VALUE,
+            class_weights=head.CLASS_WEIGHTS,
+        )
 
     def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Loss:
         """Compute the loss.

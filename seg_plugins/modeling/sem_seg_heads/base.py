@@ -107,12 +107,7 @@ class SemSegHead(nn.Module):
             "num_classes": head.NUM_CLASSES,
             "ignore_value": head.IGNORE_VALUE,
             "loss_weight": head.LOSS_WEIGHT,
-            "loss": SemanticLoss(
-                loss_type=head.LOSS_TYPE,
-                num_classes=head.NUM_CLASSES,
-                ignore_value=head.IGNORE_VALUE,
-                class_weights=head.CLASS_WEIGHTS,
-            ),
+            "loss": SemanticLoss.from_config(cfg),
         }
 
     def layers(self, features: dict[str, Tensor]) -> Tensor:
