@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import random
 from typing import Any
 
 import numpy as np
@@ -62,9 +64,9 @@ def check_mapper(cfg: CfgNode, *, count: int = 2) -> None:
         mapper = build_mapper(cfg, is_train)
         name = type(mapper).__name__
         for record in records:
-            before = copy.deepcopy(dict(record))
-            sample = _mapped(mapper, record)
-            assert dict(record) == before, f"{name} changes the record of {record['file_name']}"
+            given = copy.deepcopy(dict(record))
+            sample = _mapped(mapper, given)
+            assert given == dict(record), f"{name} changes the record of {record['file_name']}"
             image = sample["image"]
             assert torch.is_tensor(image), f"{name}: 'image' is no tensor"
             assert image.dim() == 3, f"{name}: 'image' of shape {tuple(image.shape)}"
@@ -78,20 +80,31 @@ def check_mapper(cfg: CfgNode, *, count: int = 2) -> None:
             if "instances" in sample:
                 own = sample["instances"].image_size
                 assert own == size, f"{name}: 'instances' of size {own} for an image {size}"
-            assert _equal(_mapped(mapper, record), sample), (
-                f"{name}: with the same random state another sample: draw from the generator that "
-                "it is called with, or from NumPy's global one"
+            assert _equal(_mapped(mapper, given), sample), (
+                f"{name}: with the same random state another sample: draw from the generator `rng` "
+                "that it is called with; without an argument `rng`, from the global ones"
             )
 
 
 def _mapped(mapper: Any, record: Any) -> dict[str, Any]:
+    """As the training calls it: with a generator, or with the global ones in a known state."""
+    if "rng" in inspect.signature(mapper).parameters:
+        return mapper(record, rng=np.random.default_rng(0))
+    random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    return mapper(copy.deepcopy(dict(record)))
+    return mapper(record)
 
 
 def _equal(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    tensors = [key for key in ("image", "sem_seg") if key in first]
-    return first.keys() == second.keys() and all(
-        torch.equal(first[key], second[key]) for key in tensors
+    tensors = [key for key in ("image", "sem_seg", "sem_seg_weights") if key in first]
+    return (
+        first.keys() == second.keys()
+        and all(torch.equal(first[key], second[key]) for key in tensors)
+        and _objects(first) == _objects(second)
     )
+
+
+def _objects(sample: dict[str, Any]) -> list[list[float]] | None:
+    instances = sample.get("instances")
+    return None if instances is None else instances.gt_boxes.tensor.tolist()

@@ -52,7 +52,7 @@ def check_semantic_head(cfg: CfgNode, *, size: tuple[int, int] = (64, 96)) -> No
     losses = _train(model, batch)
     _check_losses(losses, name)
     sum(losses.values()).backward()  # type: ignore[union-attr]
-    _check_gradients(model.sem_seg_head, name)
+    _check_gradients(model.sem_seg_head, name, every=True)
 
     ignored = [{**item, "sem_seg": torch.full(size, head.IGNORE_VALUE)} for item in batch]
     semantic = [key for key in losses if "sem_seg" in key]
@@ -62,6 +62,13 @@ def check_semantic_head(cfg: CfgNode, *, size: tuple[int, int] = (64, 96)) -> No
         assert nothing[key].isfinite(), (
             f"{name}: {key} is {nothing[key].item()} where all pixels are ignored: divide by the "
             "number of valid pixels, and by 1 where there is none"
+        )
+    other_image = {**ignored[1], "image": sample(size)["image"]}
+    found, again = (_train(model, [batch[0], item], True) for item in (ignored[1], other_image))
+    for key in semantic:
+        assert torch.allclose(found[key], again[key], rtol=1e-4, atol=1e-6), (
+            f"{name}: {key} is {found[key].item()}, and with another image of which all pixels "
+            f"are ignored {again[key].item()}: labels of {head.IGNORE_VALUE} have no part in it"
         )
 
     outputs = _predict(model, [sample(size), {**sample(odd), "height": 50, "width": 70}])
@@ -147,10 +154,17 @@ def _let_gradients_through(model: nn.Module) -> None:
                 nn.init.ones_(weight)
 
 
-def _train(model: nn.Module, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def _train(
+    model: nn.Module, batch: list[dict[str, Any]], apart: bool = False
+) -> dict[str, torch.Tensor]:
+    """Losses in training; `apart`: without statistics of the batch, which join its images."""
     torch.manual_seed(0)
+    model.train()
+    for module in model.modules() if apart else ():
+        if not any(True for _ in module.children()) and module is not model.sem_seg_head:
+            module.eval()
     with EventStorage():
-        return model.train()(copy.deepcopy(batch))
+        return model(copy.deepcopy(batch))
 
 
 @torch.no_grad()
@@ -167,9 +181,15 @@ def _check_losses(losses: Any, name: str) -> None:
         assert loss.isfinite(), f"{name}: {key} is {loss.item()}"
 
 
-def _check_gradients(module: nn.Module, name: str) -> None:
+def _check_gradients(module: nn.Module, name: str, *, every: bool = False) -> None:
+    """`every`: gradients of 0 throughout, as of a level without boxes, count as none."""
     trained = [(key, p) for key, p in module.named_parameters() if p.requires_grad]
-    without = [key for key, parameter in trained if parameter.grad is None]
+    without = [
+        key
+        for key, p in trained
+        # Of a bias before a norm the gradient is 0, as it should be.
+        if p.grad is None or (every and p.dim() > 1 and not p.grad.any())
+    ]
     assert not without, f"{name}: no gradient reaches {', '.join(without[:5])}"
     wrong = [key for key, p in trained if p.grad is not None and not p.grad.isfinite().all()]
     assert not wrong, f"{name}: the gradient is not finite in {', '.join(wrong[:5])}"
