@@ -110,6 +110,8 @@ def _import_file(file: Path) -> None:
 
 def _import_module(name: str) -> None:
     try:
+        if not all(part.isidentifier() for part in name.split(".")):  # of a folder, "", ".heads"
+            raise ModuleNotFoundError(name=name)
         importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):

@@ -78,6 +78,9 @@ def test_a_module_is_imported(tmp_path, clean, monkeypatch):
     [
         ("nowhere/parts.py", "there is no such file"),
         ("no_such_module.parts", "there is no such module. A file is named with its .py"),
+        ("", "there is no such module"),
+        (".parts", "there is no such module"),
+        ("folder/parts", "there is no such module. A file is named with its .py"),
         ("argparse.py", "a module 'argparse' is imported already, from .*give the file another"),
     ],
 )
@@ -137,3 +140,12 @@ def test_installed_packages_are_imported_and_those_used_are_recorded(tmp_path, c
     loss = "cross_entropy + 0.5 * plug_g(share=0.1)"
     cfg = load_config(QUICK, ["MODEL.SEM_SEG_HEAD.LOSS_TYPE", loss])
     assert plugins.imports_of(cfg) == ["plug_g"]
+
+
+@pytest.mark.parametrize("value", ["parts.py", "5"])
+def test_imports_that_are_no_list_are_named(value, tmp_path):
+    """A string would be read letter by letter."""
+    file = tmp_path / "config.yaml"
+    file.write_text(f"IMPORTS: {value}")
+    with pytest.raises(ConfigError, match=rf"config.yaml: IMPORTS .*list, e.g. \[{value}\]"):
+        load_config(file)

@@ -91,18 +91,21 @@ def module_of_import(name: str) -> str:
     return Path(name).stem if name.endswith(".py") else name
 
 
-def _check_imports(names: Sequence[str], file: Path) -> None:
+def _check_imports(names: Any, file: Path) -> None:
     """Nothing in a file imports code; what a run was made with has to be there already.
 
     Raises:
         ConfigError: a module is missing, with the flag that imports it.
     """
+    if not isinstance(names, list):
+        raise ConfigError(f"{file}: IMPORTS {names!r} should be a list, e.g. [{names}]")
     missing = [name for name in names if module_of_import(str(name)) not in sys.modules]
     if missing:
         flags = " ".join(f"--import {name}" for name in missing)
         raise ConfigError(
             f"{file} was made with parts of {', '.join(map(str, missing))}, which a configuration "
-            f"does not import: give {flags} if you trust that code (in Python: import it first)"
+            f"does not import: give {flags} if you trust that code (in Python: import it first; "
+            "a file may have moved: any path to one of that name will do)"
         )
 
 
