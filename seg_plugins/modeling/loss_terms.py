@@ -37,7 +37,7 @@ class Mean(NamedTuple):
     """
 
     value: Tensor
-    count: Tensor | None
+    count: Tensor | None  # type: ignore[assignment]  # tuple has a method of that name
 
 
 class Loss(tuple[Mean, ...]):
@@ -92,8 +92,8 @@ class Losses(dict[str, Tensor]):
         super().__init__()
         # Each with the scalar that stands for it: a dict's values can be replaced in many ways.
         self._known: dict[str, tuple[Tensor, Loss]] = {}
-        for name in losses or ():
-            self[name] = losses.loss(name) if isinstance(losses, Losses) else losses[name]
+        for name, loss in (losses or {}).items():
+            self[name] = losses.loss(name) if isinstance(losses, Losses) else loss
 
     def __setitem__(self, name: str, loss: Loss | Sum | Tensor) -> None:
         of = Loss.of(loss)
