@@ -9,12 +9,11 @@ import seg_plugins
 from seg_plugins import SegPluginsError
 from seg_plugins.config import ConfigError
 from seg_plugins.data import DatasetError
-from seg_plugins.engine.checkpoint import WeightsError
-from seg_plugins.engine.failures import OutOfMemoryError
-from seg_plugins.engine.nonfinite import NonFiniteError
+from seg_plugins.engine.failures import NonFiniteError, OutOfMemoryError
 from seg_plugins.evaluation import EvaluationError
 from seg_plugins.export import ExportError
 from seg_plugins.io.files import WriteError
+from seg_plugins.io.weights import WeightsError
 from seg_plugins.prediction import ClassNameError, PredictionError
 from seg_plugins.tasks import UnknownTaskError
 
