@@ -125,7 +125,7 @@ def draw(prediction: ImageResult, kind: str, options: OutputOptions) -> np.ndarr
     if kind == "mask":
         return prediction.id_mask()
     if kind == "color":
-        return prediction.colour_mask()
+        return prediction.color_mask()
     if kind == "cutout":
         return prediction.cutout(options.classes, edge=options.edge)
     return prediction.blur(options.classes, edge=options.edge, strength=options.strength)

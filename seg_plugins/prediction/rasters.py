@@ -120,8 +120,8 @@ def _output(folder: Path, kind: str, name: str, source: Any, labels: Labels) -> 
             dtype = id_type(labels)
             with create_raster(temporary, source, 1, dtype, labels.ignore_label) as raster:
                 if dtype is np.uint8:  # programs that show it then do so in the classes' colours
-                    colours = {i: (*label.colour, 255) for i, label in enumerate(labels.stuff)}
-                    raster.write_colormap(1, colours)
+                    colors = {i: (*label.color, 255) for i, label in enumerate(labels.stuff)}
+                    raster.write_colormap(1, colors)
                 yield raster
 
 
@@ -158,8 +158,8 @@ def _block(kind: str, ids: np.ndarray, image: np.ndarray, labels: Labels) -> np.
     """(bands, h, w) values of an output."""
     if kind == "mask":
         return ids[None]
-    colours = np.array([label.colour for label in labels.stuff], np.uint8)
+    colors = np.array([label.color for label in labels.stuff], np.uint8)
     opacity = overlays.OPACITY if kind == "overlay" else 1.0
     ground = image if kind == "overlay" else np.zeros_like(image)
-    picture = overlays.semantic(ground, ids, colours, labels.ignore_label, opacity=opacity)
+    picture = overlays.semantic(ground, ids, colors, labels.ignore_label, opacity=opacity)
     return picture.transpose(2, 0, 1)

@@ -157,7 +157,7 @@ def _picture(prediction: Prediction, kind: str, options: OutputOptions) -> np.nd
     if kind != "overlay":
         return draw(prediction, kind, options)
     # The same classes in each frame, so that the picture keeps its size.
-    entries = [(label.colour, label.name) for label in prediction.labels.all]
+    entries = [(label.color, label.name) for label in prediction.labels.all]
     picture = prediction.draw(with_legend=False)
     return picture if prediction.instances is not None else legend.beside(picture, entries)
 
