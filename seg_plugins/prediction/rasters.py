@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..io.files import whole_file
 from ..visualization import overlays
 from .errors import PredictionError
 from .gaps import filled, no_data
 from .inputs import Picture
 from .labels import Labels
-from .outputs import OutputOptions, output_path, require, whole_file
+from .outputs import OutputOptions, output_path, require
 from .prediction import class_ids, id_type
 from .predictor import Predictor
 from .raster_files import check_raster, create_raster, open_raster, read_gaps, read_window

@@ -13,10 +13,10 @@ import torch
 from tqdm import tqdm
 
 from ..data import DatasetError
-from ..io.files import WriteError
+from ..io.files import WriteError, whole_file
 from ..visualization import legend
 from .errors import PredictionError
-from .outputs import OutputOptions, draw, output_path, require, whole_file
+from .outputs import OutputOptions, draw, output_path, require
 from .prediction import Prediction
 from .predictor import Predictor
 
