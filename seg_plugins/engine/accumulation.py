@@ -35,7 +35,7 @@ class Parts:
         self._parameters = parameters
         # By divisor: how much it counts, and the gradients.
         self._seen: dict[_Divisor, Tensor] = {}
-        self._values: dict[tuple[str, int], Tensor] = {}
+        self._values: dict[tuple[str, _Divisor], Tensor] = {}
         self._held: dict[_Divisor, list[Tensor | None]] = {}
 
     def add(
@@ -58,24 +58,29 @@ class Parts:
         """
         parts = Losses(losses)
         totals: dict[_Divisor, Tensor] = {}
-        shares: dict[_Divisor, Tensor] = {}
-        for name, loss in parts.items():
-            value = torch.zeros((), device=loss.device)
-            for place, (mean, count) in enumerate(parts.loss(name)):
-                mean = mean.float().reshape(())
+        means = {name: parts.loss(name) for name in parts}
+        # Images count in every part: a loss that a part lacks is 0 there.
+        device = next(iter(parts.values())).device
+        counts: dict[_Divisor, Tensor] = {_IMAGES: torch.full((), images, device=device)}
+        for name, loss in means.items():
+            for place, mean in enumerate(loss):
+                if mean.count is not None:
+                    counts[name, place] = mean.count
+        shares = {divisor: self._share(divisor, count) for divisor, count in counts.items()}
+        for (_, divisor), value in self._values.items():
+            if divisor in shares:
+                value *= (1 - shares[divisor]).to(value)
+        for name, loss in means.items():
+            for place, (mean, count) in enumerate(loss):
                 divisor = _IMAGES if count is None else (name, place)
-                if divisor not in shares:
-                    here = torch.tensor(images) if count is None else count
-                    here = here.to(value)
-                    self._seen[divisor] = self._seen.get(divisor, torch.zeros_like(here)) + here
-                    shares[divisor] = here / self._seen[divisor].clamp(min=1)
-                key, share = (name, place), shares[divisor]
-                before = self._values.get(key, torch.zeros_like(value))
-                self._values[key] = before * (1 - share) + mean.detach() * share
-                value += self._values[key]
+                weighed = mean.float() * shares[divisor].to(mean.device)
+                key = (name, divisor)
+                self._values[key] = self._values.get(key, 0) + weighed.detach()
                 if mean.requires_grad:
-                    totals[divisor] = totals.get(divisor, 0) + mean * share
-            self.losses[name] = value
+                    totals[divisor] = totals.get(divisor, 0) + weighed
+        self.losses = {}
+        for (name, _), value in self._values.items():
+            self.losses[name] = self.losses.get(name, 0) + value
         for divisor, gradients in self._held.items():
             present = [g for g in gradients if g is not None]
             if present and divisor in shares:
@@ -88,6 +93,12 @@ class Parts:
             self._restore(self._held.get(divisor))
             scale(total).backward(retain_graph=place < len(totals))
             self._held[divisor] = [p.grad for p in self._parameters]
+
+    def _share(self, divisor: _Divisor, count: Tensor) -> Tensor:
+        """Of all that is seen so far, this part's share, float32."""
+        seen = self._seen.get(divisor)
+        self._seen[divisor] = count if seen is None else seen + count
+        return count.float() / self._seen[divisor].clamp(min=1)
 
     def _restore(self, gradients: Sequence[Tensor | None] | None) -> None:
         for place, parameter in enumerate(self._parameters):

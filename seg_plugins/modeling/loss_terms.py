@@ -8,7 +8,7 @@ images.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -57,12 +57,16 @@ class Loss(tuple[Mean, ...]):
         gradients over processes; the sum is scaled by their number, so that N processes take the
         same step as one process with the whole batch, however unevenly pixels are spread. It is 0,
         with a zero gradient, where no process has a member.
+
+        Raises:
+            ValueError: it is no scalar, e.g. a loss by pixel.
         """
         if isinstance(loss, Loss):
             return loss
         if not isinstance(loss, Sum):
-            return cls([Mean(loss, None)])
-        total, count = loss
+            return cls([Mean(_scalar(loss), None)])
+        total = _scalar(loss.total)
+        count = torch.as_tensor(loss.count, device=total.device).reshape(())
         world_size = comm.get_world_size()
         if world_size > 1:
             count = count.clone()
@@ -82,7 +86,9 @@ class Loss(tuple[Mean, ...]):
 class Losses(dict[str, Tensor]):
     """Scalar losses by name, as Detectron2 has them, which know what they are means of.
 
-    A value that is replaced by a plain tensor, or comes as one, is a mean over the batch's images.
+    A value that is replaced by a plain tensor, or changed in place, or comes as one, is a mean
+    over the batch's images; ``losses[name] = losses.loss(name).times(2)`` scales one that knows
+    more. A plain dict made of these (``dict(losses)``, ``{**losses}``) has scalars alone.
 
     Args:
         losses: name -> loss; those of another :class:`Losses` keep what they are means of.
@@ -91,21 +97,59 @@ class Losses(dict[str, Tensor]):
     def __init__(self, losses: Mapping[str, Loss | Sum | Tensor] | None = None) -> None:
         super().__init__()
         # Each with the scalar that stands for it: a dict's values can be replaced in many ways.
-        self._known: dict[str, tuple[Tensor, Loss]] = {}
-        for name, loss in (losses or {}).items():
-            self[name] = losses.loss(name) if isinstance(losses, Losses) else loss
+        self._known: dict[str, tuple[Tensor, int, Loss]] = {}
+        self.update(losses or {})
 
     def __setitem__(self, name: str, loss: Loss | Sum | Tensor) -> None:
         of = Loss.of(loss)
         super().__setitem__(name, of.value)
-        self._known[name] = (self[name], of)
+        self._known[name] = (self[name], _version(self[name]), of)
 
     def loss(self, name: str) -> Loss:
         """A loss with what it is a mean of."""
-        scalar, known = self._known.get(name, (None, None))
-        return known if known is not None and self[name] is scalar else Loss.of(self[name])
+        scalar, version, known = self._known.get(name, (None, 0, None))
+        if known is not None and self[name] is scalar and _version(scalar) == version:
+            return known
+        return Loss.of(self[name])
+
+    def update(  # type: ignore[override]  # values are kept as losses, which dict would not do
+        self, losses: Mapping[str, Loss | Sum | Tensor]
+    ) -> None:
+        """Add or replace losses; those of another :class:`Losses` keep what they are means of."""
+        for name, loss in losses.items():
+            self[name] = losses.loss(name) if isinstance(losses, Losses) else loss
+
+    def copy(self) -> Losses:
+        """The same losses in a mapping of its own."""
+        return Losses(self)
+
+    def __or__(self, other: Mapping[str, Loss | Sum | Tensor]) -> Losses:  # type: ignore[override]
+        return self.joined(other)
+
+    def __ior__(self, other: Mapping[str, Loss | Sum | Tensor]) -> Losses:  # type: ignore[override,misc]
+        self.update(other)
+        return self
+
+    def __reduce__(self) -> Any:  # copies and pickles: with what is known
+        return Losses, ({name: self.loss(name) for name in self},)
 
     def joined(self, *others: Mapping[str, Loss | Sum | Tensor]) -> Losses:
         """These and others; a plain dict's are means over images."""
-        parts = [self, *(Losses(other) for other in others)]
-        return Losses({name: part.loss(name) for part in parts for name in part})
+        joined = self.copy()
+        for other in others:
+            joined.update(other)
+        return joined
+
+
+def _scalar(loss: Any) -> Tensor:
+    if not torch.is_tensor(loss) or loss.numel() != 1:
+        given = f"of shape {tuple(loss.shape)}" if torch.is_tensor(loss) else repr(loss)
+        raise ValueError(
+            f"a loss is a scalar tensor, the mean over the images, or a Sum(total, count), not "
+            f"{given}"
+        )
+    return loss.reshape(())
+
+
+def _version(scalar: Tensor) -> int:
+    return 0 if scalar.is_inference() else scalar._version

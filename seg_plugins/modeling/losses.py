@@ -35,6 +35,7 @@ import torch.nn.functional as F
 from fvcore.common.registry import Registry
 from torch import Tensor
 
+from ..config import ConfigError
 from .loss_terms import Sum
 
 IGNORED = -100
@@ -112,6 +113,7 @@ def ohem(
         threshold: a pixel is learned when its class has at least this probability.
         one_in: of so many pixels at least one counts, rounded up.
     """
+    _require(0 < threshold <= 1, f"ohem(threshold={threshold}): a probability above 0")
     losses = pixel_cross_entropy(logits, targets)
     plain = losses.detach()
     hardest, count = _hardest(plain, valid, one_in)
@@ -123,6 +125,11 @@ def ohem(
     factors = torch.where(tied, places / tied.sum().clamp(min=1), kept.to(plain.dtype))
     losses = torch.where(kept | tied, losses * weights * factors, 0.0)
     return Sum(losses.sum(), kept.sum() + places)
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise ConfigError(f"MODEL.SEM_SEG_HEAD.LOSS_TYPE: {what}")
 
 
 def _hardest(losses: Tensor, valid: Tensor, one_in: int) -> tuple[Tensor, Tensor]:
@@ -139,6 +146,7 @@ def _hardest(losses: Tensor, valid: Tensor, one_in: int) -> tuple[Tensor, Tensor
     Returns:
         (ceil(pixels / one_in),) losses, and ceil(valid pixels / one_in), an integer scalar.
     """
+    _require(one_in >= 1, f"one_in={one_in}: one of how many pixels, at least 1")
     hardest = losses.flatten().topk(-(-losses.numel() // one_in)).values
     return hardest, (valid.sum() + one_in - 1) // one_in
 
@@ -156,6 +164,7 @@ def focal(
         weights: the same.
         gamma: at 0 it is the cross-entropy.
     """
+    _require(gamma >= 0, f"focal(gamma={gamma}): at least 0")
     plain = pixel_cross_entropy(logits, targets)
     modulation = (-torch.expm1(-plain)).clamp(min=0) ** gamma
     return Sum((plain * weights * modulation).sum(), valid.sum())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -38,8 +39,9 @@ def parse_loss_type(text: str) -> list[Term]:
         ConfigError: an unknown name or option, or a sum that cannot be read.
     """
     try:
-        return [_term(node) for node in _summands(ast.parse(text.strip(), mode="eval").body)]
-    except (SyntaxError, ValueError) as error:
+        tree = ast.parse(str(text).strip(), mode="eval")
+        return [_term(node) for node in _summands(tree.body)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, ConfigError):
             raise ConfigError(f"{_KEY} '{text}': {error}") from None
         raise ConfigError(
@@ -58,9 +60,7 @@ def _summands(node: ast.expr) -> list[ast.expr]:
 def _term(node: ast.expr) -> Term:
     factor = 1.0
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
-        factor, node = float(ast.literal_eval(node.left)), node.right
-        if factor < 0:
-            raise ValueError(factor)
+        factor, node = _number(node.left), node.right
     options: list[ast.keyword] = []
     if isinstance(node, ast.Call) and not node.args:
         options, node = node.keywords, node.func
@@ -69,9 +69,30 @@ def _term(node: ast.expr) -> Term:
     known = [name for name, _ in LOSS_REGISTRY]
     if node.id not in known:
         raise ConfigError(f"'{node.id}' is not one of {', '.join(known)}")
-    given = {option.arg or "**": ast.literal_eval(option.value) for option in options}
+    given: dict[str, Any] = {}
+    for option in options:
+        key = option.arg or "**"
+        if key in given:
+            raise ConfigError(f"{node.id} has its option '{key}' twice")
+        given[key] = _value(option.value)
     _check_options(node.id, given)
     return Term(factor, node.id, given)
+
+
+def _value(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except TypeError as error:  # a set of lists, ...
+        raise ValueError(node) from error
+
+
+def _number(node: ast.expr) -> float:
+    value = _value(node)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(value)
+    if not 0 <= value < math.inf:
+        raise ValueError(value)
+    return float(value)
 
 
 def _check_options(name: str, given: dict[str, Any]) -> None:
@@ -96,7 +117,8 @@ def _check_options(name: str, given: dict[str, Any]) -> None:
 
 def _is_like(value: Any, usual: Any) -> bool:
     if isinstance(usual, float):
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and abs(value) < math.inf
     return usual is None or type(value) is type(usual)
 
 

@@ -6,6 +6,8 @@ import contextlib
 import os
 
 from seg_plugins.engine.accumulation import Parts
+from seg_plugins.engine.solver import StepOptions
+from seg_plugins.engine.train_step import TrainStep
 from seg_plugins.modeling.loss_terms import Loss, Losses, Sum
 from seg_plugins.modeling.task_weighting import UncertaintyWeighting
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
@@ -133,6 +136,68 @@ def test_plain_losses_of_detectron2_are_means_over_images():
         parts.add({"loss_box": weight * value}, images_of_part, lambda loss: loss, last=i == 1)
     assert float(weight.grad) == pytest.approx(2.0)
     assert float(parts.losses["loss_box"]) == pytest.approx(2.0)
+
+
+def test_a_loss_that_a_part_lacks_is_zero_there_in_any_order():
+    """Images count whether a part has the loss or not: 6 of one image of three is 2."""
+    for first in (True, False):
+        weight = nn.Parameter(torch.ones(()))
+        parts = Parts([weight])
+        for i in range(2):
+            box = {"loss_box": weight * 6} if (i == 0) == first else {}
+            pixels = Sum(weight * 0, torch.tensor(5))
+            images_of_part = 1 if box else 2
+            losses = Losses({"loss_sem_seg": pixels, **box})
+            parts.add(losses, images_of_part, lambda loss: loss, last=i == 1)
+        assert float(weight.grad) == pytest.approx(2.0)
+        assert float(parts.losses["loss_box"]) == pytest.approx(2.0)
+
+
+class TwoKinds(nn.Module):
+    """A semantic loss of one image's 1 pixel and two images' 2 each, and one by image."""
+
+    PIXELS, SEMANTIC, INSTANCE = (1, 2, 2), (6.0, 1.0, 1.0), (4.0, 1.0, 1.0)
+
+    def __init__(self):
+        super().__init__()
+        self.semantic, self.instance = (nn.Parameter(torch.ones(())) for _ in range(2))
+
+    def forward(self, batch):
+        ids = [sample["image_id"] for sample in batch]
+        total = sum(self.SEMANTIC[i] * self.PIXELS[i] for i in ids)
+        pixels = torch.tensor(sum(self.PIXELS[i] for i in ids))
+        box = sum(self.INSTANCE[i] for i in ids) / len(ids)
+        losses = Losses({"loss_sem_seg": Sum(self.semantic * total, pixels)})
+        return losses.joined({"loss_box": (self.instance * box)[None].double()})  # shape (1,)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+def test_a_training_step_weighs_each_loss_by_its_own(parts, dtype, tmp_path):
+    """Both gradients are 2.0. In two parts, of 1 and 2 images and of 1 and 4 pixels, images alone
+    would give 6 / 3 + 2 / 3 = 2.67 for the pixels, pixels alone 4 / 5 + 4 / 5 = 1.6 for the boxes.
+    """
+    model = TwoKinds()
+    options = StepOptions(accumulate=parts, dtype=dtype)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    step = TrainStep(model=model, loader=OneBatch(), optimizer=optimizer, device="cpu",
+                     output_dir=str(tmp_path), options=options)  # fmt: skip
+    step.start(0)
+    with EventStorage():
+        step.run_step()
+    assert 1 - model.semantic.item() == pytest.approx(2.0)
+    assert 1 - model.instance.item() == pytest.approx(2.0)
+
+
+class OneBatch:
+    def start_at(self, batch, drawn=None):
+        pass
+
+    def __iter__(self):
+        yield [{"image_id": i} for i in range(3)]
+
+    def dead_workers(self):
+        return []
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "computed_again"])

@@ -285,7 +285,13 @@ def test_wrong_class_weights_name_the_fix(value, message: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "crossentropy", "cross_entropy + ", "x * dice", "dice - focal", "-1 * dice", "dice()()"],
+    [
+        *("", "crossentropy", "cross_entropy + ", "x * dice", "dice - focal", "-1 * dice"),
+        *("dice()()", "[1] * dice", "1j * dice", "None * dice", "{} * dice", "1e400 * dice"),
+        *("True * dice", "'nan' * dice", "0.5 * (dice + focal)", "dice\nfocal", "dice\0", None, 3),
+        *("+".join(["dice"] * 3000), "(" * 300 + "dice" + ")" * 300, "-" * 10000 + "1 * dice"),
+        *("focal(gamma={[]: 1})", "focal(gamma=__import__('os'))", "os.abort()", "lambda: 1"),
+    ],
 )
 def test_unknown_loss_lists_the_known(text: str) -> None:
     with pytest.raises(ConfigError, match=r"cross_entropy, hard_pixel_mining.*lovasz"):
@@ -323,6 +329,8 @@ def test_options_of_a_loss() -> None:
         ("dice(smooth=1)", r"dice has no option 'smooth'. It has none"),
         ("ohem(threshold='low')", r"ohem\(threshold='low'\) should be like .* threshold=0.7"),
         ("ohem(one_in=2.5)", r"ohem\(one_in=2.5\) should be like its usual value, one_in=16"),
+        ("focal(gamma=1, gamma=2)", "focal has its option 'gamma' twice|cannot be read"),
+        ("focal(gamma=1e400)", "should be like its usual value, gamma=2.0"),
         ("focal(2.0)", "cannot be read.*gamma=1.5"),
         ("focal(gamma=x)", "cannot be read"),
         ("focal(**{'gamma': 1})", r"no option '\*\*'"),
@@ -331,6 +339,16 @@ def test_options_of_a_loss() -> None:
 def test_wrong_options_list_the_known(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=f"LOSS_TYPE '.*{message}"):
         parse_loss_type(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["focal(gamma=-1)", "ohem(threshold=0)", "ohem(one_in=0)", "hard_pixel_mining(one_in=-3)"],
+)
+def test_options_out_of_their_range_are_named(text: str) -> None:
+    option = text.partition("(")[2].rstrip(")")
+    with pytest.raises(ConfigError, match=f"LOSS_TYPE: .*{option}"):
+        loss(text, two_classes(0.5), torch.zeros(1, 1, 1, dtype=torch.long))
 
 
 def test_losses_know_what_they_are_means_of() -> None:

@@ -177,19 +177,47 @@ def semantic_losses(
     return Losses(head(features, targets, weights)[1])
 
 
+# Detectron2's own heads: the losses they have, and the head of this package that has all.
+_ALL_LOSSES = "Set it to {}, which has all losses and options."
+_OTHERS: dict[str, tuple[tuple[str, ...], str]] = {
+    "SemSegFPNHead": (
+        ("cross_entropy",),
+        "Set it to SemSegPyramidHead, which has the same parameters.",
+    ),
+    "DeepLabV3PlusHead": (
+        ("cross_entropy", "hard_pixel_mining"),
+        _ALL_LOSSES.format("SemSegDeepLabV3PlusHead"),
+    ),
+    "DeepLabV3Head": (
+        ("cross_entropy", "hard_pixel_mining"),
+        _ALL_LOSSES.format("SemSegDeepLabV3PlusHead"),
+    ),
+    "PointRendSemSegHead": (("cross_entropy",), _ALL_LOSSES.format("SemSegPyramidHead")),
+}
+
+
 def check_head_settings(cfg: CfgNode) -> None:
-    """Refuse a loss for Detectron2's ``SemSegFPNHead``, which would train by cross-entropy alone.
+    """Refuse settings that a head of Detectron2's would ignore, or stop at without a word.
 
     Raises:
-        ConfigError: names the head that has losses.
+        ConfigError: a loss, class weights or a number of features that it does not have; the
+            message names the head that has them.
     """
     head = cfg.MODEL.SEM_SEG_HEAD
-    weighted = head.CLASS_WEIGHTS not in (None, "none")
-    if head.NAME == "SemSegFPNHead" and (weighted or head.LOSS_TYPE != "cross_entropy"):
+    if head.NAME not in _OTHERS:
+        return
+    losses, fix = _OTHERS[head.NAME]
+    here = f"MODEL.SEM_SEG_HEAD.NAME {head.NAME} is Detectron2's, which"
+    if head.LOSS_TYPE not in losses:
         raise ConfigError(
-            "MODEL.SEM_SEG_HEAD.NAME SemSegFPNHead is Detectron2's, which knows neither LOSS_TYPE "
-            f"{head.LOSS_TYPE} nor CLASS_WEIGHTS. Set it to SemSegPyramidHead, which has the same "
-            "parameters."
+            f"{here} knows LOSS_TYPE {' and '.join(losses)}, not '{head.LOSS_TYPE}'. {fix}"
+        )
+    if head.CLASS_WEIGHTS not in (None, "none"):
+        raise ConfigError(f"{here} does not know CLASS_WEIGHTS. {fix} Or leave them out: none.")
+    if head.NAME == "DeepLabV3Head" and len(head.IN_FEATURES) != 1:
+        raise ConfigError(
+            f"{here} takes one feature: set MODEL.SEM_SEG_HEAD.IN_FEATURES to the last of "
+            f"{list(head.IN_FEATURES)} alone, or NAME to SemSegDeepLabV3PlusHead."
         )
 
 

@@ -119,3 +119,25 @@ def test_deeplab_on_detectron2_resnet_at_both_output_strides() -> None:
             model = build_model(load_config(CONFIG, [*opts, *more, "MODEL.DEVICE", "meta"]))
         assert isinstance(model.backbone, nn.Module)
         assert model.backbone.output_shape()["res5"].stride == stride
+
+
+@pytest.mark.parametrize(
+    ("head", "settings", "message"),
+    [
+        ("DeepLabV3PlusHead", {"LOSS_TYPE": "focal(gamma=1.5)"}, "SemSegDeepLabV3PlusHead, which"),
+        ("DeepLabV3PlusHead", {"CLASS_WEIGHTS": [1.0] * 8}, "does not know CLASS_WEIGHTS"),
+        ("DeepLabV3Head", {}, r"takes one feature: .*\['res2', 'res5'\] alone"),
+        ("DeepLabV3PlusHead", {}, None),
+        ("DeepLabV3Head", {"IN_FEATURES": ["res5"]}, None),
+    ],
+)
+def test_detectron2s_deeplab_heads_refuse_what_they_would_ignore(head, settings, message) -> None:
+    """Class weights would be left out in silence, a loss end in 'Unexpected loss type'."""
+    cfg = load_config(CONFIG, [*CPU, "MODEL.META_ARCHITECTURE", "SemanticSystem"])
+    options = {"NAME": head, "LOSS_TYPE": "hard_pixel_mining", "CLASS_WEIGHTS": None, **settings}
+    cfg.MODEL.SEM_SEG_HEAD.update(options)
+    if message:
+        with pytest.raises(ConfigError, match=f"NAME {head} is Detectron2's.*{message}"):
+            build_model(cfg)
+    else:
+        assert type(build_model(cfg).sem_seg_head).__name__ == head
