@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "tests/outside"
 PARTS = ("head", "loss", "dataset", "mapper", "evaluator")
+GUIDE = ROOT / "docs/extending.md"
 
 OPTIONS = [
     *("MODEL.META_ARCHITECTURE", "SemanticSystem", "MODEL.TIMM.NAME", "test_resnet"),
@@ -77,6 +79,24 @@ def run(tool: str, *words: object, python: Path, root: Path, fails: bool = False
     return done.stderr if fails else done.stdout + done.stderr
 
 
+def test_the_guide_shows_the_files_of_the_package():
+    shown = dict(
+        re.findall(r"^`(\w+)\.py`:\n\n```python\n(.*?)```$", GUIDE.read_text(), re.M | re.S)
+    )
+    assert shown.keys() == {*PARTS, "system"}
+    for part, code in shown.items():
+        assert code == (PACKAGE / "outside_parts" / f"{part}.py").read_text()
+
+
+def test_each_part_holds_its_contract():
+    """The stranger's own tests, in a process of their own: they register names and keys."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "check_parts.py"]
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=PACKAGE, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "7 passed" in done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["import", "installed"])
 def test_a_strangers_parts_work_like_our_own(how, root, tmp_path, request):
@@ -114,7 +134,7 @@ def test_a_strangers_parts_work_like_our_own(how, root, tmp_path, request):
     image = root / "stripes/val/0.png"
     run("predict.py", *again, "--weights", weights, "--input", image, "--output",
         tmp_path / "predicted", "--save", "mask,overlay", **call)  # fmt: skip
-    mask = np.asarray(Image.open(next((tmp_path / "predicted").rglob("*mask*.png"))))
+    mask = np.asarray(Image.open(tmp_path / "predicted/mask/0.png"))
     assert mask.shape == (64, 80)
     assert set(np.unique(mask)) <= {0, 1}
     run("export_model.py", *again, "--weights", weights, "--format", "torchscript", "--output",

@@ -21,7 +21,7 @@ import seg_plugins
 from seg_plugins.engine.process import keep_freed_memory
 from seg_plugins.evaluation import SemanticEvaluator
 from seg_plugins.modeling.semantic_loss import SemanticLoss
-from seg_plugins.ops.roi_align import roi_align
+from seg_plugins.ops import roi_align
 
 import numpy as np
 import torch

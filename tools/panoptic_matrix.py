@@ -119,7 +119,7 @@ def draw(runs: dict[str, Path], count: int, path: Path) -> None:
     dataset = Dataset.get(name)
     records = dataset.records
     chosen = [records[i] for i in np.linspace(0, len(records) - 1, count).astype(int)]
-    colours = np.asarray(dataset.stuff.colors, np.uint8)
+    colors = np.asarray(dataset.stuff.colors, np.uint8)
     images = [read_image(record["file_name"], "RGB") for record in chosen]
     columns: list[list[np.ndarray]] = [images]
     columns.append(
@@ -128,7 +128,7 @@ def draw(runs: dict[str, Path], count: int, path: Path) -> None:
                 image,
                 read_segment_ids(record["pan_seg_file_name"]),
                 record["segments_info"],
-                colours,
+                colors,
                 numbers=False,
             )
             for image, record in zip(images, chosen, strict=True)
@@ -138,7 +138,7 @@ def draw(runs: dict[str, Path], count: int, path: Path) -> None:
         found = predict(cfg, runs[head], chosen)
         columns.append(
             [
-                panoptic(image, ids.cpu().numpy(), segments, colours)
+                panoptic(image, ids.cpu().numpy(), segments, colors)
                 for image, (ids, segments) in zip(images, found, strict=True)
             ]
         )

@@ -69,7 +69,7 @@ def _add_semantic_head_keys(head: CfgNode) -> None:
     """MODEL.SEM_SEG_HEAD of every semantic system."""
     # --- shared with Detectron2's DeepLab project
     # "cross_entropy", DeepLab's "hard_pixel_mining" (top 20% of the valid pixels), "ohem", "focal",
-    # "dice", "lovasz", or a sum: "cross_entropy + 0.5 * dice".
+    # "dice", "lovasz", or a sum, with options: "focal(gamma=1.5) + 0.5 * dice".
     set_defaults(head, LOSS_TYPE="cross_entropy")
     # Decoder: low-level features and the channels each is projected to.
     set_defaults(head, PROJECT_FEATURES=["res2"], PROJECT_CHANNELS=[48])

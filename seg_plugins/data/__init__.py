@@ -1,8 +1,7 @@
 """Datasets, mappers and augmentations."""
 
-from .border_weights import border_weights
 from .build import MAPPER_REGISTRY, build_mapper, mapper_name, reads_masks
-from .class_weights import class_weights
+from .class_balance import class_weights
 from .dataset import Dataset
 from .datasets.catalogue import register_datasets
 from .datasets.custom import apply_custom_dataset, register_custom_dataset
@@ -11,6 +10,7 @@ from .image_mapper import generator
 from .instance_mapper import InstanceMapper
 from .panoptic_mapper import PanopticMapper
 from .semantic_mapper import SemanticMapper
+from .weight_map import border_weights
 
 __all__ = [
     "MAPPER_REGISTRY",

@@ -10,9 +10,9 @@ from detectron2.config import CfgNode, configurable
 
 from .augmentation_builder import build_border
 from .augmentations import Content
-from .border_weights import border_weights
 from .elastic import Warp
 from .image_mapper import ImageMapper, label_to_tensor
+from .weight_map import border_weights
 
 __all__ = ["SemanticMapper"]
 

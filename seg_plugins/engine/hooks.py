@@ -150,7 +150,8 @@ class PicturesHook(HookBase):
         """Draw once, unless training was interrupted."""
         if self.trainer.complete:
             model = self.trainer.model
-            write_pictures(self.cfg, getattr(model, "module", model))
+            with self.trainer.ema_applied():  # by the weights that are evaluated
+                write_pictures(self.cfg, getattr(model, "module", model))
 
 
 class RunRecord(HookBase):

@@ -29,7 +29,7 @@ def file_metadata(cfg: CfgNode, task: str) -> dict[str, str]:
     values: dict[str, Any] = {
         "task": task,
         "classes": [label.name for label in kind],
-        "colors": [list(label.colour) for label in kind],
+        "colors": [list(label.color) for label in kind],
         "format": cfg.INPUT.FORMAT,
         "pixel_mean": list(cfg.MODEL.PIXEL_MEAN),
         "pixel_std": list(cfg.MODEL.PIXEL_STD),

@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,35 @@ class _Writer:
         return self._hash.hexdigest() if self._hash is not None else ""
 
 
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """For programs that write by name (videos, rasters): a temporary path in the same folder.
+
+    What is written there takes the name at the end; after an error nothing stays behind.
+
+    Raises:
+        WriteError: it could not be written; names the path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path, path.suffix)
+    try:
+        yield temporary
+        try:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            raise _explained(path, error, 0) from None
+    finally:
+        _discard(temporary)
+
+
+def _temporary(path: Path, end: str = _TEMPORARY) -> Path:
+    """Not by tempfile, whose files are readable by their owner alone: these follow the umask."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{end}")
+
+
 def write_atomically(
     path: Path,
     write: Callable[[Any], object],
@@ -77,8 +106,7 @@ def write_atomically(
     Raises:
         WriteError: the disk is full, a limit is reached, ...; names the path and the size.
     """
-    # Not by tempfile, whose files are readable by their owner alone: these follow the umask.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
+    temporary = _temporary(path)
     writer: _Writer | None = None
     try:
         # Without a buffer: closing one would try to write what had failed once more.

@@ -37,7 +37,7 @@ class Mean(NamedTuple):
     """
 
     value: Tensor
-    count: Tensor | None
+    count: Tensor | None  # type: ignore[assignment]  # tuple has a method of that name
 
 
 class Loss(tuple[Mean, ...]):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .roi_align import roi_align
+from .roi_align_operator import roi_align
 
 
 class ROIAlign(nn.Module):

@@ -124,7 +124,7 @@ def _categories(labels: Labels) -> list[Record]:
                 "id": label.category_id,
                 "name": label.name,
                 "isthing": int(label.is_thing),
-                "color": list(label.colour),
+                "color": list(label.color),
             },
         )
     return list(seen.values())

@@ -101,7 +101,7 @@ class ImageResult:
             mask[self.regions[number - 1].bitmask] = number
         return mask
 
-    def colour_mask(self) -> np.ndarray:
+    def color_mask(self) -> np.ndarray:
         """The regions in their colours on black."""
         return overlays.semantic(np.zeros_like(self.image), *self._painting(), opacity=1.0)
 
@@ -111,7 +111,7 @@ class ImageResult:
         if self.instances is not None or self.panoptic is not None:
             for region in self.regions:
                 if region.label.is_thing:
-                    overlays.outline(picture, region.bitmask.view(np.uint8), region.colour)
+                    overlays.outline(picture, region.bitmask.view(np.uint8), region.color)
         return legend.beside(picture, self.legend()) if with_legend else picture
 
     def legend(self) -> list[tuple[tuple[int, int, int], str]]:
@@ -119,7 +119,7 @@ class ImageResult:
         pixels = self.image.shape[0] * self.image.shape[1]
         return [
             (
-                region.colour,
+                region.color,
                 f"{region.label.name} {region.score:.2f}"
                 if region.score is not None
                 else f"{region.label.name} {100 * region.area / pixels:.1f}%",
@@ -153,12 +153,12 @@ class ImageResult:
     def _painting(self) -> tuple[np.ndarray, np.ndarray, int]:
         """(H, W) index of each pixel's region, their (N, 3) colours, and the index of none."""
         if self.panoptic is None and self.semantic is not None:
-            colours = np.array([label.colour for label in self.labels.stuff], np.uint8)
-            return self.semantic, colours, self.labels.ignore_label
+            colors = np.array([label.color for label in self.labels.stuff], np.uint8)
+            return self.semantic, colors, self.labels.ignore_label
         index = np.full(self.image.shape[:2], len(self.regions), np.int32)
         for i in range(len(self.regions) - 1, -1, -1):
             index[self.regions[i].bitmask] = i
-        colours = np.array([region.colour for region in self.regions], np.uint8).reshape(-1, 3)
-        if not len(colours):
-            colours = np.zeros((1, 3), np.uint8)
-        return index, colours, len(self.regions)
+        colors = np.array([region.color for region in self.regions], np.uint8).reshape(-1, 3)
+        if not len(colors):
+            colors = np.zeros((1, 3), np.uint8)
+        return index, colors, len(self.regions)

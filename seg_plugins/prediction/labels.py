@@ -35,13 +35,13 @@ class Label:
 
     Attributes:
         name: as the dataset spells it.
-        colour: (R, G, B).
+        color: (R, G, B).
         category_id: id in COCO files: the dataset's own where it has one.
         is_thing: countable.
     """
 
     name: str
-    colour: tuple[int, int, int]
+    color: tuple[int, int, int]
     category_id: int
     is_thing: bool
 
@@ -194,12 +194,12 @@ def _labels(
                 count,
             )
         names, metadata = [f"class_{i}" for i in range(count)], {}
-    colours = metadata.get(f"{kind}_colors") or spread_colors(len(names))
+    colors = metadata.get(f"{kind}_colors") or spread_colors(len(names))
     ids = _category_ids(metadata, kind)
     return tuple(
         Label(
             name,
-            (int(colours[i][0]), int(colours[i][1]), int(colours[i][2])),
+            (int(colors[i][0]), int(colors[i][1]), int(colors[i][2])),
             ids.get(i, i + first_id),
             kind == "thing" or name in thing_names,
         )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..io.files import write_atomically
+from ..io.files import whole_file, write_atomically
 from ..io.panoptic import write_segment_ids
 from .coco_files import join_saved, write_summaries
 from .errors import PredictionError
@@ -125,7 +124,7 @@ def draw(prediction: ImageResult, kind: str, options: OutputOptions) -> np.ndarr
     if kind == "mask":
         return prediction.id_mask()
     if kind == "color":
-        return prediction.colour_mask()
+        return prediction.color_mask()
     if kind == "cutout":
         return prediction.cutout(options.classes, edge=options.edge)
     return prediction.blur(options.classes, edge=options.edge, strength=options.strength)
@@ -145,20 +144,6 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     encoded = cv2.imencode(".png", picture)[1].tobytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: file.write(encoded))
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder; what is written there takes the name at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_record(folder: Path, name: str, record: dict[str, Any]) -> None:

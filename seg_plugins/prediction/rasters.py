@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..io.files import whole_file
 from ..visualization import overlays
 from .errors import PredictionError
 from .gaps import filled, no_data
 from .inputs import Picture
 from .labels import Labels
-from .outputs import OutputOptions, output_path, require, whole_file
+from .outputs import OutputOptions, output_path, require
 from .prediction import class_ids, id_type
 from .predictor import Predictor
 from .raster_files import check_raster, create_raster, open_raster, read_gaps, read_window
@@ -120,8 +121,8 @@ def _output(folder: Path, kind: str, name: str, source: Any, labels: Labels) -> 
             dtype = id_type(labels)
             with create_raster(temporary, source, 1, dtype, labels.ignore_label) as raster:
                 if dtype is np.uint8:  # programs that show it then do so in the classes' colours
-                    colours = {i: (*label.colour, 255) for i, label in enumerate(labels.stuff)}
-                    raster.write_colormap(1, colours)
+                    colors = {i: (*label.color, 255) for i, label in enumerate(labels.stuff)}
+                    raster.write_colormap(1, colors)
                 yield raster
 
 
@@ -158,8 +159,8 @@ def _block(kind: str, ids: np.ndarray, image: np.ndarray, labels: Labels) -> np.
     """(bands, h, w) values of an output."""
     if kind == "mask":
         return ids[None]
-    colours = np.array([label.colour for label in labels.stuff], np.uint8)
+    colors = np.array([label.color for label in labels.stuff], np.uint8)
     opacity = overlays.OPACITY if kind == "overlay" else 1.0
     ground = image if kind == "overlay" else np.zeros_like(image)
-    picture = overlays.semantic(ground, ids, colours, labels.ignore_label, opacity=opacity)
+    picture = overlays.semantic(ground, ids, colors, labels.ignore_label, opacity=opacity)
     return picture.transpose(2, 0, 1)

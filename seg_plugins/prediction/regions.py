@@ -23,7 +23,7 @@ class Region:
     Attributes:
         label: its class.
         mask: COCO's compressed run lengths, ``{"size": [h, w], "counts": bytes}``.
-        colour: (R, G, B) that it is drawn in.
+        color: (R, G, B) that it is drawn in.
         score: confidence in [0, 1]; None where the model gives none.
         segment_id: its value in the panoptic map; 0 outside panoptic segmentation.
         own_box: x, y, width, height in pixels as the model gives it; None where it gives none.
@@ -31,7 +31,7 @@ class Region:
 
     label: Label
     mask: dict[str, Any]
-    colour: tuple[int, int, int]
+    color: tuple[int, int, int]
     score: float | None = None
     segment_id: int = 0
     own_box: tuple[float, float, float, float] | None = None
@@ -60,7 +60,7 @@ def class_regions(ids: np.ndarray, labels: Labels) -> list[Region]:
         if value < len(labels.stuff):
             label = labels.stuff[value]
             mask = {"size": list(ids.shape), "counts": counts}
-            regions.append(Region(label, mask, label.colour))
+            regions.append(Region(label, mask, label.color))
     return regions
 
 
@@ -80,10 +80,10 @@ def segment_regions(
         if counts is None:  # not a pixel is left of it
             continue
         thing, label = bool(segment["isthing"]), labels.of_segment(segment)
-        colour = overlays.instance_colour(things) if thing else label.colour
+        color = overlays.instance_color(things) if thing else label.color
         things += label.is_thing
         mask = {"size": list(ids.shape), "counts": counts}
-        regions.append(Region(label, mask, colour, segment.get("score"), int(segment["id"])))
+        regions.append(Region(label, mask, color, segment.get("score"), int(segment["id"])))
     return regions
 
 
@@ -100,7 +100,7 @@ def instance_regions(instances: Instances, size: Sequence[int], labels: Labels) 
         Region(
             labels.of_instance(class_id),
             {"size": list(size), "counts": masks.string(i)},
-            overlays.instance_colour(i),
+            overlays.instance_color(i),
             score,
             own_box=(box[0], box[1], box[2], box[3]),
         )

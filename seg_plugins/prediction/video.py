@@ -13,10 +13,10 @@ import torch
 from tqdm import tqdm
 
 from ..data import DatasetError
-from ..io.files import WriteError
+from ..io.files import WriteError, whole_file
 from ..visualization import legend
 from .errors import PredictionError
-from .outputs import OutputOptions, draw, output_path, require, whole_file
+from .outputs import OutputOptions, draw, output_path, require
 from .prediction import Prediction
 from .predictor import Predictor
 
@@ -157,7 +157,7 @@ def _picture(prediction: Prediction, kind: str, options: OutputOptions) -> np.nd
     if kind != "overlay":
         return draw(prediction, kind, options)
     # The same classes in each frame, so that the picture keeps its size.
-    entries = [(label.colour, label.name) for label in prediction.labels.all]
+    entries = [(label.color, label.name) for label in prediction.labels.all]
     picture = prediction.draw(with_legend=False)
     return picture if prediction.instances is not None else legend.beside(picture, entries)
 

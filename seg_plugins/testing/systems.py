@@ -51,7 +51,7 @@ def check_semantic_head(cfg: CfgNode, *, size: tuple[int, int] = (64, 96)) -> No
     batch = [sample(size), sample(size)]
     losses = _train(model, batch)
     _check_losses(losses, name)
-    sum(losses.values()).backward()  # type: ignore[union-attr]
+    torch.stack(list(losses.values())).sum().backward()
     _check_gradients(model.sem_seg_head, name, every=True)
 
     ignored = [{**item, "sem_seg": torch.full(size, head.IGNORE_VALUE)} for item in batch]
@@ -109,14 +109,14 @@ def check_instance_system(cfg: CfgNode, *, size: tuple[int, int] = (64, 96)) -> 
 
     def sample(count: int = 3) -> dict[str, Any]:
         polygons = cfg.INPUT.MASK_FORMAT == "polygon" and "sem_seg" not in model.tasks
-        options = {"channels": len(cfg.MODEL.PIXEL_MEAN), "polygons": polygons}
-        found = instance_sample(*size, things, count=count, **options)
+        channels = len(cfg.MODEL.PIXEL_MEAN)
+        found = instance_sample(*size, things, count=count, channels=channels, polygons=polygons)
         semantic = semantic_sample(*size, labels.NUM_CLASSES, ignore_value=labels.IGNORE_VALUE)
         return {**found, "sem_seg": semantic["sem_seg"]}
 
     losses = _train(model, [sample(), sample()])
     _check_losses(losses, name)
-    sum(losses.values()).backward()  # type: ignore[union-attr]
+    torch.stack(list(losses.values())).sum().backward()
     _check_gradients(model, name)
     empty = _train(model, [sample(0), sample(0)])
     for key, loss in empty.items():

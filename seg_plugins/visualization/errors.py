@@ -45,6 +45,6 @@ def wrong_regions(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np
 def _painted(image: np.ndarray, areas: Mapping[tuple[int, int, int], np.ndarray]) -> np.ndarray:
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     base = cv2.cvtColor(grey // 2 + 90, cv2.COLOR_GRAY2RGB)
-    for colour, area in areas.items():
-        base[area] = np.rint(base[area] * (1 - _OPACITY) + np.array(colour) * _OPACITY)
+    for color, area in areas.items():
+        base[area] = np.rint(base[area] * (1 - _OPACITY) + np.array(color) * _OPACITY)
     return base

@@ -52,9 +52,9 @@ def beside(picture: np.ndarray, entries: Sequence[Entry]) -> np.ndarray:
     draw = ImageDraw.Draw(panel)
     x = gap
     for column, width in zip(columns, widths, strict=True):
-        for row, (colour, text) in enumerate(column):
+        for row, (color, text) in enumerate(column):
             y = gap + row * line
-            draw.rectangle((x, y, x + size, y + size - 1), fill=tuple(colour))
+            draw.rectangle((x, y, x + size, y + size - 1), fill=tuple(color))
             middle = y + size / 2
             draw.text((x + size + gap, middle), text, fill="black", font=font, anchor="lm")
         x += width

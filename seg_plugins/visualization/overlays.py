@@ -36,7 +36,7 @@ def displayable(pixels: np.ndarray) -> np.ndarray:
 def semantic(
     image: np.ndarray,
     labels: np.ndarray,
-    colours: np.ndarray,
+    colors: np.ndarray,
     ignore_label: int = 255,
     *,
     opacity: float = OPACITY,
@@ -46,12 +46,12 @@ def semantic(
     Args:
         image: (H, W, 3) uint8.
         labels: (H, W) integer class ids.
-        colours: (K, 3) uint8, RGB.
+        colors: (K, 3) uint8, RGB.
         ignore_label: id that stands for "not labelled".
         opacity: of the colours, 0 to 1.
     """
-    valid = (labels != ignore_label) & (labels < len(colours))
-    painted = colours[np.where(valid, labels, 0).astype(np.intp)]
+    valid = (labels != ignore_label) & (labels < len(colors))
+    painted = colors[np.where(valid, labels, 0).astype(np.intp)]
     blended = cv2.addWeighted(image, 1 - opacity, painted, opacity, 0)
     return np.where(valid[..., None], blended, image)
 
@@ -69,26 +69,24 @@ def instances(
     picture = image.copy()
     count = len(masks) if masks is not None else len(boxes) if boxes is not None else 0
     for i in range(count):
-        colour = instance_colour(i)
+        color = instance_color(i)
         if masks is not None:
             mask = masks[i].astype(bool)
-            picture[mask] = (picture[mask] * (1 - OPACITY) + OPACITY * np.array(colour)).astype(
-                "u1"
-            )
-            outline(picture, mask.astype(np.uint8), colour)
+            picture[mask] = (picture[mask] * (1 - OPACITY) + OPACITY * np.array(color)).astype("u1")
+            outline(picture, mask.astype(np.uint8), color)
         if boxes is not None:
             x0, y0, x1, y1 = (round(float(v)) for v in boxes[i])
-            cv2.rectangle(picture, (x0, y0), (x1, y1), colour, 1)
+            cv2.rectangle(picture, (x0, y0), (x1, y1), color, 1)
     return picture
 
 
-def outline(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> None:
+def outline(picture: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> None:
     """Draw the outer contours of a (H, W) uint8 mask into a picture, one pixel wide."""
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, contours, -1, colour, 1)
+    cv2.drawContours(picture, contours, -1, color, 1)
 
 
-def instance_colour(index: int) -> tuple[int, int, int]:
+def instance_color(index: int) -> tuple[int, int, int]:
     """A colour for the index-th instance; neighbours in the sequence differ clearly."""
     hue = int(index * 180 * 0.618034) % 180  # golden ratio: never close to the last ones
     pixel = np.array([[[hue, 200, 255]]], np.uint8)

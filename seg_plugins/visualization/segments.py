@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .overlays import OPACITY, instance_colour
+from .overlays import OPACITY, instance_color
 
 _OUTLINE = (255, 255, 255)
 # Segments with less room than this around their middle, in pixels, get no number.
@@ -19,7 +19,7 @@ def panoptic(
     image: np.ndarray,
     ids: np.ndarray,
     segments: Sequence[Mapping[str, Any]],
-    stuff_colours: np.ndarray,
+    stuff_colors: np.ndarray,
     *,
     numbers: bool = True,
 ) -> np.ndarray:
@@ -30,7 +30,7 @@ def panoptic(
         ids: (H, W) integer segment ids.
         segments: a dict for each, with ``id``, ``isthing`` and ``category_id``; pixels of other
             ids are void and keep the bare image.
-        stuff_colours: (K, 3) uint8, RGB, by the ``category_id`` of stuff.
+        stuff_colors: (K, 3) uint8, RGB, by the ``category_id`` of stuff.
         numbers: write each segment's id where it is widest.
 
     Returns:
@@ -41,11 +41,11 @@ def panoptic(
     for segment in segments:
         inside = ids == segment["id"]
         if segment["isthing"]:
-            colour = np.array(instance_colour(things))
+            color = np.array(instance_color(things))
             things += 1
         else:
-            colour = np.asarray(stuff_colours[segment["category_id"]])
-        picture[inside] = ((1 - OPACITY) * image[inside] + OPACITY * colour).astype(np.uint8)
+            color = np.asarray(stuff_colors[segment["category_id"]])
+        picture[inside] = ((1 - OPACITY) * image[inside] + OPACITY * color).astype(np.uint8)
     picture[_edges(ids)] = _OUTLINE
     if numbers:
         for segment in segments:
@@ -73,7 +73,7 @@ def _write_number(picture: np.ndarray, inside: np.ndarray, number: int) -> None:
     text = str(number)
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     place = (int(x - width // 2), int(y + height // 2))
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+    for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
         cv2.putText(
-            picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA
+            picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA
         )

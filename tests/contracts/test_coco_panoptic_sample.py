@@ -92,9 +92,9 @@ def test_it_is_trained_on_and_drawn(sample):
     assert all(loss.isfinite() for loss in losses.values())
 
     image = read_image(record["file_name"], "RGB")
-    colours = np.asarray(MetadataCatalog.get(name).stuff_colors, np.uint8)
+    colors = np.asarray(MetadataCatalog.get(name).stuff_colors, np.uint8)
     ids = read_segment_ids(record["pan_seg_file_name"])
-    picture = panoptic(image, ids, record["segments_info"], colours, numbers=False)
+    picture = panoptic(image, ids, record["segments_info"], colors, numbers=False)
     void = ids == 0
     changed = (picture != image).any(axis=2)
     assert changed[~void].mean() > 0.99

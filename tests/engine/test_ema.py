@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from seg_plugins.engine import Checkpointer
+import contextlib
+from types import SimpleNamespace
+
+from seg_plugins.engine import Checkpointer, hooks
 from seg_plugins.engine.training_state import ModelEMA
 from seg_plugins.io.weights.layout import EMA_KEY
 
@@ -61,3 +64,19 @@ def test_weights_are_read_averaged_and_a_run_continues_with_its_own(tmp_path):
     Checkpointer(model, str(tmp_path), trainer=trainer, ema=again).resume_or_load("", resume=True)
     assert model.weight.item() == 5.0
     assert again.average["weight"].item() == 1.0
+
+
+def test_pictures_are_drawn_by_the_weights_that_are_evaluated(monkeypatch):
+    applied, seen = [], []
+
+    @contextlib.contextmanager
+    def ema_applied():
+        applied.append(True)
+        yield
+        applied.pop()
+
+    hook = hooks.PicturesHook(cfg=None)
+    hook.trainer = SimpleNamespace(complete=True, model=nn.Identity(), ema_applied=ema_applied)
+    monkeypatch.setattr(hooks, "write_pictures", lambda cfg, model: seen.append(list(applied)))
+    hook.after_train()
+    assert seen == [[True]]

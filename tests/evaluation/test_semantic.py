@@ -161,7 +161,7 @@ def test_truth_outside_the_classes_names_the_image_and_the_pixel(semantic_datase
         run(SemanticEvaluator(name), inputs, [torch.zeros(3, 2, 2)])
 
 
-def test_colour_label_image_names_the_file(semantic_dataset):
+def test_color_label_image_names_the_file(semantic_dataset):
     name, inputs = semantic_dataset([np.arange(12, dtype=np.uint8).reshape(2, 2, 3)])
     with pytest.raises(EvaluationError, match=r"0\.png: a RGB picture where a label with"):
         run(SemanticEvaluator(name), inputs, [torch.zeros(3, 2, 2)])

@@ -113,7 +113,7 @@ def test_labels_of_every_kind_give_their_ids(tmp_path):
     assert np.array_equal(read_label(str(tmp_path / "a.npy")), IDS)
 
 
-def test_a_colour_picture_as_label_is_refused_with_the_fix(tmp_path):
+def test_a_color_picture_as_label_is_refused_with_the_fix(tmp_path):
     path = str(tmp_path / "a.png")
     Image.fromarray(PICTURE).save(path)
     with pytest.raises(DatasetError, match=r"a\.png: a RGB picture.*labels: colours"):
@@ -186,7 +186,7 @@ def test_images_up_to_the_limit_are_opened_without_a_word(tmp_path, monkeypatch,
         open_image(path)
 
 
-def test_colours_become_ids(tmp_path):
+def test_colors_become_ids(tmp_path):
     path = str(tmp_path / "a.png")
     Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6], [9, 9, 9]]], np.uint8)).save(path)
     colors = (((4, 5, 6), 0), ((1, 2, 3), 1))

@@ -92,19 +92,19 @@ def test_negative_ignore_label():
 
 def test_pair_counts_equal_a_dictionary():
     rng = np.random.default_rng(3)
-    colours = rng.integers(0, 2, (11, 13, 3), dtype=np.uint8) * 7
+    colors = rng.integers(0, 2, (11, 13, 3), dtype=np.uint8) * 7
     ids = rng.integers(0, 3, (11, 13)).astype(np.int32) * 70000
     expected: dict[tuple[int, int], int] = {}
     for y in range(11):
         for x in range(13):
-            red, green, blue = map(int, colours[y, x])
+            red, green, blue = map(int, colors[y, x])
             pair = (red + 256 * green + 65536 * blue, int(ids[y, x]))
             expected[pair] = expected.get(pair, 0) + 1
-    pairs, counts = pair_counts(colours, ids)
+    pairs, counts = pair_counts(colors, ids)
     assert [tuple(pair) for pair in pairs.tolist()] == sorted(expected)
     assert dict(zip(map(tuple, pairs.tolist()), counts.tolist(), strict=True)) == expected
     with pytest.raises(ValueError, match="differ in size"):
-        pair_counts(colours, ids[:-1])
+        pair_counts(colors, ids[:-1])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 31), (5, 67), (40, 333)])

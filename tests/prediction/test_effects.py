@@ -43,7 +43,7 @@ def test_an_empty_and_a_full_mask_stay_so(value):
     assert (effects.soft_alpha(np.full((60, 80), value), image) == value).all()
 
 
-def test_the_cut_out_keeps_colours_and_writes_alpha():
+def test_the_cut_out_keeps_colors_and_writes_alpha():
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     cut = effects.cut_out(image, MASK.astype(np.float32))
     assert np.array_equal(cut[:, :, :3], image)

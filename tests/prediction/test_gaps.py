@@ -49,7 +49,7 @@ def test_the_declared_value_is_found_in_the_images_own_type(dtype, value, declar
         assert find_gaps(pixels, -32769.0, "a.tif") is None  # no such value can be stored
 
 
-def test_gaps_take_the_mean_colour():
+def test_gaps_take_the_mean_color():
     pixels = np.full((1, 2, 2), 9, np.uint8)
     gaps = np.array([[False, True]])
     assert filled(pixels, gaps, [100.6, 300.0]).tolist() == [[[9, 9], [101, 255]]]
@@ -155,7 +155,7 @@ def test_segments_and_instances_leave_gaps_out():
     found = Prediction.from_output(output, image, PANOPTIC, 0.5, gaps=gaps)
     assert (found.semantic[gaps] == 255).all()
     assert (found.panoptic[0][gaps] == 0).all()
-    assert not (found.colour_mask()[gaps]).any()
+    assert not (found.color_mask()[gaps]).any()
 
 
 def test_a_model_that_gives_nothing_to_draw_is_named():

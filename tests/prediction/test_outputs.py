@@ -93,8 +93,8 @@ def test_the_panoptic_evaluator_takes_png_and_json(saved_panoptic):
 
 def test_the_panoptic_png_codes_ids_in_three_bytes(saved_panoptic):
     folder, _ = saved_panoptic
-    colours = np.asarray(Image.open(folder / "panoptic/7.png")).astype(int)
-    ids = colours @ (1, 256, 65536)
+    colors = np.asarray(Image.open(folder / "panoptic/7.png")).astype(int)
+    ids = colors @ (1, 256, 65536)
     assert set(np.unique(ids)) == {0, 3, 4, 300, 70000}
     content = json.loads((folder / "panoptic.json").read_bytes())
     assert content["images"] == [{"id": 7, "file_name": "7", "height": 12, "width": 20}]

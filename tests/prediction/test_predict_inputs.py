@@ -217,7 +217,7 @@ def test_pillow_images_of_any_mode_are_what_their_file_is(tmp_path, mode, suffix
         assert np.array_equal(results[0].image, results[1].image)
 
 
-def test_sixteen_bit_colours_in_pillow_are_refused(tmp_path):
+def test_sixteen_bit_colors_in_pillow_are_refused(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 65536, (3, 4, 3), np.uint16)
     cv2.imwrite(str(tmp_path / "a.png"), pixels)
     preparation = Preparation(config(FORMAT="raw"))

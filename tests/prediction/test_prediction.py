@@ -113,13 +113,13 @@ def test_instance_categories_may_be_places_among_all_classes():
     assert [region.label.category_id for region in found.regions] == [1, 1, 2]
 
 
-def test_the_colour_mask_has_the_classes_colours(semantic_prediction):
-    colours = semantic_prediction.colour_mask()
-    assert colours[0, 0].tolist() == [0, 0, 200]
-    assert colours[4, 9].tolist() == [200, 0, 0]
+def test_the_color_mask_has_the_classes_colors(semantic_prediction):
+    colors = semantic_prediction.color_mask()
+    assert colors[0, 0].tolist() == [0, 0, 200]
+    assert colors[4, 9].tolist() == [200, 0, 0]
 
 
-def test_the_overlay_mixes_image_and_colour_beside_a_legend(semantic_prediction):
+def test_the_overlay_mixes_image_and_color_beside_a_legend(semantic_prediction):
     bare = semantic_prediction.draw(with_legend=False)
     assert bare.shape == (12, 20, 3)
     expected = 0.45 * np.array([40, 40, 90]) + 0.55 * np.array([0, 0, 200])

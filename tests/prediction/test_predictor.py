@@ -40,7 +40,7 @@ def test_a_run_predicts_what_its_model_does(trained):
         expected = model([sample])[0]["sem_seg"].argmax(0)
     assert np.array_equal(found.semantic, expected)
     assert [label.name for label in found.labels.stuff][:2] == ["disc", "square"]
-    assert found.labels.stuff[0].colour == (230, 25, 75)
+    assert found.labels.stuff[0].color == (230, 25, 75)
 
 
 def test_files_arrays_and_pillow_images_are_the_same(trained, tmp_path):
@@ -96,7 +96,7 @@ def test_a_custom_dataset_names_its_classes(tmp_path):
     )
     labels = labels_from_config(cfg)
     assert [label.name for label in labels.stuff] == ["sky", "cow"]
-    assert labels.stuff[0].colour == (1, 2, 3)
+    assert labels.stuff[0].color == (1, 2, 3)
     assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 2
 
 

@@ -51,7 +51,7 @@ def read(path):
 
 @pytest.mark.parametrize("layout", [{"tiled": True, "blockxsize": 64, "blockysize": 64,
                                      "compress": "deflate"}, {}])  # fmt: skip
-def test_ids_colours_and_overlay_lie_where_the_image_does(tmp_path, layout):
+def test_ids_colors_and_overlay_lie_where_the_image_does(tmp_path, layout):
     pixels, classes = scene()
     path = write(tmp_path / "a.tif", pixels, **PLACE, **layout)
     found = predict_raster(
@@ -65,11 +65,11 @@ def test_ids_colours_and_overlay_lie_where_the_image_does(tmp_path, layout):
     assert raster.transform == PLACE["transform"]
     assert raster.nodata == 255
     assert found["counts"].tolist() == np.bincount(classes.ravel()).tolist()
-    colours, raster = read(tmp_path / "out/color/a.tif")
-    assert colours[:, classes == 2].T.tolist() == [[200, 0, 0]] * (classes == 2).sum()
+    colors, raster = read(tmp_path / "out/color/a.tif")
+    assert colors[:, classes == 2].T.tolist() == [[200, 0, 0]] * (classes == 2).sum()
     assert raster.crs.to_epsg() == 32633
     overlay, _ = read(tmp_path / "out/overlay/a.tif")
-    expected = 0.45 * pixels + 0.55 * colours
+    expected = 0.45 * pixels + 0.55 * colors
     assert np.abs(overlay - expected).max() <= 1
 
 
@@ -85,7 +85,7 @@ def test_windows_give_the_pixels_of_the_whole_image(tmp_path):
     assert np.array_equal(read(tmp_path / "mask/a.tif")[0][0], whole)
 
 
-def test_the_mask_shows_in_the_classes_colours(tmp_path):
+def test_the_mask_shows_in_the_classes_colors(tmp_path):
     path = write(tmp_path / "a.tif", scene()[0])
     predict_raster(predictor(RedChannel()), path, tmp_path, "a", OutputOptions(("mask",)), GRID)
     with rasterio.open(tmp_path / "mask/a.tif") as raster:

@@ -40,11 +40,11 @@ def test_each_frame_becomes_one(tmp_path):
     )  # fmt: skip
     assert (found["frames"], found["height"], found["width"]) == (7, 64, 80)
     assert found["counts"].sum() == 7 * 64 * 80
-    rate, colours = read_video(tmp_path / "out/color/a.mp4")
+    rate, colors = read_video(tmp_path / "out/color/a.mp4")
     assert rate == pytest.approx(10)
-    assert len(colours) == 7
-    assert np.abs(colours[3][50, 40].astype(int) - (0, 200, 0)).max() < 25  # grass, in RGB
-    assert np.abs(colours[3][5, 40].astype(int) - (0, 0, 200)).max() < 25
+    assert len(colors) == 7
+    assert np.abs(colors[3][50, 40].astype(int) - (0, 200, 0)).max() < 25  # grass, in RGB
+    assert np.abs(colors[3][5, 40].astype(int) - (0, 0, 200)).max() < 25
     assert read_video(tmp_path / "out/overlay/a.mp4")[1][0].shape[1] > 80  # a legend
     assert read_video(tmp_path / "out/blur/a.mp4")[1][0].shape == (64, 80, 3)
 

@@ -20,7 +20,7 @@ def test_wrong_pixels_are_red_and_ignored_ones_black():
     assert picture[1, 2].min() > 0
 
 
-def test_found_missed_and_invented_have_their_colours():
+def test_found_missed_and_invented_have_their_colors():
     truth = np.array([[1, 1, 0], [0, 0, 0]], bool)
     found = np.array([[1, 0, 1], [0, 0, 0]], bool)
     picture = errors.wrong_regions(GREY, truth[None], found[None]).astype(int)

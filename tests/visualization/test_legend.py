@@ -10,8 +10,8 @@ PICTURE = np.full((100, 120, 3), 7, np.uint8)
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
-def swatches(panel, colour):
-    return int((panel == colour).all(axis=2).sum())
+def swatches(panel, color):
+    return int((panel == color).all(axis=2).sum())
 
 
 def test_the_picture_stays_and_each_entry_gets_a_swatch():

@@ -9,19 +9,19 @@ import pytest
 from detectron2.structures import BoxMode
 
 GREY = np.full((2, 3, 3), 100, np.uint8)
-COLOURS = np.array([[0, 0, 0], [200, 100, 0]], np.uint8)
+COLORS = np.array([[0, 0, 0], [200, 100, 0]], np.uint8)
 
 
 def test_classes_are_blended_and_ignored_pixels_stay():
     labels = np.array([[0, 1, 255], [7, 1, 0]], np.uint8)  # 7: outside the classes
-    picture = overlays.semantic(GREY, labels, COLOURS)
+    picture = overlays.semantic(GREY, labels, COLORS)
     # 45% image and 55% colour.
     assert picture[0, 0].tolist() == [45, 45, 45]
     assert picture[0, 1].tolist() == [155, 100, 45]
     assert picture[0, 2].tolist() == picture[1, 0].tolist() == [100, 100, 100]
 
 
-def test_instances_get_distinct_colours_and_boxes():
+def test_instances_get_distinct_colors_and_boxes():
     image = np.zeros((20, 20, 3), np.uint8)
     masks = np.zeros((2, 20, 20), bool)
     masks[0, 2:8, 2:8] = masks[1, 10:18, 10:18] = True
@@ -30,7 +30,7 @@ def test_instances_get_distinct_colours_and_boxes():
     assert picture[14, 14].any()
     assert (picture[5, 5] != picture[14, 14]).any()
     assert not picture[0, 0].any()
-    assert len({overlays.instance_colour(i) for i in range(30)}) == 30
+    assert len({overlays.instance_color(i) for i in range(30)}) == 30
 
 
 def test_annotations_of_every_kind_become_masks():

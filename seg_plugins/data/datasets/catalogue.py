@@ -36,7 +36,7 @@ _COCO_LAYOUTS = (CocoInstances, CocoPanoptic, CocoPanopticSeparated)
 
 
 # Prefix of Detectron2's names -> the class table with their colours.
-_DETECTRON2_COLOURS = {"cityscapes_fine_sem_seg": "cityscapes", "ade20k_sem_seg": "ade20k_150"}
+_DETECTRON2_COLORS = {"cityscapes_fine_sem_seg": "cityscapes", "ade20k_sem_seg": "ade20k_150"}
 # What register_row has registered.
 _REGISTERED: dict[str, tuple[Row, ClassTable]] = {}
 
@@ -50,7 +50,7 @@ def register_datasets() -> None:
     for row in ROWS:
         if row.name not in DatasetCatalog.list():
             register_row(row, load_class_table(row.table))
-    for prefix, table_name in _DETECTRON2_COLOURS.items():
+    for prefix, table_name in _DETECTRON2_COLORS.items():
         colors = load_class_table(table_name).colors
         for name in DatasetCatalog.list():
             metadata = MetadataCatalog.get(name)
@@ -167,7 +167,7 @@ def _label_encoding(row: Row, table: ClassTable) -> LabelEncoding | None:
         return None
     if isinstance(row.layout, CocoPanopticSeparated):
         return table.things_as_one().encoding() if row.layout.all_classes else None
-    return table.encoding(colours=row.colour_labels)
+    return table.encoding(colors=row.color_labels)
 
 
 def _class_metadata(row: Row, table: ClassTable) -> dict[str, Any]:

@@ -97,18 +97,18 @@ class ClassTable:
         one = DatasetClass("things", _COLOR_OF_THINGS, label_values=things)
         return replace(self, classes=(one, *stuff), published_weights=())
 
-    def encoding(self, *, colours: bool = False) -> LabelEncoding:
+    def encoding(self, *, colors: bool = False) -> LabelEncoding:
         """How label images store the classes.
 
         Args:
-            colours: they hold the classes' colours.
+            colors: they hold the classes' colours.
         """
-        pairs = tuple((c.color, i) for i, c in enumerate(self.classes)) if colours else ()
+        pairs = tuple((c.color, i) for i, c in enumerate(self.classes)) if colors else ()
         _check_once("colour", [color for color, _ in pairs])
         known = tuple((v, i) for i, c in enumerate(self.classes) for v in c.label_values)
         _check_once("value", [value for value, _ in known])
         return LabelEncoding(
-            () if colours else known,
+            () if colors else known,
             pairs,
             self.ignore_label,
             classes=len(self.classes),

@@ -86,15 +86,13 @@ def register_custom_dataset(path: str | Path) -> dict[str, str]:
             raise DatasetError(
                 f"labels is {labels!r}; it should be 'index' (grey or palette PNG) or 'colours'"
             )
-        table.encoding(colours=labels == "colours")  # refuses what is ambiguous
+        table.encoding(colors=labels == "colours")  # refuses what is ambiguous
         layouts = _layouts(content, task)
         names = {}
         for split, layout in layouts.items():
             ending = "_separated" if task == "panoptic_separated" else ""
             names[split] = f"{_text(content, 'name')}_{split}{ending}"
-            row = Row(
-                names[split], task, "", str(folder), layout, colour_labels=labels == "colours"
-            )
+            row = Row(names[split], task, "", str(folder), layout, color_labels=labels == "colours")
             if names[split] in DatasetCatalog.list():
                 # Described again, e.g. after an edit in a notebook.
                 DatasetCatalog.pop(names[split])

@@ -26,11 +26,11 @@ def class_table(content: dict[str, Any], name: str, folder: Path) -> ClassTable:
         DatasetError: a wrong value; no classes where no annotation file has them either.
     """
     entries = _entries(content, folder)
-    colours, unlisted = content.get("labels") == "colours", content.get("unlisted", "error")
+    colors, unlisted = content.get("labels") == "colours", content.get("unlisted", "error")
     if unlisted not in ("error", "ignore"):
         raise DatasetError(f"unlisted is {unlisted!r}; it should be 'error' or 'ignore'")
     without = [str(e["name"]) for e in entries if e.get("color") is None]
-    if colours and without:
+    if colors and without:
         raise DatasetError(
             f"classes: labels are colours, and {len(without)} of {len(entries)} classes have no "
             f"color: {', '.join(without[:5])}"

@@ -23,7 +23,7 @@ class Row:
         folder: the dataset's folder below the dataset root.
         layout: how the files of the split lie in it.
         prepare: makes the files if need be and returns the folder, for generated datasets.
-        colour_labels: label images hold the classes' colours.
+        color_labels: label images hold the classes' colours.
         evaluator: evaluator_type where it is not that of the task.
     """
 
@@ -33,7 +33,7 @@ class Row:
     folder: str
     layout: Layout
     prepare: Callable[[], Path] | None = None
-    colour_labels: bool = False
+    color_labels: bool = False
     evaluator: str = ""
 
 
@@ -51,7 +51,7 @@ class Dataset:
     task: str = "semantic"
     table: str = ""
     prepare: Callable[[], Path] | None = None
-    colour_labels: bool = False
+    color_labels: bool = False
     evaluator: str = ""
 
     def rows(self, **layouts: Layout) -> list[Row]:
@@ -64,7 +64,7 @@ class Dataset:
                 folder=self.folder,
                 layout=layout,
                 prepare=self.prepare,
-                colour_labels=self.colour_labels,
+                color_labels=self.color_labels,
                 evaluator=self.evaluator,
             )
             for split, layout in layouts.items()

@@ -173,12 +173,12 @@ ROWS: tuple[Row, ...] = (
     ),
     # Labels are colours.
     # https://www.microsoft.com/en-us/research/project/image-understanding
-    *Dataset("msrc21", "MSRC_ObjCategImageDatabase_v2", colour_labels=True).rows(
+    *Dataset("msrc21", "MSRC_ObjCategImageDatabase_v2", color_labels=True).rows(
         all=Folders("Images", "GroundTruth", ".bmp", "_GT.bmp"),
     ),
     # The first five tiles of each town validate, as the authors suggest; grey or RGB masks.
     # https://project.inria.fr/aerialimagelabeling
-    *Dataset("inria_aerial", "AerialImageDataset", colour_labels=True).rows(
+    *Dataset("inria_aerial", "AerialImageDataset", color_labels=True).rows(
         train=Folders("train/images", "train/gt", ".tif", ".tif", numbers=(6, 37)),
         val=Folders("train/images", "train/gt", ".tif", ".tif", numbers=(1, 6)),
     ),
@@ -209,7 +209,7 @@ ROWS: tuple[Row, ...] = (
     ),
     # Folders as the published archive unpacks; black and white RGB masks.
     # https://web.fsktm.um.edu.my/~cschan/downloads_skin_dataset.html
-    *Dataset("pratheepan", "Face_Dataset", colour_labels=True).rows(
+    *Dataset("pratheepan", "Face_Dataset", color_labels=True).rows(
         face=Folders("Pratheepan_Dataset/FacePhoto", "Ground_Truth/GroundT_FacePhoto"),
         family=Folders("Pratheepan_Dataset/FamilyPhoto", "Ground_Truth/GroundT_FamilyPhoto"),
     ),
@@ -223,7 +223,7 @@ ROWS: tuple[Row, ...] = (
     ),
     # Colours of https://github.com/microsoft/AirSim docs/seg_rgbs.txt; what an object id stands
     # for is set by each scene.
-    *Dataset("airsim", "airsim", colour_labels=True).rows(all=AirSimRecordings()),
+    *Dataset("airsim", "airsim", color_labels=True).rows(all=AirSimRecordings()),
     # unverified layout and ids: the five published classes in the order of their publication. Of
     # each sequence every tenth frame is labelled. http://www.6d-vision.com/scene-labeling
     *Dataset("daimler_urban", "daimler_urban").rows(

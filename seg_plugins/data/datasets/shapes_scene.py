@@ -26,7 +26,7 @@ _PLAIN = (_CROSS,)
 
 # A later thing may cover at most this share of an earlier one.
 _MAX_HIDDEN = 0.5
-_MIN_COLOUR_DISTANCE = 50.0
+_MIN_COLOR_DISTANCE = 50.0
 # Grey levels between the darkest and the lightest of a surface.
 _CONTRAST = (70.0, 90.0)
 _FAINT_CONTRAST = (0.0, 15.0)
@@ -225,15 +225,15 @@ def _draw_palette(rng: np.random.Generator, count: int) -> np.ndarray:
     Neighbours in the palette keep a distance where that is possible, which would give the later
     colours away (they lie further out); the shuffle makes the colours exchangeable again.
     """
-    colours: list[np.ndarray] = []
+    colors: list[np.ndarray] = []
     for _ in range(count):
         for _ in range(20):
-            colour = 65 + 125 * rng.random(3)
-            if all(np.linalg.norm(colour - other) >= _MIN_COLOUR_DISTANCE for other in colours):
+            color = 65 + 125 * rng.random(3)
+            if all(np.linalg.norm(color - other) >= _MIN_COLOR_DISTANCE for other in colors):
                 break
-        colours.append(colour)
+        colors.append(color)
     order = np.argsort(rng.random(count), kind="stable")
-    return np.array(colours)[order]
+    return np.array(colors)[order]
 
 
 def _draw_pattern(

@@ -13,7 +13,7 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 
 from ...tasks import known_evaluators
-from ..class_weights import median_frequency
+from ..class_balance import median_frequency
 from ..dataset import Dataset, evaluator_types
 from ..datasets.catalogue import load_dataset
 from ..errors import DatasetError

@@ -248,4 +248,4 @@ def _examples(run: Run) -> list[tuple[str, list[dict[str, Any]]]]:
 
 def _legend(entries: Sequence[Sequence[Any]]) -> list[tuple[str, str]]:
     """(class, colour in CSS); numbers alone come into the style."""
-    return [(name, "rgb({:d} {:d} {:d})".format(*map(int, colour))) for name, colour in entries]
+    return [(name, "rgb({:d} {:d} {:d})".format(*map(int, color))) for name, color in entries]

@@ -83,10 +83,10 @@ def test_another_seed_is_another_split(folder):
     assert chosen[0] == chosen[1] != chosen[2]
 
 
-def test_colour_masks(folder):
+def test_color_masks(folder):
     for i in range(10):
-        colours = np.array([[0, 0, 0], [128, 64, 128], [1, 1, 1]], np.uint8)
-        put(folder / f"masks/{i}.png", colours[np.tile([0, 1, 2, 0], (6, 2))][..., ::-1])
+        colors = np.array([[0, 0, 0], [128, 64, 128], [1, 1, 1]], np.uint8)
+        put(folder / f"masks/{i}.png", colors[np.tile([0, 1, 2, 0], (6, 2))][..., ::-1])
     classes = [
         {"name": "background", "color": [0, 0, 0]},
         {"name": "road", "color": [128, 64, 128]},

@@ -93,11 +93,11 @@ def test_spacenet_roads(root, city):
     assert sample["image"][0, 0].tolist() == (IMAGE[0, :, 2] * 8.0).tolist()
 
 
-def test_msrc21_colours(root):
+def test_msrc21_colors(root):
     folder = root / "MSRC_ObjCategImageDatabase_v2"
     put(folder / "Images/1_1_s.bmp", IMAGE)
-    colours = np.array([(128, 0, 0), (0, 0, 0), (128, 64, 128), (64, 0, 0)], np.uint8)
-    put(folder / "GroundTruth/1_1_s_GT.bmp", colours[label(0, 1, 2, 3)][..., ::-1])
+    colors = np.array([(128, 0, 0), (0, 0, 0), (128, 64, 128), (64, 0, 0)], np.uint8)
+    put(folder / "GroundTruth/1_1_s_GT.bmp", colors[label(0, 1, 2, 3)][..., ::-1])
     check("msrc21_all", {0: "building", 1: None, 2: "road", 3: None})
 
 

@@ -102,7 +102,7 @@ def _pixel_features(folder: Path, split: str, every: int) -> tuple[torch.Tensor,
     return torch.from_numpy(np.concatenate(features)), torch.from_numpy(np.concatenate(classes))
 
 
-def test_colour_does_not_give_the_class_away(folder):
+def test_color_does_not_give_the_class_away(folder):
     """A small network on each pixel's RGB and 5x5 mean stays far below 40 mIoU.
 
     It has the colours, their products and the contrast to the mean, and a loss weighted by

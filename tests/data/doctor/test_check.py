@@ -139,7 +139,7 @@ def test_masks_of_0_and_255_name_the_key(semantic):
     assert "value: 255" in kinds()["label value"]
 
 
-def test_a_mask_that_is_a_colour_picture(semantic):
+def test_a_mask_that_is_a_color_picture(semantic):
     cv2.imwrite(str(semantic / "masks/1.png"), np.full((6, 8, 3), (0, 0, 1), np.uint8))
     assert "labels: colours" in kinds()["colour picture"]
 

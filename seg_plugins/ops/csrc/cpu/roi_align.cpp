@@ -1,6 +1,6 @@
 // The operator seg_plugins::roi_align: schema, argument checks, autograd and autocast. The kernels
 // are in cpu/roi_align_kernel.cpp and cuda/roi_align_kernel.cu, the fake kernel in
-// ops/roi_align.py.
+// ops/roi_align_operator.py.
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
 #include <torch/autograd.h>
@@ -71,7 +71,7 @@ void check_tensors(TensorList features, const Tensor& boxes) {
   }
 }
 
-// The fake kernel in ops/roi_align.py says the same.
+// The fake kernel in ops/roi_align_operator.py says the same.
 bool is_channels_last(const Tensor& feature) {
   return feature.is_contiguous(at::MemoryFormat::ChannelsLast) && !feature.is_contiguous();
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from seg_plugins.data import DatasetError, class_weights
 from seg_plugins.data import class_weights as weights_function
-from seg_plugins.data.class_weights import count_pixels
+from seg_plugins.data.class_balance import count_pixels
 
 import cv2
 import numpy as np
