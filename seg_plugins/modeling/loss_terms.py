@@ -126,7 +126,7 @@ class Losses(dict[str, Tensor]):
     def __or__(self, other: Mapping[str, Loss | Sum | Tensor]) -> Losses:  # type: ignore[override]
         return self.joined(other)
 
-    def __ior__(self, other: Mapping[str, Loss | Sum | Tensor]) -> Losses:  # type: ignore[override,misc]
+    def __ior__(self, other: Mapping[str, Loss | Sum | Tensor]) -> Losses:  # type: ignore[override]
         self.update(other)
         return self
 
