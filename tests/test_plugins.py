@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint
 import seg_plugins
 from seg_plugins import plugins
 from seg_plugins.config import ConfigError, keys, load_config
+from seg_plugins.engine import argument_parser, setup
 from seg_plugins.modeling.losses import LOSS_REGISTRY
 
 import pytest
@@ -149,3 +150,9 @@ def test_imports_that_are_no_list_are_named(value, tmp_path):
     file.write_text(f"IMPORTS: {value}")
     with pytest.raises(ConfigError, match=rf"config.yaml: IMPORTS .*list, e.g. \[{value}\]"):
         load_config(file)
+
+
+def test_the_record_is_not_set_by_hand():
+    words = ["--config-file", QUICK, "IMPORTS", "['parts.py']"]
+    with pytest.raises(ConfigError, match="give --import itself"):
+        setup(argument_parser().parse_args(words))

@@ -19,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from seg_plugins.plugins import add_import_argument
 from seg_plugins.tasks import TASKS
 
 COLUMNS = (
@@ -77,11 +78,12 @@ def _measured(run: Path) -> dict[str, dict[str, float]]:
     return groups
 
 
-def verify(run: Path) -> bool:
+def verify(run: Path, imports: list[str]) -> bool:
     """Evaluate ``model_final.pth`` again with the run's configuration; print old and new values."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, str(TRAIN_NET), "--config-file", str(run / "config.yaml"),
+            *(word for name in imports for word in ("--import", name)),
             "--eval-only", "MODEL.WEIGHTS", str(run / "model_final.pth"), "OUTPUT_DIR", folder,
         ]  # fmt: skip
         if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
@@ -118,9 +120,10 @@ def main() -> int:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
     parser.add_argument("--verify", action="store_true", help="evaluate the weights again")
+    add_import_argument(parser)
     args = parser.parse_args()
     if args.verify:
-        return 1 if [run for run in args.runs if not verify(run)] else 0
+        return 1 if [run for run in args.runs if not verify(run, args.imports)] else 0
     print("| " + " | ".join(COLUMNS) + " |")
     print("|" + "---|" * len(COLUMNS))
     for run in args.runs:

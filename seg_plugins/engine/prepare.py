@@ -40,6 +40,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """
     with _log_held_back() as records:
         import_parts(getattr(args, "imports", ()))  # anew in a process of its own
+        if "IMPORTS" in list(args.opts or ())[::2]:
+            raise ConfigError("IMPORTS is a record of what --import named: give --import itself")
         args.config_file = str(find_config(args.config_file))
         cfg = load_config(args.config_file, args.opts or ())
         use_available_device(cfg, args)
