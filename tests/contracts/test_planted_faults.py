@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from seg_plugins import load_config
+from seg_plugins import load_config, tasks
 from seg_plugins.data import MAPPER_REGISTRY, Dataset, SemanticMapper, generator
 from seg_plugins.evaluation import EVALUATOR_REGISTRY
 from seg_plugins.modeling import LOSS_REGISTRY, Losses, SemanticLoss, Sum
@@ -34,6 +34,7 @@ def registries(monkeypatch):
     all_of_them = (LOSS_REGISTRY, MAPPER_REGISTRY, SEM_SEG_HEADS_REGISTRY, BACKBONE_REGISTRY)
     for registry in (*all_of_them, EVALUATOR_REGISTRY):
         monkeypatch.setattr(registry, "_obj_map", dict(registry._obj_map))
+    monkeypatch.setattr(tasks, "_EVALUATORS", dict(tasks._EVALUATORS))
 
 
 # ------------------------------------------------------------------------------------------ head

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import build_sem_seg_head
 from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from ...config import ConfigError
 from ..panoptic_merging import merge_panoptic
-from ..sem_seg_heads.base import check_head_settings, semantic_losses
+from ..sem_seg_heads.base import build_semantic_head, semantic_losses
 from ..task_weighting import build_weighting
 from .mask_rcnn import MaskRCNNFPN, keep_scores_in_float32, postprocess_to_run_lengths
 from .semantic_labels import batch_labels, label_range, source_of
@@ -94,7 +93,7 @@ class PanopticSegmentor(MaskRCNNFPN):
         panoptic, head = cfg.MODEL.PANOPTIC_FPN, cfg.MODEL.SEM_SEG_HEAD
         return {
             **parts,
-            "sem_seg_head": build_sem_seg_head(cfg, parts["backbone"].output_shape()),
+            "sem_seg_head": build_semantic_head(cfg, parts["backbone"].output_shape()),
             "num_classes": head.NUM_CLASSES,
             "ignore_value": head.IGNORE_VALUE,
             "thing_ids": panoptic.THING_IDS,
@@ -109,7 +108,6 @@ class PanopticSegmentor(MaskRCNNFPN):
     def check(cls, cfg: CfgNode) -> None:
         """Raise ConfigError unless backbone, RoI heads and semantic head fit together."""
         super().check(cfg)
-        check_head_settings(cfg)
         model = cfg.MODEL
         if model.SEM_SEG_HEAD.NAME == "SemSegSegNetHead" and not (
             model.BACKBONE.NAME == "build_vgg_fpn_backbone" and model.VGG.POOLING_INDICES

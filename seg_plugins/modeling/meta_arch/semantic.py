@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import Backbone, SemanticSegmentor
+from detectron2.modeling import Backbone, SemanticSegmentor, build_backbone
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from ...config import ConfigError
 from ..feature_geometry import mirror_pad
 from ..inference import Strategy, WholeImage, build_inference
 from ..loss_terms import Losses
-from ..sem_seg_heads.base import check_head_settings, cut_to_image, semantic_losses
+from ..sem_seg_heads.base import build_semantic_head, cut_to_image, semantic_losses
 from .mask_rcnn import keep_scores_in_float32
 from .semantic_labels import batch_labels, label_range
 
@@ -86,9 +86,12 @@ class SemanticSystem(SemanticSegmentor):
                 f"{' or '.join(cls.heads)}, not {head}. Set it, or choose the meta-architecture "
                 "that is named after the head."
             )
-        check_head_settings(cfg)
+        backbone = build_backbone(cfg)
         return {
-            **super().from_config(cfg),
+            "backbone": backbone,
+            "sem_seg_head": build_semantic_head(cfg, backbone.output_shape()),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
             "inference": build_inference(cfg),

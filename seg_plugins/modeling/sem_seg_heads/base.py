@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_sem_seg_head
 from torch import Tensor, nn
 
 from ...config import ConfigError
@@ -196,16 +197,21 @@ _OTHERS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
-def check_head_settings(cfg: CfgNode) -> None:
-    """Refuse settings that a head of Detectron2's would ignore, or stop at without a word.
+def build_semantic_head(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.Module:
+    """The head that ``MODEL.SEM_SEG_HEAD`` names, on a backbone's features.
 
     Raises:
-        ConfigError: a loss, class weights or a number of features that it does not have; the
-            message names the head that has them.
+        ConfigError: settings that a head of Detectron2's would ignore, or stop at without a word:
+            a loss, class weights or features that it does not have; the message names the fix.
     """
     head = cfg.MODEL.SEM_SEG_HEAD
-    if head.NAME not in _OTHERS:
-        return
+    if head.NAME in _OTHERS:
+        _check_settings(head)
+        select_features(input_shape, head.IN_FEATURES, head.NAME)
+    return build_sem_seg_head(cfg, input_shape)
+
+
+def _check_settings(head: CfgNode) -> None:
     losses, fix = _OTHERS[head.NAME]
     here = f"MODEL.SEM_SEG_HEAD.NAME {head.NAME} is Detectron2's, which"
     if head.LOSS_TYPE not in losses:
