@@ -21,11 +21,15 @@ June 2026 (02b5c4e, without its extension) on Python 3.11 with PyTorch 2.14.1, N
 13.0 and setuptools 84, and with 0.6 on Python 3.10 with PyTorch 2.11, NumPy 1.26.4, Pillow 9.5 and
 setuptools 69. ``tests/test_compat.py`` removes each thing and shows its repair. This module stands
 alone: it imports nothing of the package, so that it can come first.
+
+A second finder, behind all others, knows modules of this package that have moved: their old names
+give the new ones, with a warning that says so.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -40,6 +44,26 @@ from typing import Any
 
 PACKAGE = "detectron2"
 EXTENSION = f"{PACKAGE}._C"
+
+# Modules of this package by the names that scripts may know them by.
+MOVED = {
+    f"seg_plugins.{old}": f"seg_plugins.{new}"
+    for old, new in {
+        "data.array_io": "io.arrays",
+        "data.file_kind": "io.file_kind",
+        "data.image_io": "io.images",
+        "data.label_encoding": "io.label_encoding",
+        "data.nifti": "io.nifti",
+        "data.tiff": "io.tiff",
+        "engine.best_metric": "engine.checks.best_metric",
+        "engine.consistency": "engine.checks.consistency",
+        "engine.safe_load": "io.weights.safe_load",
+        "engine.weights_file": "io.weights.safetensors_file",
+        "engine.weights_fit": "io.weights.fit",
+        "engine.weights_layout": "io.weights.layout",
+        "modeling.weight_conversion": "io.weights.conversion",
+    }.items()
+}
 
 # What NumPy 1.24 removed; each alias was the builtin itself. (NumPy 2 has np.bool again.)
 NUMPY_ALIASES = {
@@ -256,10 +280,25 @@ def numpy_with_aliases() -> types.ModuleType | None:
     return view
 
 
+class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the old names of :data:`MOVED`, which no other finder does."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname in MOVED else None
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        new = MOVED[module.__name__]
+        warnings.warn(f"{module.__name__} is {new} now", FutureWarning, stacklevel=2)
+        sys.modules[module.__name__] = importlib.import_module(new)
+
+
 def install() -> None:
-    """Install the finder and the warning filters; a second call changes nothing."""
+    """Install the finders and the warning filters; a second call changes nothing."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+        sys.meta_path.append(_Moved())
     for message, category in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message=message, category=category)
     # Modules that were imported before this package: what can still be repaired, is.

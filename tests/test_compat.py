@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
 import random
@@ -327,3 +328,12 @@ def test_install_twice_adds_one_finder():
 
 def test_other_packages_load_as_before():
     assert type(torch.__loader__).__name__ == "SourceFileLoader"
+
+
+@pytest.mark.parametrize(("old", "new"), compat.MOVED.items())
+def test_a_module_that_has_moved_is_found_by_its_old_name(old, new, monkeypatch):
+    monkeypatch.delitem(sys.modules, old, raising=False)
+    with pytest.warns(FutureWarning, match=f"^{old} is {new} now$"):
+        found = importlib.import_module(old)
+    assert found is importlib.import_module(new)
+    assert found.__spec__.name == new

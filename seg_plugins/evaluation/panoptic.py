@@ -11,6 +11,7 @@ import torch
 
 from ..data import Dataset
 from ..io.panoptic import read_segment_colors, write_segment_ids
+from ..io.panoptic import write_segment_ids as write_panoptic_png  # noqa: F401 - its former name
 from .errors import EvaluationError
 from .panoptic_quality import VOID, PanopticCounts
 from .streaming import StreamingEvaluator

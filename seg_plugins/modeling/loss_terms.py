@@ -76,6 +76,8 @@ class Loss(tuple[Mean, ...]):
     @property
     def value(self) -> Tensor:
         """The sum of the means: what is minimised."""
+        if len(self) == 1:
+            return self[0].value
         return torch.stack([mean.value for mean in self]).sum()
 
     def times(self, factor: float | Tensor) -> Loss:

@@ -10,13 +10,13 @@ from detectron2.data import MetadataCatalog
 
 from ..data import Dataset, DatasetError
 
-__all__ = ["KnownImages", "has_annotation_file"]
+__all__ = ["KnownImages", "annotation_file"]
 
 
-def has_annotation_file(name: str) -> bool:
-    """Whether a registered dataset has a file that numbers its classes and images."""
+def annotation_file(name: str) -> str:
+    """The file that numbers a registered dataset's classes and images; empty where it has none."""
     metadata = MetadataCatalog.get(name).as_dict() if name in MetadataCatalog.list() else {}
-    return bool(metadata.get("json_file") or metadata.get("panoptic_json"))
+    return str(metadata.get("json_file") or metadata.get("panoptic_json") or "")
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,11 @@ class KnownImages:
     def _ids(self) -> dict[str, int]:
         found: dict[str, int] = {}
         for name in reversed(self.datasets):
+            # Loading would draw an embedded dataset that is not there; predictions need none.
+            if not os.path.isfile(annotation_file(name)):
+                continue
             try:
-                records = Dataset.get(name, 1.0).records if has_annotation_file(name) else []
+                records = Dataset.get(name, 1.0).records
             except DatasetError:  # the dataset need not be at hand for predictions
                 continue
             found |= {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,7 +17,7 @@ from ..data.datasets.class_table import spread_colors
 from ..engine.checks.consistency import tasks_of
 from ..tasks import DETECTRON2_SYSTEMS
 from .errors import PredictionError
-from .known_images import KnownImages, has_annotation_file
+from .known_images import KnownImages, annotation_file
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +175,10 @@ def _known_ids(name: str) -> dict[str, Any]:
     """The classes' ids of a dataset, which is loaded where its file alone tells them."""
     metadata = MetadataCatalog.get(name)
     numbered = any(key.endswith(_IDS_SUFFIX) for key in metadata.as_dict())
-    if not numbered and has_annotation_file(name):
+    file = annotation_file(name)
+    if not numbered and file:
+        if not os.path.isfile(file):
+            raise DatasetError(f"{file}: no such file")
         Dataset.get(name, 1.0)  # whatever is wrong with its annotations
     return {key: ids for key, ids in metadata.as_dict().items() if key.endswith(_IDS_SUFFIX)}
 
