@@ -31,13 +31,22 @@ from .evaluation.build import (
     build_semantic,
     build_volume,
 )
-from .modeling.backbones.pyramid import build_timm_fpn_backbone, build_vgg_fpn_backbone
+from .modeling.backbones.pyramid import (
+    build_resnet_extended_fpn_backbone,
+    build_timm_fpn_backbone,
+    build_vgg_fpn_backbone,
+)
 from .modeling.backbones.segnet_basic import build_segnet_basic_backbone
 from .modeling.backbones.timm import build_timm_backbone
 from .modeling.backbones.timm_weights import TimmWeights
 from .modeling.backbones.unet import build_unet_backbone
 from .modeling.backbones.vgg import build_vgg_backbone
+from .modeling.instance_representations import (
+    INSTANCE_REPRESENTATION_REGISTRY,
+    REPRESENTATIONS,
+)
 from .modeling.meta_arch.mask_rcnn import MaskRCNNC4, MaskRCNNFPN
+from .modeling.meta_arch.one_stage import ONE_STAGE_SYSTEMS
 from .modeling.meta_arch.panoptic import PanopticSegmentor
 from .modeling.meta_arch.panoptic_bottom_up import BottomUpPanopticSegmentor
 from .modeling.meta_arch.patch_classifier import PatchClassifier
@@ -77,10 +86,13 @@ def _register_modeling() -> None:
     _register(META_ARCH_REGISTRY, DeepLabV3Plus, FCN, PatchClassifier, SegNet, SemanticSystem, UNet)
     _register(META_ARCH_REGISTRY, MaskRCNNC4, MaskRCNNFPN)
     _register(META_ARCH_REGISTRY, BottomUpPanopticSegmentor, PanopticSegmentor)
+    _register(INSTANCE_REPRESENTATION_REGISTRY, *REPRESENTATIONS)
+    _register(META_ARCH_REGISTRY, *ONE_STAGE_SYSTEMS)
     _register(SEM_SEG_HEADS_REGISTRY, SemSegDeepLabV3PlusHead, SemSegFCNHead)
     _register(SEM_SEG_HEADS_REGISTRY, SemSegPyramidHead, SemSegSegNetHead, SemSegUNetHead)
     # The dilated ResNets are the DeepLab project's own, which registers them when imported.
     _register(BACKBONE_REGISTRY, build_resnet_deeplab_backbone, build_segnet_basic_backbone)
+    _register(BACKBONE_REGISTRY, build_resnet_extended_fpn_backbone)
     _register(BACKBONE_REGISTRY, build_timm_backbone, build_timm_fpn_backbone)
     _register(BACKBONE_REGISTRY, build_unet_backbone, build_vgg_backbone, build_vgg_fpn_backbone)
     PathManager.register_handler(TimmWeights(), allow_override=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 
 from .defaults import set_defaults
+from .one_stage_keys import add_one_stage_keys
 
 
 def add_model_keys(model: CfgNode) -> None:
@@ -22,6 +23,7 @@ def add_model_keys(model: CfgNode) -> None:
     _add_rcnn_keys(model)
     _add_panoptic_keys(model)
     _add_bottom_up_keys(model)
+    add_one_stage_keys(model)
 
 
 def _add_backbone_keys(model: CfgNode) -> None:
@@ -41,6 +43,10 @@ def _add_backbone_keys(model: CfgNode) -> None:
     set_defaults(model.TIMM, OUT_FEATURES=["res2", "res3", "res4", "res5"])
     # "" keeps the model's own batch norms; "FrozenBN", "SyncBN" or "GN" replace them.
     set_defaults(model.TIMM, NORM="")
+    # --- build_timm_fpn_backbone, build_vgg_fpn_backbone, build_resnet_extended_fpn_backbone
+    # Levels above the last: one by "pool" or two by convolutions, "p6p7"; "nearest" or "bilinear"
+    # from a level to the one below it; a ReLU behind every level (YOLACT).
+    set_defaults(model.FPN, TOP_BLOCK="pool", UPSAMPLING="nearest", RELU=False)
     # --- build_vgg_backbone
     set_defaults(model, VGG=CfgNode())
     # 11, 13, 16 or 19; "" or "BN"; channels of the first stage and of fc6 and fc7; dropout there.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import FPN, Backbone
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
+from detectron2.modeling.backbone.resnet import build_resnet_backbone
 from torch import Tensor
 
 from ...config import ConfigError
@@ -14,12 +17,23 @@ from .timm import build_timm_backbone
 from .vgg import build_vgg_backbone
 
 
+TOP_BLOCKS = ("pool", "p6p7")
+UPSAMPLING = ("nearest", "bilinear")
+
+
 class FeaturePyramid(FPN):
     """Detectron2's ``FPN`` beside the features of its ``bottom_up``, under their own names.
 
     So a semantic head finds what it was made for: SegNet the pooling indices, U-Net and
     DeepLabv3+ the encoder's features.
+
+    Attributes:
+        upsampling: ``nearest``, or ``bilinear``: from a level to the one below it.
+        relu: put a ReLU behind every level.
     """
+
+    upsampling = "nearest"
+    relu = False
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(N, C, H, W) images to p2, p3, ... and the features of ``bottom_up``.
@@ -34,13 +48,18 @@ class FeaturePyramid(FPN):
         for name, lateral, output in parts:
             level = lateral(features[name])
             if above is not None:
-                level = level + F.interpolate(above, scale_factor=2.0, mode="nearest")
+                level = level + self._finer(above)
                 if self._fuse_type == "avg":
                     level = level / 2
-            levels.insert(0, output(level))
+            levels.insert(0, output(level).relu() if self.relu else output(level))
             above = level
         levels += self.top_block(levels[-1])
         return {**features, **dict(zip(self._out_features, levels, strict=True))}
+
+    def _finer(self, level: Tensor) -> Tensor:
+        if self.upsampling == "nearest":
+            return F.interpolate(level, scale_factor=2.0, mode="nearest")
+        return F.interpolate(level, scale_factor=2.0, mode="bilinear", align_corners=False)
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Shapes of both."""
@@ -55,14 +74,32 @@ def _pyramid(cfg: CfgNode, bottom_up: Backbone) -> FeaturePyramid:
             f"from fine to coarse: it gives {', '.join(given)}. MODEL.TIMM.OUT_FEATURES or "
             "MODEL.VGG.OUT_FEATURES choose others."
         )
-    return FeaturePyramid(
+    options = cfg.MODEL.FPN
+    for key, known in (("TOP_BLOCK", TOP_BLOCKS), ("UPSAMPLING", UPSAMPLING)):
+        if options[key] not in known:
+            raise ConfigError(f"MODEL.FPN.{key} is {' or '.join(known)}, not {options[key]!r}")
+    channels = options.OUT_CHANNELS
+    level = f"p{round(math.log2(given[names[-1]].stride))}"
+    pyramid = FeaturePyramid(
         bottom_up,
         in_features=names,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelMaxPool(),
-        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+        out_channels=channels,
+        norm=options.NORM,
+        top_block=LastLevelP6P7(channels, channels, level)
+        if options.TOP_BLOCK == "p6p7"
+        else LastLevelMaxPool(),
+        fuse_type=options.FUSE_TYPE,
     )
+    pyramid.upsampling, pyramid.relu = options.UPSAMPLING, options.RELU
+    return pyramid
+
+
+def build_resnet_extended_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FeaturePyramid:
+    """Detectron2's ``build_resnet_fpn_backbone`` with the options of ``MODEL.FPN`` that it lacks.
+
+    ``TOP_BLOCK`` p6p7 gives levels by convolutions with stride 2 above the last (FCOS: from p5).
+    """
+    return _pyramid(cfg, build_resnet_backbone(cfg, input_shape))
 
 
 def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FeaturePyramid:

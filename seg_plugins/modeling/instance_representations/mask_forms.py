@@ -1,0 +1,191 @@
+"""The forms in which instance representations give masks, each painted one at a time."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from ...io.masks import to_bitmask, to_run_lengths
+from ...ops.run_length import RunLengthMasks
+
+# Bitmasks are encoded together up to so many pixels.
+_PIXELS_AT_ONCE = 1 << 24
+
+
+class MaskForm(Protocol):
+    """N masks of one image; a field of Detectron2's ``Instances``, so that it takes indices."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any) -> MaskForm: ...
+
+    def paint(self, index: int, image_size: tuple[int, int], height: int, width: int) -> Tensor:
+        """One mask, (height, width) bool.
+
+        Args:
+            index: which.
+            image_size: rows and columns of the image in the network, without padding.
+            height: rows of the output, to which the image is stretched.
+            width: columns of the output.
+        """
+        ...
+
+
+class DenseMasks:
+    """Probabilities on a grid over the padded image, of an exact stride from its top-left corner.
+
+    A pixel of the output belongs to the mask where the probability, interpolated between the
+    grid's cell centres, is above the threshold. It is interpolated once, from the grid to the
+    output, and only around the cells that are above the threshold: no other pixel can be.
+
+    Args:
+        maps: (N, h, w) probabilities.
+        stride: pixels of the padded image by cell.
+        threshold: of a pixel's probability.
+    """
+
+    def __init__(self, maps: Tensor, stride: float, threshold: float = 0.5) -> None:
+        self.maps, self.stride, self.threshold = maps.float(), stride, threshold
+        self._extents: list[list[int]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __getitem__(self, index: Any) -> DenseMasks:
+        return DenseMasks(self.maps[index], self.stride, self.threshold)
+
+    def to(self, *args: Any, **kwargs: Any) -> DenseMasks:
+        """On another device."""
+        return DenseMasks(self.maps.to(*args, **kwargs), self.stride, self.threshold)
+
+    def paint(self, index: int, image_size: tuple[int, int], height: int, width: int) -> Tensor:
+        """See :class:`MaskForm`."""
+        if self._extents is None:
+            self._extents = _extents(self.maps > self.threshold).tolist()
+        out = torch.zeros(height, width, dtype=torch.bool, device=self.maps.device)
+        top, left, bottom, right = self._extents[index]
+        if bottom <= top:
+            return out
+        grid = self.maps[index]
+        steps = (image_size[0] / height / self.stride, image_size[1] / width / self.stride)
+        rows = _Samples(top, bottom, steps[0], len(grid), height, grid.device)
+        columns = _Samples(left, right, steps[1], grid.shape[1], width, grid.device)
+        # Rows first: of the grid's columns only those that are needed.
+        near = slice(columns.first, columns.last + 1)
+        lines = torch.lerp(grid[rows.low, near], grid[rows.high, near], rows.part[:, None])
+        low, high = columns.low - columns.first, columns.high - columns.first
+        values = torch.lerp(lines[:, low], lines[:, high], columns.part)
+        out[rows.place, columns.place] = values > self.threshold
+        return out
+
+
+class _Samples:
+    """Where the pixels of an output that lie around some cells fall between the cells' centres."""
+
+    def __init__(
+        self, start: int, end: int, step: float, cells: int, pixels: int, device: torch.device
+    ) -> None:
+        # Pixel i is at cell (i + 0.5) * step - 0.5; those nearer than one cell to [start, end).
+        first = min(max(int((start - 0.5) / step - 0.5), 0), pixels - 1)
+        last = min(max(int((end + 0.5) / step + 0.5), first), pixels - 1)
+        self.place = slice(first, last + 1)
+        at = (torch.arange(first, last + 1, dtype=torch.float64) + 0.5) * step - 0.5
+        at = at.clamp(0, cells - 1)
+        low = at.floor().long().clamp(max=max(cells - 2, 0))
+        self.first, self.last = int(low[0]), min(int(low[-1]) + 1, cells - 1)
+        self.part = (at - low).float().to(device)
+        self.low = low.to(device)
+        self.high = (low + 1).clamp(max=cells - 1).to(device)
+
+
+class OutlineMasks:
+    """Polygons in the padded image, filled as COCO's API fills them.
+
+    Args:
+        points: (N, R, 2) x, y in pixels, in order around each mask.
+    """
+
+    def __init__(self, points: Tensor) -> None:
+        self.points = points.float()
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, index: Any) -> OutlineMasks:
+        return OutlineMasks(self.points[index])
+
+    def to(self, *args: Any, **kwargs: Any) -> OutlineMasks:
+        """On another device."""
+        return OutlineMasks(self.points.to(*args, **kwargs))
+
+    def paint(self, index: int, image_size: tuple[int, int], height: int, width: int) -> Tensor:
+        """See :class:`MaskForm`."""
+        scale = np.array([width / image_size[1], height / image_size[0]])
+        points = self.points[index].detach().cpu().double().numpy() * scale
+        points = points.clip(0, [width, height])
+        mask = to_bitmask(to_run_lengths([points.ravel()], height, width), height, width)
+        return torch.from_numpy(mask.astype(bool)).to(self.points.device)
+
+
+def _extents(inside: Tensor) -> Tensor:
+    """(N, 4) first row, first column, and those after the last, of (N, h, w) bool; 0 if empty."""
+    parts = []
+    for dim in (2, 1):
+        hit = inside.any(dim=dim)
+        size = hit.shape[1]
+        places = torch.arange(size, device=hit.device)
+        parts.append(torch.where(hit, places, size).amin(dim=1))
+        parts.append(torch.where(hit, places + 1, 0).amax(dim=1))
+    top, bottom, left, right = parts
+    return torch.stack([top, left, bottom, right], dim=1)
+
+
+def finish(instances: Instances, height: int, width: int, mask_format: str) -> Instances:
+    """Instances of the network as those of an image, in Detectron2's format.
+
+    Args:
+        instances: ``scores``, ``pred_classes`` and ``pred_masks``, a :class:`MaskForm`, of an
+            image of ``image_size`` without its padding.
+        height: rows of the wanted output.
+        width: columns of the wanted output.
+        mask_format: ``bitmask`` or ``rle``: see :class:`~..meta_arch.mask_rcnn.MaskRCNNFPN`.
+
+    Returns:
+        Instances of that size: ``pred_boxes``, the pixels' bounds of each mask, ``scores``,
+        ``pred_classes`` and ``pred_masks``. One whose mask has no pixel of the image is no
+        instance of it. Beside the output there are the bitmasks of a few instances at most.
+    """
+    form, size = instances.pred_masks, instances.image_size
+    boxes = torch.zeros(len(instances), 4)
+    kept: list[int] = []
+    encoded: list[RunLengthMasks] = []
+    painted: list[Tensor] = []
+    at_once = max(_PIXELS_AT_ONCE // (height * width), 1)
+    for index in range(len(instances)):
+        mask = form.paint(index, size, height, width)
+        top, left, bottom, right = _extents(mask[None])[0].tolist()
+        if bottom <= top:
+            continue
+        boxes[index] = torch.tensor([left, top, right, bottom])
+        kept.append(index)
+        painted.append(mask)
+        if mask_format == "rle" and len(painted) == at_once:
+            encoded.append(RunLengthMasks.from_bitmasks(torch.stack(painted)))
+            painted = []
+    empty = torch.zeros(0, height, width, dtype=torch.bool, device=instances.scores.device)
+    stack = torch.stack(painted) if painted else empty
+    found = Instances((height, width))
+    found.pred_boxes = Boxes(boxes[kept].to(instances.scores.device))
+    found.scores = instances.scores[kept]
+    found.pred_classes = instances.pred_classes[kept]
+    if mask_format == "rle":
+        encoded.append(RunLengthMasks.from_bitmasks(stack))
+        strings = [part.string(i) for part in encoded for i in range(len(part))]
+        found.pred_masks = RunLengthMasks.from_strings(strings, height, width)
+    else:
+        found.pred_masks = stack
+    return found

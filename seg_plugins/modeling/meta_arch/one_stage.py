@@ -1,0 +1,206 @@
+"""One-stage instance segmentation: a backbone, an instance representation, one way to finish."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import Backbone, build_backbone
+from detectron2.structures import ImageList, Instances
+from torch import Tensor, nn
+
+from ...config import ConfigError
+from ..instance_representations.base import (
+    InstanceRepresentation,
+    Truth,
+    build_representation,
+)
+from ..instance_representations.mask_forms import finish
+from ..loss_terms import Losses
+from .mask_rcnn import MASK_FORMATS, keep_scores_in_float32
+from .semantic_labels import source_of
+
+
+class OneStageInstanceSegmentor(nn.Module):
+    """Any backbone and any instance representation; Detectron2's inputs and outputs.
+
+    In training the images of a batch are padded to a common size that the backbone's
+    ``size_divisibility`` divides. At inference each is padded by itself, and those of equal padded
+    size go together: what is found in an image does not depend on its batch.
+    """
+
+    tasks: ClassVar[tuple[str, ...]] = ("instances",)
+    # The representation of a system that is named after one; "": what the configuration names.
+    representation_name: ClassVar[str] = ""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        representation: InstanceRepresentation,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+        mask_format: str = "bitmask",
+    ) -> None:
+        """Join the parts.
+
+        Args:
+            backbone: gives the features that the representation reads.
+            representation: of the instances.
+            pixel_mean: mean of each image channel, in the image's raw range.
+            pixel_std: divisor of each image channel.
+            mask_format: see :class:`~.mask_rcnn.MaskRCNNFPN`.
+
+        Raises:
+            ConfigError: an unknown `mask_format`.
+        """
+        super().__init__()
+        if mask_format not in MASK_FORMATS:
+            raise ConfigError(
+                "MODEL.ROI_MASK_HEAD.OUTPUT_FORMAT must be "
+                f"{' or '.join(MASK_FORMATS)}, not {mask_format!r}"
+            )
+        keep_scores_in_float32(representation)
+        self.backbone, self.representation = backbone, representation
+        self.mask_format = mask_format
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments from ``MODEL``.
+
+        Raises:
+            ConfigError: parts that do not fit.
+        """
+        named, own = cfg.MODEL.ONE_STAGE.REPRESENTATION, cls.representation_name
+        if own and named not in ("", own):
+            raise ConfigError(
+                f"MODEL.META_ARCHITECTURE {cls.__name__} has the representation {own}, not "
+                f"{named}: leave MODEL.ONE_STAGE.REPRESENTATION empty, or set META_ARCHITECTURE "
+                "OneStageInstanceSegmentor"
+            )
+        if not cfg.MODEL.MASK_ON:
+            raise ConfigError(f"{cls.__name__} finds masks: set MODEL.MASK_ON True")
+        backbone = build_backbone(cfg)
+        return {
+            "backbone": backbone,
+            "representation": build_representation(cfg, backbone.output_shape(), own),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "mask_format": cfg.MODEL.ROI_MASK_HEAD.OUTPUT_FORMAT,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs are brought."""
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Losses in training, predictions in inference.
+
+        Args:
+            batched_inputs: one dict per image: ``image`` (C, H, W) in raw range; in training
+                ``instances`` with ``gt_boxes``, ``gt_classes`` and ``gt_masks``; ``height`` and
+                ``width`` of the wanted output (default: the image's).
+
+        Returns:
+            Training: name -> scalar loss. Inference: one dict per image with ``instances``:
+            ``pred_boxes``, ``scores``, ``pred_classes`` and ``pred_masks``.
+
+        Raises:
+            ValueError: a sample without masks in training.
+        """
+        if self.training:
+            return self._losses(batched_inputs)
+        return self.inference(batched_inputs)
+
+    def _losses(self, samples: list[dict[str, Any]]) -> Losses:
+        truths = [truth_of(sample, self.device) for sample in samples]
+        images = self._normalized(samples)
+        batch = ImageList.from_tensors(images, self.backbone.size_divisibility).tensor
+        outputs = self.representation(self.backbone(batch))
+        return self.representation.losses(outputs, truths, (batch.shape[-2], batch.shape[-1]))
+
+    def inference(self, samples: list[dict[str, Any]], do_postprocess: bool = True) -> Any:
+        """What is found in each image.
+
+        Args:
+            samples: see :meth:`forward`.
+            do_postprocess: bring the results to the wanted size and format; False: the Instances
+                that the representation finds.
+        """
+        images = self._normalized(samples)
+        found: list[Any] = [None] * len(images)
+        for batch, members in equal_sizes(images, self.backbone.size_divisibility):
+            outputs = self.representation(self.backbone(batch.tensor))
+            size = (batch.tensor.shape[-2], batch.tensor.shape[-1])
+            results = self.representation.find(outputs, size, batch.image_sizes)
+            for member, result in zip(members, results, strict=True):
+                found[member] = result
+        if not do_postprocess:
+            return found
+        return [
+            {"instances": self.finish(instances, sample)}
+            for instances, sample in zip(found, samples, strict=True)
+        ]
+
+    def finish(self, instances: Instances, sample: dict[str, Any]) -> Instances:
+        """The instances at the size that a sample asks for."""
+        height, width = instances.image_size
+        size = (sample.get("height", height), sample.get("width", width))
+        return finish(instances, *size, self.mask_format)
+
+    def _normalized(self, samples: list[dict[str, Any]]) -> list[Tensor]:
+        images = [sample["image"].to(self.device) for sample in samples]
+        return [(image - self.pixel_mean) / self.pixel_std for image in images]
+
+
+def equal_sizes(images: list[Tensor], divisor: int) -> list[tuple[ImageList, list[int]]]:
+    """Batches of the images that are equally large once each is padded, and their places.
+
+    Args:
+        images: (C, H, W) each.
+        divisor: of the padded sizes.
+    """
+    step = max(divisor, 1)
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for place, image in enumerate(images):
+        size = tuple(-(-side // step) * step for side in image.shape[-2:])
+        groups.setdefault(size, []).append(place)
+    return [
+        (ImageList.from_tensors([images[i] for i in places], divisor), places)
+        for places in groups.values()
+    ]
+
+
+def truth_of(sample: dict[str, Any], device: torch.device) -> Truth:
+    """The objects of a sample.
+
+    Raises:
+        ValueError: it has no masks.
+    """
+    if "instances" not in sample or not sample["instances"].has("gt_masks"):
+        raise ValueError(
+            f"{source_of(sample)} has no 'instances' with masks, which training needs: set "
+            "INPUT.MAPPER to InstanceMapper, INPUT.MASK_FORMAT to bitmask and DATASETS.TRAIN to a "
+            "dataset whose objects have masks"
+        )
+    return Truth(sample["instances"], device)
+
+
+class SOLO(OneStageInstanceSegmentor):
+    """SOLO (Wang et al. 2020): a category and a mask for each cell of a grid."""
+
+    representation_name = "SOLO"
+
+
+class SOLOv2(OneStageInstanceSegmentor):
+    """SOLOv2 (Wang et al. 2020): each cell predicts the kernel that finds its mask."""
+
+    representation_name = "SOLOv2"
+
+
+ONE_STAGE_SYSTEMS = (OneStageInstanceSegmentor, SOLO, SOLOv2)

@@ -1,0 +1,130 @@
+"""Suppression of instances that were found twice: matrix, Fast and mask NMS.
+
+All are vectorised: no host synchronisation, however many instances there are, and tracing can
+follow those that keep a fixed order. Instances of distinct classes never touch each other.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["fast_nms", "mask_iou_matrix", "mask_nms", "matrix_nms"]
+
+
+def mask_iou_matrix(masks: Tensor) -> Tensor:
+    """Intersection over union of every pair of masks.
+
+    Args:
+        masks: (N, H, W) bool.
+
+    Returns:
+        (N, N) float32; 0 for two empty masks.
+    """
+    flat = masks.flatten(1).float()
+    with torch.autocast(flat.device.type, enabled=False):
+        shared = flat @ flat.T  # sums of ones: exact below 2^24 pixels
+    areas = flat.sum(dim=1)
+    return shared / (areas[:, None] + areas - shared).clamp(min=1)
+
+
+def matrix_nms(
+    masks: Tensor,
+    scores: Tensor,
+    classes: Tensor,
+    *,
+    kernel: str = "gaussian",
+    sigma: float = 2.0,
+) -> Tensor:
+    """Lower the scores of masks by how much better masks of their class cover them.
+
+    The decay of mask j is the minimum over the better masks i of f(IoU(i, j)) / f(the largest IoU
+    of i with a mask better than itself), f(x) = exp(-sigma x^2) or 1 - x (Wang et al. 2020, SOLOv2,
+    section 3.3). A mask i that equals a better one says nothing that the better one does not: with
+    the linear kernel, where its f is 0, it is left out.
+
+    Args:
+        masks: (N, H, W) bool.
+        scores: (N,), in any order; among equal scores the first is the better one.
+        classes: (N,) int64.
+        kernel: ``gaussian`` or ``linear``.
+        sigma: of the Gaussian.
+
+    Returns:
+        (N,) scores, in the order of `scores`.
+
+    Raises:
+        ValueError: an unknown kernel.
+    """
+    if kernel not in ("gaussian", "linear"):
+        raise ValueError(f"the kernel is 'gaussian' or 'linear', not {kernel!r}")
+    order = scores.argsort(descending=True, stable=True)
+    # Row i, column j > i: what the better mask i shares with j.
+    overlap = _of_one_class(mask_iou_matrix(masks[order]), classes[order])
+    worst = overlap.amax(dim=0) if overlap.numel() else overlap.new_zeros(len(masks))
+    if kernel == "gaussian":
+        decay = torch.exp(-sigma * (overlap**2 - worst[:, None] ** 2))
+    else:
+        own = 1 - worst[:, None]
+        decay = torch.where(own > 0, (1 - overlap) / own.clamp(min=1e-12), 1.0)
+    # Only the better masks count, and no score rises.
+    decay = torch.where(overlap > 0, decay, 1.0).clamp(max=1)
+    factor = decay.amin(dim=0) if decay.numel() else decay.new_ones(len(masks))
+    return scores * torch.zeros_like(scores).index_copy(0, order, factor.to(scores.dtype))
+
+
+def fast_nms(boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float) -> Tensor:
+    """Which boxes stay when each is compared with all better ones of its class at once.
+
+    Greedy NMS, but a box that is dropped itself still drops others (Bolya et al. 2019, YOLACT,
+    section 3.4).
+
+    Args:
+        boxes: (N, 4) x0, y0, x1, y1.
+        scores: (N,), in any order; among equal scores the first is the better one.
+        classes: (N,) int64.
+        threshold: a box goes when its IoU with a better one is above it.
+
+    Returns:
+        (N,) bool, in the order of `boxes`.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    overlap = _of_one_class(box_iou_matrix(boxes[order]), classes[order])
+    kept = (overlap <= threshold).all(dim=0)
+    return torch.zeros_like(kept).index_copy(0, order, kept)
+
+
+def mask_nms(masks: Tensor, scores: Tensor, classes: Tensor, threshold: float) -> Tensor:
+    """Greedy NMS on masks: a mask goes when a better one of its class that stays overlaps it.
+
+    Args:
+        masks: (N, H, W) bool.
+        scores: (N,), in any order; among equal scores the first is the better one.
+        classes: (N,) int64.
+        threshold: of the IoU, above which a mask goes.
+
+    Returns:
+        (N,) bool, in the order of `masks`.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    over = _of_one_class(mask_iou_matrix(masks[order]), classes[order]) > threshold
+    gone = torch.zeros_like(order, dtype=torch.bool)
+    for i in range(len(over)):
+        gone = gone | (over[i] & ~gone[i])
+    return torch.zeros_like(gone).index_copy(0, order, ~gone)
+
+
+def box_iou_matrix(boxes: Tensor) -> Tensor:
+    """Intersection over union of every pair of boxes, (N, N) float32; 0 for two empty boxes."""
+    boxes = boxes.float()
+    low = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    high = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    shared = (high - low).clamp(min=0).prod(dim=2)
+    areas = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1)
+    union = areas[:, None] + areas - shared
+    return torch.where(union > 0, shared / union.clamp(min=1e-12), 0.0)
+
+
+def _of_one_class(overlap: Tensor, classes: Tensor) -> Tensor:
+    """Overlaps with the better instances of the same class: above the diagonal, else 0."""
+    return (overlap * (classes[:, None] == classes)).triu(diagonal=1)
