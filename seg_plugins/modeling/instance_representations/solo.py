@@ -134,7 +134,7 @@ class GridRepresentation(InstanceRepresentation):
         return [first, *maps[1:-1], resize(maps[-1], (maps[-2].shape[-2], maps[-2].shape[-1]))]
 
     def losses(self, outputs: SOLOOutputs, truths: Sequence[Truth], size: Size) -> Losses:
-        """``loss_category``, focal, and ``loss_mask``, dice, a mean over the cells with an object."""
+        """``loss_category``, focal, and ``loss_mask``, dice, the mean over cells with an object."""
         arguments = (self.grids, self.scale_ranges, self.sigma, size, self.num_classes)
         targets = [grid_targets(truth, *arguments) for truth in truths]
         total = sum(
