@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
@@ -34,6 +35,19 @@ class MaskForm(Protocol):
         """
         ...
 
+    def tensors(self, height: int, width: int) -> dict[str, Tensor]:
+        """What an exported file gives of the masks, in the image's own pixels.
+
+        Args:
+            height: rows of the image, without padding.
+            width: columns.
+
+        Returns:
+            ``boxes`` (N, 4), and the masks under a name of their own; all by operators that
+            tracing can follow.
+        """
+        ...
+
 
 class DenseMasks:
     """Probabilities on a grid over the padded image, of an exact stride from its top-left corner.
@@ -44,11 +58,11 @@ class DenseMasks:
 
     Args:
         maps: (N, h, w) probabilities.
-        stride: pixels of the padded image by cell.
+        stride: pixels of the padded image by cell, a whole number.
         threshold: of a pixel's probability.
     """
 
-    def __init__(self, maps: Tensor, stride: float, threshold: float = 0.5) -> None:
+    def __init__(self, maps: Tensor, stride: int, threshold: float = 0.5) -> None:
         self.maps, self.stride, self.threshold = maps.float(), stride, threshold
         self._extents: list[list[int]] | None = None
 
@@ -81,6 +95,17 @@ class DenseMasks:
         values = torch.lerp(lines[:, low], lines[:, high], columns.part)
         out[rows.place, columns.place] = values > self.threshold
         return out
+
+    def tensors(self, height: int, width: int) -> dict[str, Tensor]:
+        """``masks``: (N, height, width) probabilities; ``boxes``: the bounds of those above 0.5."""
+        maps = self.maps[:, None]
+        if self.stride != 1:
+            maps = F.interpolate(
+                maps, scale_factor=float(self.stride), mode="bilinear", align_corners=False
+            )
+        masks = maps[:, 0, :height, :width]
+        bounds = _extents(masks > self.threshold)[:, [1, 0, 3, 2]]
+        return {"boxes": bounds.float(), "masks": masks}
 
 
 class _Samples:
@@ -129,6 +154,13 @@ class OutlineMasks:
         points = points.clip(0, [width, height])
         mask = to_bitmask(to_run_lengths([points.ravel()], height, width), height, width)
         return torch.from_numpy(mask.astype(bool)).to(self.points.device)
+
+    def tensors(self, height: int, width: int) -> dict[str, Tensor]:
+        """``outlines``: (N, R, 2) x, y in the image's pixels; ``boxes``: their bounds."""
+        x, y = self.points[..., :1], self.points[..., 1:]
+        # Sizes are numbers that tracing follows: no constant may stand for them.
+        points = torch.cat([torch.clamp(x, 0, width), torch.clamp(y, 0, height)], dim=2)
+        return {"boxes": torch.cat([points.amin(1), points.amax(1)], dim=1), "outlines": points}
 
 
 def _extents(inside: Tensor) -> Tensor:
