@@ -224,7 +224,7 @@ class GridRepresentation(InstanceRepresentation):
 
 
 def point_nms(scores: Tensor) -> Tensor:
-    """Keep the scores that are the greatest of their 2 x 2 cells, up and left (N, K, S, S)."""
+    """Keep (N, K, S, S) scores that no cell above, to the left or between these two exceeds."""
     greatest = F.max_pool2d(scores, 2, stride=1, padding=1)[..., :-1, :-1]
     return scores * (greatest == scores)
 
