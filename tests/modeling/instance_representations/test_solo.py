@@ -6,6 +6,7 @@ import math
 
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError
+from seg_plugins.engine.checkpoint import Checkpointer
 from seg_plugins.modeling.instance_representations.base import Truth
 from seg_plugins.modeling.instance_representations.layers import dice_losses, focal_sum
 from seg_plugins.modeling.instance_representations.solo import SOLO, SOLOOutputs, point_nms
@@ -318,3 +319,16 @@ def test_masks_on_a_grid_keep_what_is_smaller_than_half_a_cell():
     masks[2, 4:8, 4:8] = True
     found = truth_with(masks).masks_at(4, (8, 12))
     assert found.nonzero().tolist() == [[0, 0, 0], [1, 0, 0], [2, 1, 1]]
+
+
+def test_a_file_with_adelaidets_names_is_the_whole_model(tmp_path):
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""]
+    torch.manual_seed(0)
+    trained = build_model(load_config("shapes/solo_v2_r18.yaml", opts))
+    state = {n.removeprefix("representation."): v for n, v in trained.state_dict().items()}
+    assert {n.split(".")[0] for n in state} == {"backbone", "ins_head", "mask_head"}
+    torch.save({"model": state}, tmp_path / "SOLOv2.pth")
+    other = build_model(load_config("shapes/solo_v2_r18.yaml", opts))
+    Checkpointer(other, save_to_disk=False).load(str(tmp_path / "SOLOv2.pth"), complete=True)
+    for name, value in trained.state_dict().items():
+        assert other.state_dict()[name].equal(value), name
