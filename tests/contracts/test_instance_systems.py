@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+from seg_plugins.engine.accumulation import Parts
 from seg_plugins.modeling.meta_arch.one_stage import ONE_STAGE_SYSTEMS
 
 import numpy as np
@@ -138,6 +139,30 @@ def test_autocast(name) -> None:
     assert all(loss.dtype == torch.float32 for loss in half.values())
     for key, loss in half.items():
         assert loss.item() == pytest.approx(plain[key], rel=0.25, abs=0.05), key
+
+
+@pytest.mark.parametrize("name", ONE_STAGE)
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(name) -> None:
+    model, batch = build(name), [sample(count=4), sample(count=1), sample(count=0)]
+
+    def losses(samples: list[dict]) -> dict[str, torch.Tensor]:
+        model.train()
+        for module in model.modules():  # statistics of a batch differ in parts
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        with EventStorage():
+            return model(copy.deepcopy(samples))
+
+    sum(losses(batch).values()).backward()
+    wanted = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    parts = Parts([p for p in model.parameters() if p.requires_grad])
+    for index, item in enumerate(batch):
+        parts.add(losses([item]), 1, lambda loss: loss, last=index == 2)
+    for key, parameter in model.named_parameters():
+        if key in wanted:
+            scale = wanted[key].abs().max().clamp(min=1e-3)
+            assert (parameter.grad - wanted[key]).abs().max() <= 1e-3 * scale, key
 
 
 @pytest.mark.parametrize("name", ONE_STAGE)
