@@ -90,8 +90,6 @@ class PointRepresentation(InstanceRepresentation):
 
     #: The node of the configuration.
     key = "MODEL.FCOS"
-    #: Images count as so many points in the divisor of the focal loss.
-    points_by_image = 0
 
     def __init__(
         self,
@@ -100,11 +98,11 @@ class PointRepresentation(InstanceRepresentation):
         in_features: Sequence[str],
         strides: Sequence[int],
         sizes: Sequence[float],
+        box_loss: str,
+        nms_threshold: float,
         radius: float = 1.5,
-        box_loss: str = "iou",
         score_threshold: float = 0.05,
         pre_nms: int = 1000,
-        nms_threshold: float = 0.6,
         max_instances: int = 100,
     ) -> None:
         """Keep what both need.
@@ -114,11 +112,11 @@ class PointRepresentation(InstanceRepresentation):
             in_features: of the levels, from fine to coarse.
             strides: of the levels.
             sizes: borders between the ranges of the levels: the longest of a point's sides.
-            radius: see :func:`~.points.assign`.
             box_loss: see :func:`~.points.box_losses`.
+            nms_threshold: of the boxes' IoU.
+            radius: see :func:`~.points.assign`.
             score_threshold: least score before suppression.
             pre_nms: finds of a level at most that suppression compares.
-            nms_threshold: of the boxes' IoU.
             max_instances: of an image.
 
         Raises:
@@ -200,10 +198,11 @@ class PointRepresentation(InstanceRepresentation):
             maps = [*outputs.centerness, *outputs.sides, *outputs.codes]
             maps += [] if outputs.shared is None else [outputs.shared]
             nothing = torch.stack([level.float().sum() for level in maps]).sum() * 0.0
-        images_too = self.points_by_image * len(truths)
         return Losses(
             {
-                "loss_category": Sum(focal, count + images_too),
+                # An image counts as one point more, as in the first FCOS: so one without objects
+                # has its share in a batch that is taken in parts.
+                "loss_category": Sum(focal, count + len(truths)),
                 "loss_box": weighed(boxes_lost, centerness),
                 "loss_centerness": Sum(quality + nothing, count),
                 "loss_mask": mask_loss,

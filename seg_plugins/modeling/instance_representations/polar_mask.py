@@ -31,7 +31,6 @@ class PolarMask(PointRepresentation):
     """
 
     key = "MODEL.POLARMASK"
-    points_by_image = 1
 
     @configurable
     def __init__(
