@@ -14,7 +14,7 @@ from ...config import ConfigError
 from ..loss_terms import Sum
 from ..sem_seg_heads.base import full_precision
 from .base import Features, Size, Truth, features_of
-from .fcos import PointOutputs, PointRepresentation, Positives, Scale, flat
+from .fcos import PointOutputs, PointRepresentation, Positives, Scale
 from .layers import dice_losses, prediction, resize, tower
 from .mask_forms import DenseMasks
 from .points import Points, centerness, points_of

@@ -252,7 +252,7 @@ class PointRepresentation(InstanceRepresentation):
         for count in counts:
             level = slice(start, start + count)
             place, of_class = (likely[level] > self.score_threshold).nonzero().unbind(dim=1)
-            best = scores[level][place, of_class].argsort(descending=True, stable=True)
+            best = scores[level][place, of_class].argsort(descending=True)
             best = best[: self.pre_nms]
             places.append(place[best] + start)
             classes.append(of_class[best])

@@ -88,9 +88,8 @@ def test_dynamic_masks_equal_convolutions_in_groups():
     # 1,000 px away from the first cell; the ways of the paper's reference are explicit channels.
     shared, codes = torch.randn(8, 30, 150), torch.randn(4, 169) * 0.3
     xy, units = torch.tensor([[1100.0, 200], [4, 4], [600, 100], [900, 20]]), torch.full((4,), 64.0)
-    cells = torch.stack(
-        [(torch.arange(150) * 8.0 + 4).expand(30, 150), (torch.arange(30) * 8.0 + 4)[:, None].expand(30, 150)]
-    )  # fmt: skip
+    y, x = torch.meshgrid(torch.arange(30) * 8.0 + 4, torch.arange(150) * 8.0 + 4, indexing="ij")
+    cells = torch.stack([x, y])
     ways = (xy[:, :, None, None] - cells) / units[:, None, None, None]
     x = torch.cat([ways, shared.expand(4, -1, -1, -1)], dim=1).reshape(1, 40, 30, 150)
     w1, w2, w3, b1, b2, b3 = codes.split([80, 64, 8, 8, 8, 1], dim=1)
@@ -180,11 +179,13 @@ def test_no_objects():
 def test_only_so_many_masks_are_looked_at(monkeypatch):
     model = build(max_proposals=5)
     outputs = model(inputs_of(model))
-    seen = []
-    logits = model.mask_logits
-    monkeypatch.setattr(
-        model, "mask_logits", lambda o, i, p, places, s: seen.append(len(places)) or logits(o, i, p, places, s)
-    )  # fmt: skip
+    seen, logits = [], model.mask_logits
+
+    def counted(outputs, index, points, places, size):
+        seen.append(len(places))
+        return logits(outputs, index, points, places, size)
+
+    monkeypatch.setattr(model, "mask_logits", counted)
     losses = model.losses(outputs, [random_truth(0), random_truth(3)], SIZE)
     assert sum(seen) == 5
     assert losses.loss("loss_mask")[0].count == 5
@@ -292,8 +293,7 @@ class Traced(torch.nn.Module):
 @pytest.mark.filterwarnings("ignore")
 def test_what_it_finds_can_be_traced():
     model = build(score_threshold=0.001).eval()
-    inputs = [inputs_of(model) for _ in range(3)]
-    maps = [[features[name][:1] * (i + 1) for name in sorted(features)] for i, features in enumerate(inputs)]  # fmt: skip
+    maps = [[f[:1] * (i + 1) for _, f in sorted(inputs_of(model).items())] for i in range(3)]
     with torch.no_grad():
         traced = torch.jit.trace(Traced(model), maps[0], check_trace=False)
         for one in maps:

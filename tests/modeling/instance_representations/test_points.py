@@ -39,7 +39,7 @@ def test_points_are_the_centres_of_the_cells():
 
 
 def test_ranges_of_levels_meet():
-    assert RANGES == [(0, 16), (16, 32), (32, math.inf)]
+    assert [(0, 16), (16, 32), (32, math.inf)] == RANGES
     assert level_ranges([]) == [(0, math.inf)]
 
 
