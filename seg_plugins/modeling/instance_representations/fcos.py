@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -19,11 +19,14 @@ from .layers import focal_sum
 from .mask_forms import MaskForm
 from .points import (
     BOX_LOSSES,
+    PointOutputs,
     Points,
+    Positives,
     assign,
     box_losses,
     box_nms,
     boxes_of,
+    flat,
     level_ranges,
     points_of,
     sides_of,
@@ -31,42 +34,6 @@ from .points import (
 
 # A sum of weights as a count, which has to be 1 at least: in parts of this size.
 _PART = 1024
-
-
-class PointOutputs(NamedTuple):
-    """What the network says about the points of each level.
-
-    Attributes:
-        categories: (N, K, h, w) logits.
-        centerness: (N, 1, h, w) logits.
-        sides: (N, 4, h, w) pixels to the sides of the box, none negative.
-        codes: (N, C, h, w) of the mask.
-        shared: what the masks of an image are made of together, if anything.
-    """
-
-    categories: list[Tensor]
-    centerness: list[Tensor]
-    sides: list[Tensor]
-    codes: list[Tensor]
-    shared: Tensor | None = None
-
-
-class Positives(NamedTuple):
-    """The P points of a batch that have to find an object.
-
-    Attributes:
-        images: (P,) place of the image.
-        places: (P,) place of the point.
-        owners: (P,) which object of its image.
-        xy: (P, 2) of the point.
-        sides: (P, 4) to the object's box.
-    """
-
-    images: Tensor
-    places: Tensor
-    owners: Tensor
-    xy: Tensor
-    sides: Tensor
 
 
 class Scale(nn.Module):
@@ -281,11 +248,6 @@ class PointRepresentation(InstanceRepresentation):
             size: rows and columns of the padded batch.
         """
         raise NotImplementedError
-
-
-def flat(levels: Sequence[Tensor]) -> Tensor:
-    """(N, L, C) float32 of all points from (N, C, h, w) of each level."""
-    return torch.cat([level.float().flatten(2).transpose(1, 2) for level in levels], dim=1)
 
 
 def weighed(losses: Tensor, weights: Tensor) -> Sum:

@@ -31,6 +31,47 @@ class Points(NamedTuple):
     strides: Tensor
 
 
+class PointOutputs(NamedTuple):
+    """What the network says about the points of each level.
+
+    Attributes:
+        categories: (N, K, h, w) logits.
+        centerness: (N, 1, h, w) logits.
+        sides: (N, 4, h, w) pixels to the sides of the box, none negative.
+        codes: (N, C, h, w) of the mask.
+        shared: what the masks of an image are made of together, if anything.
+    """
+
+    categories: list[Tensor]
+    centerness: list[Tensor]
+    sides: list[Tensor]
+    codes: list[Tensor]
+    shared: Tensor | None = None
+
+
+class Positives(NamedTuple):
+    """The P points of a batch that have to find an object.
+
+    Attributes:
+        images: (P,) place of the image.
+        places: (P,) place of the point.
+        owners: (P,) which object of its image.
+        xy: (P, 2) of the point.
+        sides: (P, 4) to the object's box.
+    """
+
+    images: Tensor
+    places: Tensor
+    owners: Tensor
+    xy: Tensor
+    sides: Tensor
+
+
+def flat(levels: Sequence[Tensor]) -> Tensor:
+    """(N, L, C) float32 of all points from (N, C, h, w) of each level."""
+    return torch.cat([level.float().flatten(2).transpose(1, 2) for level in levels], dim=1)
+
+
 def points_of(sizes: Sequence[Size], strides: Sequence[int], device: torch.device) -> Points:
     """The points of levels of these rows and columns."""
     xy, levels, steps = [], [], []

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from ...config import ConfigError
 from ..loss_terms import Sum
 from .base import Features, Size, Truth
-from .fcos import PointOutputs, PointRepresentation, Positives, Scale, flat, weighed
+from .fcos import PointRepresentation, Scale, weighed
 from .layers import prediction, tower
 from .mask_forms import OutlineMasks
-from .points import Points
+from .points import PointOutputs, Points, Positives, flat
 from .polar import outlines, polar_centerness, polar_iou_losses, rays_of
 
 # Logarithms of lengths end here, at 22,026 pixels: a greater one would end in infinity.
