@@ -1,12 +1,14 @@
 """Instance representations: how one-stage systems write down an instance and read it back."""
 
 from .base import INSTANCE_REPRESENTATION_REGISTRY, InstanceRepresentation, Truth
+from .cond_inst import CondInst
 from .mask_forms import DenseMasks, OutlineMasks
+from .polar_mask import PolarMask
 from .solo import SOLO
 from .solo_v2 import SOLOv2
 
 #: Those of this package, registered under their names.
-REPRESENTATIONS = (SOLO, SOLOv2)
+REPRESENTATIONS = (SOLO, SOLOv2, CondInst, PolarMask)
 
 __all__ = [
     "INSTANCE_REPRESENTATION_REGISTRY",

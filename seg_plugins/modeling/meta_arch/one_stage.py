@@ -229,4 +229,16 @@ class SOLOv2(OneStageInstanceSegmentor):
     representation_name = "SOLOv2"
 
 
-ONE_STAGE_SYSTEMS = (OneStageInstanceSegmentor, SOLO, SOLOv2)
+class CondInst(OneStageInstanceSegmentor):
+    """CondInst (Tian et al. 2020): each point predicts the small network that finds its mask."""
+
+    representation_name = "CondInst"
+
+
+class PolarMask(OneStageInstanceSegmentor):
+    """PolarMask (Xie et al. 2020): each point predicts the rays to the outline of its mask."""
+
+    representation_name = "PolarMask"
+
+
+ONE_STAGE_SYSTEMS = (OneStageInstanceSegmentor, SOLO, SOLOv2, CondInst, PolarMask)
