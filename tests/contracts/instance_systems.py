@@ -21,6 +21,8 @@ SYSTEMS: dict[str, tuple[str, list]] = {
     "MaskRCNNC4": ("mask_rcnn_r18_c4", FEW_REGIONS),
     "SOLO": ("solo_r18", []),
     "SOLOv2": ("solo_v2_r18", []),
+    "CondInst": ("cond_inst_r18", []),
+    "PolarMask": ("polar_mask_r18", []),
 }
 ONE_STAGE = [name for name in SYSTEMS if not name.startswith("MaskRCNN")]
 SIZE = (64, 96)

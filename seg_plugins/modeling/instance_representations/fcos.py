@@ -15,7 +15,7 @@ from ...config import ConfigError
 from ..loss_terms import Losses, Sum
 from ..sem_seg_heads.base import full_precision
 from .base import Features, InstanceRepresentation, Size, Truth, features_of
-from .layers import focal_sum
+from .layers import focal_count, focal_sum
 from .mask_forms import MaskForm
 from .points import (
     BOX_LOSSES,
@@ -167,9 +167,7 @@ class PointRepresentation(InstanceRepresentation):
             nothing = torch.stack([level.float().sum() for level in maps]).sum() * 0.0
         return Losses(
             {
-                # An image counts as one point more, as in the first FCOS: so one without objects
-                # has its share in a batch that is taken in parts.
-                "loss_category": Sum(focal, count + len(truths)),
+                "loss_category": Sum(focal, focal_count(count, truths)),
                 "loss_box": weighed(boxes_lost, centerness),
                 "loss_centerness": Sum(quality + nothing, count),
                 "loss_mask": mask_loss,

@@ -47,7 +47,7 @@ def build(**options):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("cond_inst_r50", 34_111_179), ("cond_inst_r101", 53_051_083)]
+    ("name", "count"), [("cond_inst_r50_1x", 34_111_179), ("cond_inst_r101_1x", 53_051_083)]
 )
 def test_parameters(name, count):
     assert parameters(name) == count

@@ -56,7 +56,7 @@ def rays(found, xy, owners=None, count=36):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("polar_mask_r50", 34_686_531), ("polar_mask_r101", 53_626_435)]
+    ("name", "count"), [("polar_mask_r50_1x", 34_686_531), ("polar_mask_r101_1x", 53_626_435)]
 )
 def test_parameters(name, count):
     assert parameters(name) == count
