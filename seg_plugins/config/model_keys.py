@@ -44,8 +44,9 @@ def _add_backbone_keys(model: CfgNode) -> None:
     # "" keeps the model's own batch norms; "FrozenBN", "SyncBN" or "GN" replace them.
     set_defaults(model.TIMM, NORM="")
     # --- build_timm_fpn_backbone, build_vgg_fpn_backbone, build_resnet_extended_fpn_backbone
-    # Levels above the last: one by "pool" or two by convolutions, "p6p7"; "nearest" or "bilinear"
-    # from a level to the one below it; a ReLU behind every level (YOLACT).
+    # Levels above the last: one by "pool" or two by convolutions, "p6p7" (FCOS) or, without a ReLU
+    # between them, "p6p7_linear" (YOLACT); "nearest" or "bilinear" from a level to the one below
+    # it; a ReLU behind every level but those above the last (YOLACT).
     set_defaults(model.FPN, TOP_BLOCK="pool", UPSAMPLING="nearest", RELU=False)
     # --- build_vgg_backbone
     set_defaults(model, VGG=CfgNode())

@@ -4,9 +4,10 @@ from .base import INSTANCE_REPRESENTATION_REGISTRY, InstanceRepresentation, Trut
 from .mask_forms import DenseMasks, OutlineMasks
 from .solo import SOLO
 from .solo_v2 import SOLOv2
+from .yolact import YOLACT
 
 #: Those of this package, registered under their names.
-REPRESENTATIONS = (SOLO, SOLOv2)
+REPRESENTATIONS = (SOLO, SOLOv2, YOLACT)
 
 __all__ = [
     "INSTANCE_REPRESENTATION_REGISTRY",

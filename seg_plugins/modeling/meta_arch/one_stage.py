@@ -203,4 +203,10 @@ class SOLOv2(OneStageInstanceSegmentor):
     representation_name = "SOLOv2"
 
 
-ONE_STAGE_SYSTEMS = (OneStageInstanceSegmentor, SOLO, SOLOv2)
+class YOLACT(OneStageInstanceSegmentor):
+    """YOLACT (Bolya et al. 2019): each anchor predicts how prototypes add up to its mask."""
+
+    representation_name = "YOLACT"
+
+
+ONE_STAGE_SYSTEMS = (OneStageInstanceSegmentor, SOLO, SOLOv2, YOLACT)
