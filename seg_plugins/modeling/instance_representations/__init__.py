@@ -1,13 +1,14 @@
 """Instance representations: how one-stage systems write down an instance and read it back."""
 
 from .base import INSTANCE_REPRESENTATION_REGISTRY, InstanceRepresentation, Truth
-from .mask_forms import DenseMasks, OutlineMasks
+from .instance_fcn import InstanceFCN
+from .mask_forms import DenseMasks, OutlineMasks, WindowMasks
 from .solo import SOLO
 from .solo_v2 import SOLOv2
 from .yolact import YOLACT
 
 #: Those of this package, registered under their names.
-REPRESENTATIONS = (SOLO, SOLOv2, YOLACT)
+REPRESENTATIONS = (SOLO, SOLOv2, YOLACT, InstanceFCN)
 
 __all__ = [
     "INSTANCE_REPRESENTATION_REGISTRY",
@@ -16,4 +17,5 @@ __all__ = [
     "InstanceRepresentation",
     "OutlineMasks",
     "Truth",
+    "WindowMasks",
 ]
