@@ -16,7 +16,6 @@ from ...config import ConfigError
 from .timm import build_timm_backbone
 from .vgg import build_vgg_backbone
 
-
 TOP_BLOCKS = ("pool", "p6p7", "p6p7_linear")
 UPSAMPLING = ("nearest", "bilinear")
 

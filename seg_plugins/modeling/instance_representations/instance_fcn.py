@@ -11,14 +11,14 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.sampling import subsample_labels
 from detectron2.structures import Instances
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from ...config import ConfigError
 from ..loss_terms import Losses, Sum
 from ..sem_seg_heads.base import full_precision
 from .base import Features, InstanceRepresentation, Size, Truth, features_of
-from .layers import prediction, tower
+from .layers import prediction, tower, zero_of_unread
 from .mask_forms import WindowMasks
 from .windows import BACKGROUND, Windows, assemble, match_windows, parts_of, window_targets
 
@@ -148,6 +148,9 @@ class InstanceFCN(InstanceRepresentation):
         self.maps = prediction(channels, parts**2)
         self.score_tower = tower(in_channels, channels, 1, norm)
         self.scores = prediction(channels, 1 if class_agnostic else num_classes, kernel=1)
+        for branch in (self.map_tower, self.score_tower):
+            # Without a norm the small weights of towers would let little through.
+            nn.init.kaiming_normal_(branch[0].weight, nonlinearity="relu")
         self.register_buffer("parts", parts_of(window, parts), persistent=False)
 
     @classmethod
@@ -189,13 +192,11 @@ class InstanceFCN(InstanceRepresentation):
         grids = [(level.shape[-2], level.shape[-1]) for level in levels]
         joined = torch.cat(maps, 2)
         if self.training:
-            # A pyramid has layers for levels that are not read: they get a gradient of zero.
-            idle = [features[name] for name in features if name not in self.in_features]
-            joined = joined + sum(feature[..., :1, :1].float().sum() * 0.0 for feature in idle)
+            joined = joined + zero_of_unread(features, self.in_features)
         return InstanceFCNOutputs(torch.cat(scores, 2).transpose(1, 2), joined, grids)
 
     def losses(self, outputs: InstanceFCNOutputs, truths: Sequence[Truth], size: Size) -> Losses:
-        """``loss_score``, a mean over sampled windows, and ``loss_mask``, over those with an object.
+        """``loss_score``, a mean over sampled windows; ``loss_mask``, over those with an object.
 
         The loss of a mask is a mean over the cells of its window that the image touches.
         """

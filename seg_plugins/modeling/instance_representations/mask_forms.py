@@ -68,7 +68,9 @@ class DenseMasks:
         if self._extents is None:
             self._extents = _extents(self.maps > self.threshold).tolist()
         steps = (image_size[0] / height / self.stride, image_size[1] / width / self.stride)
-        return _paint(self.maps[index], self._extents[index], steps, (height, width), self.threshold)
+        return _paint(
+            self.maps[index], self._extents[index], steps, (height, width), self.threshold
+        )
 
 
 class WindowMasks:
@@ -115,7 +117,9 @@ class WindowMasks:
         side, at = self.windows.shape[-1], []
         for axis, pixels in enumerate((height, width)):
             places = torch.arange(pixels, device=self.windows.device) + 0.5
-            cells = (places / self.strides[:, axis, None]).clamp(min=0.5) - self.corners[:, axis, None]
+            cells = (places / self.strides[:, axis, None]).clamp(min=0.5) - self.corners[
+                :, axis, None
+            ]
             at.append(cells * (2 / side) - 1)
         y, x = at
         grid = torch.stack(

@@ -19,6 +19,7 @@ from ..norms import norm_of
 from ..sem_seg_heads.base import full_precision
 from .anchors import anchor_sides, decode_boxes, encode_boxes, match_anchors, place_anchors
 from .base import Features, InstanceRepresentation, Size, Truth, features_of
+from .layers import zero_of_unread
 from .mask_forms import DenseMasks
 from .yolact_losses import (
     anchor_classes,
@@ -226,8 +227,10 @@ class YOLACT(InstanceRepresentation):
             torch.cat(parts, dim=1)
             for parts in zip(*(self.prediction_layers(level) for level in levels), strict=True)
         )
-        source = features[self.proto_feature]
-        semantic = self.semantic_seg_conv(source) if self.training else None
+        source, semantic = features[self.proto_feature], None
+        if self.training:
+            read = {*self.in_features, self.proto_feature}
+            semantic = self.semantic_seg_conv(source) + zero_of_unread(features, read)
         prototypes = self.proto_net(source).relu()
         grids = [(level.shape[-2], level.shape[-1]) for level in levels]
         return YOLACTOutputs(classes, boxes, codes.tanh(), prototypes, semantic, grids)
