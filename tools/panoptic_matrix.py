@@ -14,11 +14,6 @@ ground truth, then the segments that each head finds, with their ids.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +27,7 @@ from seg_plugins.visualization.segments import panoptic
 
 import cv2
 import numpy as np
+import run_matrix
 import torch
 
 HEADS = ("sem_seg_fpn", "fcn", "unet", "segnet", "deeplabv3plus", "bottom_up")
@@ -45,8 +41,6 @@ COLUMNS = {
     "box AP": "bbox/AP",
     "mask AP": "segm/AP",
 }
-TRAIN_NET = Path(__file__).with_name("train_net.py")
-SECONDS = re.compile(r"Total inference time: .*\((\S+) s / iter")
 
 
 def main() -> None:
@@ -60,11 +54,10 @@ def main() -> None:
     add("opts", nargs="*", help="after --: KEY VALUE, as of train_net.py")
     args = parser.parse_args()
     for head in args.heads:
-        run = args.output / head
-        if not (run / "model_final.pth").is_file():
-            train(head, run, args.opts)
+        run_matrix.train(f"shapes/panoptic_{head}.yaml", args.output / head, args.opts)
     runs = {head: args.output / head for head in args.heads}
-    table = format_table([row(head, run) for head, run in runs.items()])
+    header = ["head", *COLUMNS, "parameters", "iterations", "training", "ms/image", "memory"]
+    table = run_matrix.markdown([header, *(row(head, run) for head, run in runs.items())])
     (args.output / "matrix.md").write_text(table)
     print(table)
     if args.pictures:
@@ -73,43 +66,19 @@ def main() -> None:
         print(f"Pictures (image | ground truth | {' | '.join(runs)}): {path}")
 
 
-def train(head: str, run: Path, opts: list[str]) -> None:
-    """Train one head in a process of its own, whose largest memory is noted."""
-    config = f"shapes/panoptic_{head}.yaml"
-    command = [sys.executable, str(TRAIN_NET), "--config-file", config, "OUTPUT_DIR", str(run)]
-    print(f"== {head}", flush=True)
-    process = subprocess.Popen([*command, *opts])
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{head}: training failed, see {run / 'log.txt'}")
-    (run / "memory.json").write_text(json.dumps({"max_rss_kib": usage.ru_maxrss}))
-
-
 def row(head: str, run: Path) -> list[str]:
     """The figures of one run, all from its files."""
-    record = json.loads((run / "run.json").read_text())
-    results = json.loads((run / "metrics.json").read_text().splitlines()[-1])
-    memory = run / "memory.json"
-    gib = json.loads(memory.read_text())["max_rss_kib"] / 2**20 if memory.is_file() else None
-    seconds = SECONDS.findall((run / "log.txt").read_text())
+    record, results = run_matrix.record(run), run_matrix.results(run)
+    seconds = run_matrix.seconds_by_image(run)
     return [
         head,
         *(f"{results[key]:.1f}" if key in results else "-" for key in COLUMNS.values()),
         f"{record['parameters'] / 1e6:.1f} M",
         f"{record['iterations']} x {record['batch']}",
         f"{record['seconds'] / 60:.1f} min",
-        f"{1e3 * float(seconds[-1]):.0f}" if seconds else "-",
-        f"{gib:.1f} GiB" if gib else "-",
+        run_matrix.or_dash(seconds and 1e3 * seconds, "{:.0f}"),
+        run_matrix.or_dash(run_matrix.memory(run), "{:.1f} GiB"),
     ]
-
-
-def format_table(rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    header = [
-        "head", *COLUMNS, "parameters", "iterations", "training", "ms/image", "memory"
-    ]  # fmt: skip
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def draw(runs: dict[str, Path], count: int, path: Path) -> None:

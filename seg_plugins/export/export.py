@@ -20,9 +20,10 @@ from ..data.datasets.shapes_scene import make_scene
 from ..engine.checkpoint import Checkpointer
 from ..io.files import write_atomically
 from ..io.weights import WeightsError, read_safetensors, safetensors_bytes
+from ..modeling.meta_arch.one_stage import OneStageInstanceSegmentor
 from ..modeling.meta_arch.semantic import SemanticSystem
 from ..modeling.sem_seg_heads.segnet import SemSegSegNetHead
-from . import pooling, rcnn, semantic
+from . import instances, pooling, semantic
 from .metadata import file_metadata
 from .onnx_file import write_onnx
 from .verify import Check, ExportError, compare, onnx_runner, torchscript_runner
@@ -101,12 +102,15 @@ def export_model(
             checks = list(_safetensors(cfg, model, draft))
         elif isinstance(model, SemanticSystem):
             checks = list(_reported(_semantic(cfg, model, kind, draft), report))
-        elif isinstance(model, GeneralizedRCNN) and not hasattr(model, "sem_seg_head"):
-            checks = list(_reported(_rcnn(cfg, model, kind, draft), report))
+        elif isinstance(model, GeneralizedRCNN | OneStageInstanceSegmentor) and not hasattr(
+            model, "sem_seg_head"
+        ):
+            checks = list(_reported(_instances(cfg, model, kind, draft), report))
         else:
             raise ConfigError(
                 f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}: the {kind} format takes "
-                "the semantic systems and Mask R-CNN. --format safetensors takes every model."
+                "semantic systems, Mask R-CNN and one-stage systems. --format safetensors takes "
+                "every model."
             )
         draft.replace(path)
     if checks and not any(check.count for check in checks):
@@ -161,18 +165,21 @@ def _semantic(cfg: CfgNode, model: SemanticSystem, kind: str, path: Path) -> Ite
         yield replace(check, elsewhere=follower.elsewhere)
 
 
-def _rcnn(cfg: CfgNode, model: GeneralizedRCNN, kind: str, path: Path) -> Iterator[Check]:
-    traceable = _with_plain_poolers(cfg, model)
-    graph = rcnn.RCNNGraph(traceable).eval()
+def _instances(cfg: CfgNode, model: nn.Module, kind: str, path: Path) -> Iterator[Check]:
     inputs = [_images(cfg, 1, *size)[0] for size in ((128, 128), (160, 121), (97, 224))]
+    graph: instances.RCNNGraph | instances.OneStageGraph
+    if isinstance(model, OneStageInstanceSegmentor):
+        graph = original = instances.OneStageGraph(model, inputs[0]).eval()
+    else:
+        graph = instances.RCNNGraph(_with_plain_poolers(cfg, model)).eval()
+        original = instances.RCNNGraph(model).eval()
     metadata = file_metadata(cfg, "instances")
     if kind == "onnx":
-        rcnn.write_rcnn_onnx(graph, inputs[0], path, metadata)
+        instances.write_instances_onnx(graph, inputs[0], path, metadata)
         run = onnx_runner(path)
     else:
-        rcnn.write_rcnn_torchscript(graph, inputs[0], path, metadata)
+        instances.write_torchscript(graph, inputs[0], path, metadata)
         run = torchscript_runner(path, graph.names)
-    original = rcnn.RCNNGraph(model).eval()
 
     @torch.no_grad()
     def reference(image: Tensor) -> dict[str, Tensor]:

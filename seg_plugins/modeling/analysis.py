@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import ConfigError
 from .analysis_rcnn import branches, scores_of
+from .meta_arch.one_stage import OneStageInstanceSegmentor
 from .meta_arch.patch_classifier import PatchClassifier
 from .meta_arch.semantic import SemanticSystem
 
@@ -47,7 +48,8 @@ class PartReport:
 def analyze(cfg: CfgNode, height: int, width: int) -> list[PartReport]:
     """Rows for the parts of a system and their sum, for one image.
 
-    How many regions an image has depends on what it shows; here it has the most that the
+    Of one-stage systems the network at all locations is counted, not the masks of those that are
+    chosen. How many regions an image has depends on what it shows; here it has the most that the
     configuration allows at test: see :func:`.analysis_rcnn.branches`.
 
     Args:
@@ -64,10 +66,10 @@ def analyze(cfg: CfgNode, height: int, width: int) -> list[PartReport]:
     cfg = _without_data(cfg)
     with torch.device("meta"):
         model = build_model(cfg)
-        if not isinstance(model, SemanticSegmentor | GeneralizedRCNN):
+        if not isinstance(model, SemanticSegmentor | GeneralizedRCNN | OneStageInstanceSegmentor):
             raise ConfigError(
                 f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} cannot be analysed: it is "
-                "neither a SemanticSegmentor nor a GeneralizedRCNN"
+                "neither a SemanticSegmentor, a GeneralizedRCNN nor a OneStageInstanceSegmentor"
             )
         image = torch.zeros(1, len(cfg.MODEL.PIXEL_MEAN), height, width)
         rows = list(_rows(cfg, model.train(), _as_taken(model, image)))
@@ -123,6 +125,9 @@ def _rows(cfg: CfgNode, model: nn.Module, image: Tensor) -> Iterator[PartReport]
             name = f"roi_heads, {branch.name}"
             _, row = meter.measure(name, branch.parts, features, branch.run, branch.regions)
             yield row
+    if isinstance(model, OneStageInstanceSegmentor):
+        part = model.representation
+        yield meter.measure("representation", [part], features, part.layers)[1]
     for name in ("sem_seg_head", "center_head"):
         if hasattr(model, name):
             head = getattr(model, name)

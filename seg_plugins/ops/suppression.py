@@ -7,9 +7,24 @@ follow those that keep a fixed order. Instances of distinct classes never touch 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["fast_nms", "fast_nms_of_classes", "mask_iou_matrix", "mask_nms", "matrix_nms"]
+__all__ = [
+    "falling",
+    "fast_nms",
+    "fast_nms_of_classes",
+    "mask_iou_matrix",
+    "mask_nms",
+    "matrix_nms",
+]
+
+
+def falling(scores: Tensor) -> Tensor:
+    """Places of (..., N) scores from the highest to the lowest, the first of equal ones first."""
+    if torch.onnx.is_in_onnx_export():  # TopK, which the sort becomes, is stable
+        return scores.sort(descending=True).indices
+    return scores.sort(descending=True, stable=True).indices
 
 
 def mask_iou_matrix(masks: Tensor) -> Tensor:
@@ -23,7 +38,7 @@ def mask_iou_matrix(masks: Tensor) -> Tensor:
     """
     flat = masks.flatten(1).float()
     with torch.autocast(flat.device.type, enabled=False):
-        shared = flat @ flat.T  # sums of ones: exact below 2^24 pixels
+        shared = flat @ flat.transpose(0, 1)  # sums of ones: exact below 2^24 pixels
     areas = flat.sum(dim=1)
     return shared / (areas[:, None] + areas - shared).clamp(min=1)
 
@@ -58,10 +73,10 @@ def matrix_nms(
     """
     if kernel not in ("gaussian", "linear"):
         raise ValueError(f"the kernel is 'gaussian' or 'linear', not {kernel!r}")
-    order = scores.argsort(descending=True, stable=True)
+    order = falling(scores)
     # Row i, column j > i: what the better mask i shares with j.
     overlap = _of_one_class(mask_iou_matrix(masks[order]), classes[order])
-    worst = overlap.amax(dim=0) if overlap.numel() else overlap.new_zeros(len(masks))
+    worst = F.pad(overlap, (0, 0, 1, 0)).amax(dim=0)  # a row more: there may be no mask
     if kernel == "gaussian":
         decay = torch.exp(-sigma * (overlap**2 - worst[:, None] ** 2))
     else:
@@ -69,8 +84,8 @@ def matrix_nms(
         decay = torch.where(own > 0, (1 - overlap) / own.clamp(min=1e-12), 1.0)
     # Only the better masks count, and no score rises.
     decay = torch.where(overlap > 0, decay, 1.0).clamp(max=1)
-    factor = decay.amin(dim=0) if decay.numel() else decay.new_ones(len(masks))
-    return scores * torch.zeros_like(scores).index_copy(0, order, factor.to(scores.dtype))
+    factor = F.pad(decay, (0, 0, 1, 0), value=1.0).amin(dim=0)
+    return scores * factor[falling(-order)].to(scores.dtype)
 
 
 def fast_nms(boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float) -> Tensor:
@@ -88,10 +103,10 @@ def fast_nms(boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float) -
     Returns:
         (N,) bool, in the order of `boxes`.
     """
-    order = scores.argsort(descending=True, stable=True)
+    order = falling(scores)
     overlap = _of_one_class(box_iou_matrix(boxes[order]), classes[order])
     kept = (overlap <= threshold).all(dim=0)
-    return torch.zeros_like(kept).index_copy(0, order, kept)
+    return kept[falling(-order)]
 
 
 def fast_nms_of_classes(boxes: Tensor, threshold: float) -> Tensor:
@@ -119,12 +134,12 @@ def mask_nms(masks: Tensor, scores: Tensor, classes: Tensor, threshold: float) -
     Returns:
         (N,) bool, in the order of `masks`.
     """
-    order = scores.argsort(descending=True, stable=True)
+    order = falling(scores)
     over = _of_one_class(mask_iou_matrix(masks[order]), classes[order]) > threshold
     gone = torch.zeros_like(order, dtype=torch.bool)
     for i in range(len(over)):
         gone = gone | (over[i] & ~gone[i])
-    return torch.zeros_like(gone).index_copy(0, order, ~gone)
+    return ~gone[falling(-order)]
 
 
 def box_iou_matrix(boxes: Tensor) -> Tensor:

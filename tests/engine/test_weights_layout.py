@@ -113,4 +113,5 @@ def test_other_files_are_called_by_what_they_are(tmp_path):
 def test_the_model_own_name_goes_before_a_stripped_one():
     assert spellings("module.model.conv.weight") == [
         "module.model.conv.weight", "model.conv.weight", "conv.weight", "model.conv.weight",
+        "representation.module.model.conv.weight",
     ]  # fmt: skip

@@ -199,6 +199,8 @@ def spellings(name: str) -> list[str]:
             break
         result.append(".".join(parts[i + 1 :]))
     result.append(".".join(part for part in parts if part != "module"))
+    # Others' one-stage systems (AdelaiDet's) have their heads beside the backbone.
+    result.append(f"representation.{result[0]}")
     return result
 
 

@@ -165,12 +165,12 @@ class Truth:
 
     @cached_property
     def centers(self) -> Tensor:
-        """(n, 2) x, y of the masks' centres of mass; of the box's where a mask is empty."""
-        middles = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
-        weights = self.areas.clamp(min=1).float()
+        """(n, 2) float64: x, y of the masks' centres of mass; of the box's of an empty mask."""
+        middles = (self.boxes[:, :2] + self.boxes[:, 2:]).double() / 2
+        weights = self.areas.clamp(min=1).double()
         sums = []
         for dim in (1, 2):  # columns keep x, rows keep y
-            counts = self.bitmasks.sum(dim=dim).float()
+            counts = self.bitmasks.sum(dim=dim).double()
             places = torch.arange(counts.shape[1], device=counts.device) + 0.5
             sums.append((counts * places).sum(dim=1) / weights)
         return torch.where(self.areas[:, None] > 0, torch.stack(sums, dim=1), middles)

@@ -12,9 +12,10 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.sampling import subsample_labels
 from detectron2.structures import Instances
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
+from torchvision.ops import nms
 
 from ...config import ConfigError
+from ...ops.suppression import falling
 from ..loss_terms import Losses, Sum
 from ..sem_seg_heads.base import full_precision
 from .base import Features, InstanceRepresentation, Size, Truth, features_of
@@ -268,9 +269,10 @@ class InstanceFCN(InstanceRepresentation):
         """
         windows = Windows.of(self.window, outputs.grids, self.strides, outputs.maps.device)
         scores = outputs.scores[index].float().sigmoid()
-        places, classes = (scores > self.score_threshold).nonzero().unbind(1)
+        hits = (scores > self.score_threshold).nonzero()
+        places, classes = hits[:, 0], hits[:, 1]
         scores = scores[places, classes]
-        order = scores.argsort(descending=True, stable=True)[: self.pre_nms]
+        order = falling(scores)[: self.pre_nms]
         chosen = windows[places[order]]
         masks = assemble(outputs.maps[index], chosen, self.parts).float().sigmoid()
         strides = chosen.stride[:, None] / torch.tensor(zoom, device=masks.device)
@@ -286,10 +288,13 @@ class InstanceFCN(InstanceRepresentation):
             torch.cat([part.masks.strides for part in parts]),
             self.mask_threshold,
         )
-        limit = torch.tensor([image_size[1], image_size[0]] * 2, device=scores.device)
-        boxes = torch.minimum(form.boxes.clamp(min=0), limit)
-        seen = (boxes[:, 2:] > boxes[:, :2]).all(dim=1).nonzero()[:, 0]
-        kept = batched_nms(boxes[seen], scores[seen], classes[seen], self.nms_threshold)
+        height, width = image_size
+        x, y = form.boxes[:, 0::2].clamp(0, width), form.boxes[:, 1::2].clamp(0, height)
+        seen = ((x[:, 1] > x[:, 0]) & (y[:, 1] > y[:, 0])).nonzero()[:, 0]
+        # Classes do not touch each other: each has a place of its own, as large as the image.
+        x = x + (classes * width)[:, None]
+        boxes = torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=1)
+        kept = nms(boxes[seen], scores[seen], self.nms_threshold)
         best = seen[kept[: self.max_instances]]
         found = Instances(image_size)
         found.scores, found.pred_classes, found.pred_masks = scores[best], classes[best], form[best]

@@ -61,8 +61,6 @@ def with_coordinates(features: Tensor) -> Tensor:
 
 def resize(features: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear interpolation to (rows, columns), areas of the cells aligned."""
-    if features.shape[-2:] == size:
-        return features
     return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
 
 

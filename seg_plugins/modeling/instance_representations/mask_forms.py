@@ -35,6 +35,19 @@ class MaskForm(Protocol):
         """
         ...
 
+    def tensors(self, height: int, width: int) -> dict[str, Tensor]:
+        """What an exported file gives of the masks, in the image's own pixels.
+
+        Args:
+            height: rows of the image, without padding.
+            width: columns.
+
+        Returns:
+            ``boxes`` (N, 4), and the masks under a name of their own; all by operators that
+            tracing can follow.
+        """
+        ...
+
 
 class DenseMasks:
     """Probabilities on a grid over the padded image, of an exact stride from its top-left corner.
@@ -45,11 +58,11 @@ class DenseMasks:
 
     Args:
         maps: (N, h, w) probabilities.
-        stride: pixels of the padded image by cell.
+        stride: pixels of the padded image by cell, a whole number.
         threshold: of a pixel's probability.
     """
 
-    def __init__(self, maps: Tensor, stride: float, threshold: float = 0.5) -> None:
+    def __init__(self, maps: Tensor, stride: int, threshold: float = 0.5) -> None:
         self.maps, self.stride, self.threshold = maps.float(), stride, threshold
         self._extents: list[list[int]] | None = None
 
@@ -109,11 +122,18 @@ class WindowMasks:
     def boxes(self) -> Tensor:
         """(N, 4) bounds of the cells above the threshold in pixels; empty where there are none."""
         cells = _extents(self.windows > self.threshold)
-        place = cells + self.corners.repeat(1, 2) * (cells[:, 2:] > cells[:, :2]).repeat(1, 2)
+        seen = cells[:, 2:] > cells[:, :2]
+        place = (cells + self.corners.repeat(1, 2)) * seen.repeat(1, 2)
         return (place * self.strides.repeat(1, 2))[:, [1, 0, 3, 2]]
 
+    def tensors(self, height: int, width: int) -> dict[str, Tensor]:
+        """``masks``: (N, height, width) probabilities; ``boxes``: the bounds of those above 0.5."""
+        masks = self.dense(height, width)
+        bounds = _extents(masks > self.threshold)[:, [1, 0, 3, 2]]
+        return {"boxes": bounds.float(), "masks": masks}
+
     def dense(self, height: int, width: int) -> Tensor:
-        """Probabilities of every pixel, (N, height, width), in operations that can be exported."""
+        """Probabilities of every pixel of the image, (N, height, width)."""
         side, at = self.windows.shape[-1], []
         for axis, pixels in enumerate((height, width)):
             places = torch.arange(pixels, device=self.windows.device) + 0.5
@@ -175,6 +195,17 @@ def _paint(
     out[rows.place, columns.place] = values > threshold
     return out
 
+    def tensors(self, height: int, width: int) -> dict[str, Tensor]:
+        """``masks``: (N, height, width) probabilities; ``boxes``: the bounds of those above 0.5."""
+        maps = self.maps[:, None]
+        if self.stride != 1:
+            maps = F.interpolate(
+                maps, scale_factor=float(self.stride), mode="bilinear", align_corners=False
+            )
+        masks = maps[:, 0, :height, :width]
+        bounds = _extents(masks > self.threshold)[:, [1, 0, 3, 2]]
+        return {"boxes": bounds.float(), "masks": masks}
+
 
 class _Samples:
     """Where the pixels of an output that lie around some cells fall between the cells' centres."""
@@ -230,6 +261,13 @@ class OutlineMasks:
         points = points.clip(0, [width, height])
         mask = to_bitmask(to_run_lengths([points.ravel()], height, width), height, width)
         return torch.from_numpy(mask.astype(bool)).to(self.points.device)
+
+    def tensors(self, height: int, width: int) -> dict[str, Tensor]:
+        """``outlines``: (N, R, 2) x, y in the image's pixels; ``boxes``: their bounds."""
+        x, y = self.points[..., :1], self.points[..., 1:]
+        # Sizes are numbers that tracing follows: no constant may stand for them.
+        points = torch.cat([torch.clamp(x, 0, width), torch.clamp(y, 0, height)], dim=2)
+        return {"boxes": torch.cat([points.amin(1), points.amax(1)], dim=1), "outlines": points}
 
 
 def _extents(inside: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from ...config import ConfigError
-from ...ops.suppression import mask_nms, matrix_nms
+from ...ops.suppression import falling, mask_nms, matrix_nms
 from ..loss_terms import Losses, Sum
 from .base import Features, InstanceRepresentation, Size, Truth, features_of
 from .layers import dice_losses, focal_sum, prediction, resize, tower, with_coordinates
@@ -102,6 +102,8 @@ class GridRepresentation(InstanceRepresentation):
 
     #: The node of the configuration.
     key = "MODEL.SOLO"
+    #: Pixels of the image by cell of the masks that are compared and handed on.
+    mask_stride: int
 
     @classmethod
     def shared_arguments(cls, cfg: CfgNode, node: CfgNode) -> dict[str, Any]:
@@ -133,8 +135,15 @@ class GridRepresentation(InstanceRepresentation):
         first = F.interpolate(maps[0], scale_factor=0.5, mode="bilinear", align_corners=False)
         return [first, *maps[1:-1], resize(maps[-1], (maps[-2].shape[-2], maps[-2].shape[-1]))]
 
+    @staticmethod
+    def strides_of_levels(strides: Sequence[int]) -> list[int]:
+        """Strides of the maps that :meth:`levels` gives."""
+        if len(strides) < 3:
+            return list(strides)
+        return [strides[0] * 2, *strides[1:-1], strides[-2]]
+
     def losses(self, outputs: SOLOOutputs, truths: Sequence[Truth], size: Size) -> Losses:
-        """``loss_category``, focal, and ``loss_mask``, dice, a mean over the cells with an object."""
+        """``loss_category``, focal, and ``loss_mask``, dice, the mean over cells with an object."""
         arguments = (self.grids, self.scale_ranges, self.sigma, size, self.num_classes)
         targets = [grid_targets(truth, *arguments) for truth in truths]
         total = sum(
@@ -173,27 +182,26 @@ class GridRepresentation(InstanceRepresentation):
             for level in outputs.categories
         ]
         return [
-            self._find(torch.cat([level[i] for level in scores]), outputs.masks, i, size, image)
+            self._find(torch.cat([level[i] for level in scores]), outputs.masks, i, image)
             for i, image in enumerate(image_sizes)
         ]
 
-    def _find(
-        self, scores: Tensor, masks: Any, index: int, size: Size, image_size: Size
-    ) -> Instances:
+    def _find(self, scores: Tensor, masks: Any, index: int, image_size: Size) -> Instances:
         """Of one image, from the scores (cells of all levels, K)."""
-        cells, classes = (scores > self.score_threshold).nonzero().unbind(1)
+        hits = (scores > self.score_threshold).nonzero()
+        cells, classes = hits[:, 0], hits[:, 1]
         scores = scores[cells, classes]
         # Before the network has learned there may be many: their masks would fill the memory.
-        likely = scores.argsort(descending=True, stable=True)[: 2 * self.pre_nms]
+        likely = falling(scores)[: 2 * self.pre_nms]
         cells, classes, scores = cells[likely], classes[likely], scores[likely]
-        probabilities, stride = self.masks_of(masks, index, cells, size)
+        probabilities = self.masks_of(masks, index, cells)
         inside = probabilities > self.mask_threshold
-        areas = inside.flatten(1).sum(dim=1)
+        areas = inside.sum(dim=(1, 2))
         least = [n for n, grid in zip(self.strides, self.grids, strict=True) for _ in [0] * grid**2]
         large = areas > torch.tensor(least, device=cells.device)[cells]
-        maskness = (probabilities * inside).flatten(1).sum(dim=1) / areas.clamp(min=1)
+        maskness = (probabilities * inside).sum(dim=(1, 2)) / areas.clamp(min=1)
         scores = torch.where(large, scores * maskness, -1.0)
-        order = scores.argsort(descending=True, stable=True)[: self.pre_nms]
+        order = falling(scores)[: self.pre_nms]
         order = order[scores[order] >= 0]
         scores, classes, inside = scores[order], classes[order], inside[order]
         if self.nms == "matrix":
@@ -202,21 +210,21 @@ class GridRepresentation(InstanceRepresentation):
         else:
             kept = mask_nms(inside, scores, classes, self.mask_threshold)
             scores = torch.where(kept, scores, -1.0)
-        best = scores.argsort(descending=True, stable=True)[: self.max_instances]
+        best = falling(scores)[: self.max_instances]
         best = best[scores[best] >= 0]
         found = Instances(image_size)
         found.scores, found.pred_classes = scores[best], classes[best]
         maps = probabilities[order[best]]
-        found.pred_masks = DenseMasks(maps, stride, self.mask_threshold)
+        found.pred_masks = DenseMasks(maps, self.mask_stride, self.mask_threshold)
         return found
 
-    def masks_of(self, masks: Any, index: int, cells: Tensor, size: Size) -> tuple[Tensor, float]:
-        """Probabilities (N, h, w) of the masks of some cells of an image, and their stride."""
+    def masks_of(self, masks: Any, index: int, cells: Tensor) -> Tensor:
+        """Probabilities (N, h, w) of the masks of some cells of an image, at `mask_stride`."""
         raise NotImplementedError
 
 
 def point_nms(scores: Tensor) -> Tensor:
-    """Keep the scores that are the greatest of their 2 x 2 cells, up and left (N, K, S, S)."""
+    """Keep (N, K, S, S) scores that no cell above, to the left or between these two exceeds."""
     greatest = F.max_pool2d(scores, 2, stride=1, padding=1)[..., :-1, :-1]
     return scores * (greatest == scores)
 
@@ -233,6 +241,7 @@ class SOLO(GridRepresentation):
         self,
         *,
         in_channels: int,
+        in_strides: Sequence[int],
         channels: int = 256,
         num_convs: int = 7,
         norm: str = "GN",
@@ -244,6 +253,7 @@ class SOLO(GridRepresentation):
 
         Args:
             in_channels: of the features.
+            in_strides: of the features.
             channels: of the towers.
             num_convs: of each tower.
             norm: of the towers.
@@ -253,6 +263,8 @@ class SOLO(GridRepresentation):
         """
         super().__init__(**shared)
         self.mask_upsampling = mask_upsampling
+        self.level_strides = self.strides_of_levels(in_strides)
+        self.mask_stride = self.level_strides[0] // mask_upsampling
         self.mask_tower = tower(in_channels + 2, channels, num_convs, norm)
         self.category_tower = tower(in_channels, channels, num_convs, norm)
         self.category = prediction(channels, self.num_classes, probability=prior)
@@ -269,6 +281,7 @@ class SOLO(GridRepresentation):
         return {
             **cls.shared_arguments(cfg, node),
             "in_channels": shapes[0].channels,
+            "in_strides": [shape.stride for shape in shapes],
             "channels": node.INSTANCE_CHANNELS,
             "num_convs": node.NUM_INSTANCE_CONVS,
             "norm": node.NORM,
@@ -301,7 +314,7 @@ class SOLO(GridRepresentation):
         """See :class:`GridRepresentation`."""
         total = sum(level.float().sum() * 0.0 for level in masks)
         for level, maps in enumerate(masks):
-            stride = round(size[0] / maps.shape[-2])
+            stride = self.level_strides[level] // self.mask_upsampling
             for image, truth in enumerate(truths):
                 part = targets[image][level]
                 if len(part.cells):
@@ -310,16 +323,14 @@ class SOLO(GridRepresentation):
                     total = total + dice_losses(found, target).sum()
         return total
 
-    def masks_of(
-        self, masks: list[Tensor], index: int, cells: Tensor, size: Size
-    ) -> tuple[Tensor, float]:
+    def masks_of(self, masks: list[Tensor], index: int, cells: Tensor) -> Tensor:
         """The channels of the cells, at the size of the finest level."""
         fine = (masks[0].shape[-2], masks[0].shape[-1])
         start, parts, places = 0, [], []
         for grid, level in zip(self.grids, masks, strict=True):
             own = ((cells >= start) & (cells < start + grid**2)).nonzero()[:, 0]
             chosen = level[index][cells[own] - start].float().sigmoid()
-            parts.append(F.interpolate(chosen[:, None], fine, mode="bilinear")[:, 0])
+            parts.append(resize(chosen[:, None], fine)[:, 0])
             places.append(own)
             start += grid**2
-        return torch.cat(parts)[torch.cat(places).argsort()], size[0] / fine[0]
+        return torch.cat(parts)[falling(-torch.cat(places))]

@@ -11,7 +11,7 @@ from torch import Tensor
 from .base import Size, Truth
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GridTargets:
     """What the cells of one level have to find in one image.
 
@@ -62,7 +62,7 @@ def grid_targets(
 
 def _cells(truth: Truth, axis: int, grid: int, sigma: float, length: int) -> Tensor:
     """(n, S) bool: the cells along x (0) or y (1) that each object's central region touches."""
-    center = truth.centers[:, axis].double()
+    center = truth.centers[:, axis]
     half = (truth.boxes[:, axis + 2] - truth.boxes[:, axis]).double() * sigma / 2
     # The product first: a border between two cells is then met exactly.
     middle, first, last = (

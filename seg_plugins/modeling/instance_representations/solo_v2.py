@@ -91,6 +91,7 @@ class SOLOv2(GridRepresentation):
         *,
         in_channels: int,
         mask_in_features: Sequence[str],
+        mask_in_stride: int,
         channels: int = 512,
         num_convs: int = 4,
         norm: str = "GN",
@@ -106,6 +107,7 @@ class SOLOv2(GridRepresentation):
             in_channels: of the features.
             mask_in_features: the levels that the mask features are made of, each of half the size
                 of the one before.
+            mask_in_stride: of the first of them.
             channels: of the towers.
             num_convs: of each tower.
             norm: of all convolutions but the predictions.
@@ -117,6 +119,7 @@ class SOLOv2(GridRepresentation):
         """
         super().__init__(**shared)
         self.mask_in_features = list(mask_in_features)
+        self.mask_stride = mask_in_stride // mask_upsampling
         self.ins_head = _InstanceHead(
             in_channels, channels, num_convs, norm, self.num_classes, kernel_size, prior
         )
@@ -137,6 +140,7 @@ class SOLOv2(GridRepresentation):
             **cls.shared_arguments(cfg, node),
             "in_channels": shapes[0].channels,
             "mask_in_features": node.MASK_IN_FEATURES,
+            "mask_in_stride": input_shape[node.MASK_IN_FEATURES[0]].stride,
             "channels": node.INSTANCE_CHANNELS,
             "num_convs": node.NUM_INSTANCE_CONVS,
             "norm": node.NORM,
@@ -166,24 +170,21 @@ class SOLOv2(GridRepresentation):
         """See :class:`~.solo.GridRepresentation`."""
         kernels, shared = masks
         total = sum((level.float().sum() * 0.0 for level in kernels), shared.float().sum() * 0.0)
-        stride = round(size[0] / shared.shape[-2])
         for image, truth in enumerate(truths):
             levels = list(zip(kernels, targets[image], strict=True))
             owners = torch.cat([part.owners for _, part in levels])
             if len(owners):
                 chosen = [k[image].flatten(1)[:, part.cells].T for k, part in levels]
                 found = _dynamic(torch.cat(chosen), shared[image]).sigmoid()
-                target = truth.masks_at(stride, size)[owners]
+                target = truth.masks_at(self.mask_stride, size)[owners]
                 total = total + dice_losses(found, target).sum()
         return total
 
-    def masks_of(
-        self, masks: tuple[list[Tensor], Tensor], index: int, cells: Tensor, size: Size
-    ) -> tuple[Tensor, float]:
+    def masks_of(self, masks: tuple[list[Tensor], Tensor], index: int, cells: Tensor) -> Tensor:
         """The features of an image under the kernels of the cells."""
         kernels, shared = masks
         chosen = torch.cat([k[index].flatten(1) for k in kernels], dim=1)[:, cells].T
-        return _dynamic(chosen, shared[index]).sigmoid(), size[0] / shared.shape[-2]
+        return _dynamic(chosen, shared[index]).sigmoid()
 
 
 def _dynamic(kernels: Tensor, features: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from ...config import ConfigError
-from ...ops.suppression import fast_nms_of_classes
+from ...ops.suppression import falling, fast_nms_of_classes
 from ..loss_terms import Losses, Sum
 from ..norms import norm_of
 from ..sem_seg_heads.base import full_precision
@@ -68,7 +68,7 @@ class _Head(nn.Module):
         shared = self.upfeature(level)
         layers = (self.conf_layer, self.bbox_layer, self.mask_layer)
         return [
-            layer(shared).permute(0, 2, 3, 1).reshape(len(level), -1, count)
+            layer(shared).permute(0, 2, 3, 1).reshape(level.shape[0], -1, count)
             for layer, count in zip(layers, self.outputs, strict=True)
         ]
 
@@ -77,7 +77,7 @@ class YOLACT(InstanceRepresentation):
     """Prototypes that the whole image shares, and for each anchor the factors of their sum.
 
     The parameters have the reference implementation's names below ``prediction_layers.0``,
-    ``proto_net`` and ``semantic_seg_conv``, here without the ``prediction_layers.0``'s number.
+    ``proto_net`` and ``semantic_seg_conv``.
     """
 
     @configurable
@@ -88,6 +88,7 @@ class YOLACT(InstanceRepresentation):
         num_classes: int,
         in_features: Sequence[str],
         proto_feature: str = "p3",
+        proto_stride: int = 8,
         anchor_sizes: Sequence[Sequence[float]] = ((24,), (48,), (96,), (192,), (384,)),
         aspect_ratios: Sequence[float] = (1.0, 0.5, 2.0),
         square_anchors: bool = True,
@@ -117,6 +118,7 @@ class YOLACT(InstanceRepresentation):
             num_classes: K.
             in_features: the levels with anchors.
             proto_feature: what prototypes and semantic branch are made from.
+            proto_stride: of that.
             anchor_sizes: of each level, in pixels.
             aspect_ratios: width by height.
             square_anchors: see :func:`~.anchors.anchor_sides`.
@@ -141,7 +143,7 @@ class YOLACT(InstanceRepresentation):
             max_instances: of an image.
 
         Raises:
-            ConfigError: sizes for another number of levels.
+            ConfigError: sizes for another number of levels, or prototypes finer than pixels.
         """
         super().__init__()
         if len(anchor_sizes) != len(in_features) or len({len(s) for s in anchor_sizes}) > 1:
@@ -149,8 +151,14 @@ class YOLACT(InstanceRepresentation):
                 f"MODEL.YOLACT.ANCHOR_SIZES {list(anchor_sizes)} needs a list of sizes for each of "
                 f"IN_FEATURES {list(in_features)}, all of the same length: they share one head"
             )
+        if proto_stride % proto_upsampling:
+            raise ConfigError(
+                f"MODEL.YOLACT.PROTO_UPSAMPLING {proto_upsampling} must divide {proto_stride}, the "
+                f"stride of {proto_feature}"
+            )
         self.num_classes, self.in_features = num_classes, list(in_features)
         self.proto_feature, self.prototypes = proto_feature, prototypes
+        self.proto_stride, self.mask_stride = proto_stride, proto_stride // proto_upsampling
         self.anchor_image_size = anchor_image_size
         self.sides = [
             anchor_sides(sizes, aspect_ratios, square=square_anchors) for sizes in anchor_sizes
@@ -163,7 +171,8 @@ class YOLACT(InstanceRepresentation):
         self.mask_threshold, self.max_instances = mask_threshold, max_instances
 
         counts = (1 + num_classes, 4, prototypes)
-        self.prediction_layers = _Head(in_channels, channels, len(self.sides[0]), counts, norm)
+        head = _Head(in_channels, channels, len(self.sides[0]), counts, norm)
+        self.prediction_layers = nn.ModuleList([head])
         steps: list[nn.Module] = []
         for i in range(num_proto_convs):
             steps += _conv(proto_channels if i else in_channels, proto_channels, norm)
@@ -192,6 +201,7 @@ class YOLACT(InstanceRepresentation):
             "num_classes": cfg.MODEL.ROI_HEADS.NUM_CLASSES,
             "in_features": node.IN_FEATURES,
             "proto_feature": node.PROTO_FEATURE,
+            "proto_stride": input_shape[node.PROTO_FEATURE].stride,
             "anchor_sizes": node.ANCHOR_SIZES,
             "aspect_ratios": node.ASPECT_RATIOS,
             "square_anchors": node.SQUARE_ANCHORS,
@@ -225,7 +235,7 @@ class YOLACT(InstanceRepresentation):
         levels = [features[name] for name in self.in_features]
         classes, boxes, codes = (
             torch.cat(parts, dim=1)
-            for parts in zip(*(self.prediction_layers(level) for level in levels), strict=True)
+            for parts in zip(*(self.prediction_layers[0](level) for level in levels), strict=True)
         )
         source, semantic = features[self.proto_feature], None
         if self.training:
@@ -239,7 +249,11 @@ class YOLACT(InstanceRepresentation):
         """(P, 4) centres and sides: see :func:`~.anchors.place_anchors`."""
         anchors = place_anchors(self.sides, grids, size, device)
         if self.anchor_image_size:
-            anchors[:, 2:] *= max(size) / self.anchor_image_size
+            # The longer side, in operations that tracing follows.
+            longer = (size[0] + size[1] + abs(size[0] - size[1])) / 2
+            anchors = torch.cat(
+                [anchors[:, :2], anchors[:, 2:] * (longer / self.anchor_image_size)], dim=1
+            )
         return anchors
 
     def losses(self, outputs: YOLACTOutputs, truths: Sequence[Truth], size: Size) -> Losses:
@@ -291,16 +305,15 @@ class YOLACT(InstanceRepresentation):
         if all_of_them > self.masks_to_train:
             chosen = torch.randperm(all_of_them, device=places.device)[: self.masks_to_train]
             places = places[chosen]
-        prototypes, stride = outputs.prototypes[index], size[0] // outputs.prototypes.shape[-2]
-        logits = _assemble(outputs.codes[index, places], prototypes)
-        target = truth.masks_at(stride, size)[owners[places]]
-        losses = cropped_mask_losses(logits, target, truth.boxes[owners[places]] / stride)
+        logits = _assemble(outputs.codes[index, places], outputs.prototypes[index])
+        target = truth.masks_at(self.mask_stride, size)[owners[places]]
+        cells = truth.boxes[owners[places]] / self.mask_stride
+        losses = cropped_mask_losses(logits, target, cells)
         return losses.sum() * (all_of_them / len(places))
 
     def _semantic_loss(self, logits: Tensor | None, truths: Sequence[Truth], size: Size) -> Sum:
         assert logits is not None, "the semantic branch has logits in training alone"
-        stride = size[0] // logits.shape[-2]
-        total = logits.float().sum() * 0.0
+        total, stride = logits.float().sum() * 0.0, self.proto_stride
         for image, truth in zip(logits, truths, strict=True):
             height, width = (-(-side // stride) for side in truth.image_size)
             masks = truth.masks_at(stride, size)
@@ -319,24 +332,26 @@ class YOLACT(InstanceRepresentation):
     ) -> Instances:
         with full_precision(outputs.classes):
             scores = outputs.classes[index].float().softmax(dim=1)[:, 1:]
-        places = (scores > self.score_threshold).any(dim=1).nonzero()[:, 0]
+        places = (scores.amax(dim=1) > self.score_threshold).nonzero()[:, 0]
         boxes = decode_boxes(outputs.boxes[index, places].float(), anchors[places])
         # (K, T): of each class the best anchors.
-        scores, order = scores[places].T.sort(dim=1, descending=True, stable=True)
-        scores, order = scores[:, : self.nms_top_k], order[:, : self.nms_top_k]
+        scores = scores[places].transpose(0, 1)
+        order = falling(scores)[:, : self.nms_top_k]
+        scores = scores.gather(1, order)
         kept = fast_nms_of_classes(boxes[order], self.nms_threshold)
-        classes, ranks = (kept & (scores > self.class_score_threshold)).nonzero().unbind(1)
+        hits = (kept & (scores > self.class_score_threshold)).nonzero()
+        classes, ranks = hits[:, 0], hits[:, 1]
         scores, members = scores[classes, ranks], order[classes, ranks]
-        best = scores.argsort(descending=True, stable=True)[: self.max_instances]
+        best = falling(scores)[: self.max_instances]
         members = members[best]
         prototypes = outputs.prototypes[index]
         maps = _assemble(outputs.codes[index, places[members]], prototypes).sigmoid()
-        stride = size[0] / prototypes.shape[-2]
         # Cropped before it is enlarged, as in the paper; a wrong box cuts its mask.
-        inside = inside_boxes(boxes[members] / stride, (maps.shape[-2], maps.shape[-1]))
+        cells = boxes[members] / self.mask_stride
+        inside = inside_boxes(cells, (maps.shape[-2], maps.shape[-1]))
         found = Instances(image_size)
         found.scores, found.pred_classes = scores[best], classes[best]
-        found.pred_masks = DenseMasks(maps * inside, stride, self.mask_threshold)
+        found.pred_masks = DenseMasks(maps * inside, self.mask_stride, self.mask_threshold)
         return found
 
 

@@ -14,13 +14,16 @@ from detectron2.layers import Conv2d
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Instances
-from torch import nn
+from detectron2.structures import ImageList, Instances
+from torch import Tensor, nn
 
 from ...config import ConfigError
 from ...ops.mask_paste import paste_masks
+from ..loss_terms import Losses
 from ..roi_pooler import POOLER_TYPES, FusedROIPooler, fuse_poolers
 from ..sem_seg_heads.base import ScoreConv2d
+
+Features = dict[str, Tensor]
 
 POOLERS = ("fused", "detectron2")
 MASK_FORMATS = ("bitmask", "rle")
@@ -117,12 +120,42 @@ class _RCNN(GeneralizedRCNN):
         if self.mask_format == "bitmask" or not do_postprocess:
             return super().inference(batched_inputs, detected_instances, do_postprocess)
         found = super().inference(batched_inputs, detected_instances, do_postprocess=False)
-        results = []
-        for sample, instances in zip(batched_inputs, found, strict=True):
-            size = instances.image_size
-            height, width = sample.get("height", size[0]), sample.get("width", size[1])
-            results.append({"instances": postprocess_to_run_lengths(instances, height, width)})
-        return results
+        return [
+            {"instances": self.finish(instances, *wanted_size(sample, instances.image_size))}
+            for sample, instances in zip(batched_inputs, found, strict=True)
+        ]
+
+    # --- what a panoptic system needs of a system of instances: see `panoptic.PanopticMerging`
+
+    @property
+    def num_things(self) -> int:
+        """Classes of instances."""
+        return self.roi_heads.num_classes
+
+    def batches(self, samples: list[dict[str, Any]]) -> list[tuple[ImageList, list[int]]]:
+        """The images, together: as Detectron2's systems take them."""
+        return [(self.preprocess_image(samples), list(range(len(samples))))]
+
+    def instance_losses(
+        self, images: ImageList, features: Features, samples: list[dict[str, Any]], weight: float
+    ) -> Losses:
+        """Losses of proposals and regions; `weight` is the factor of the regions'."""
+        instances = [sample["instances"].to(self.device) for sample in samples]
+        proposals, losses = self.proposal_generator(images, features, instances)
+        _, of_regions = self.roi_heads(images, features, proposals, instances)
+        return Losses(losses).joined({name: loss * weight for name, loss in of_regions.items()})
+
+    def find(self, images: ImageList, features: Features) -> list[Instances]:
+        """The instances of each image at the network's size, masks inside their boxes."""
+        proposals, _ = self.proposal_generator(images, features, None)
+        return self.roi_heads(images, features, proposals, None)[0]
+
+    def finish(self, instances: Instances, height: int, width: int) -> Instances:
+        """The instances at another size, with masks in this system's format."""
+        rle = self.mask_format == "rle"
+        return (postprocess_to_run_lengths if rle else detector_postprocess)(
+            instances, height, width
+        )
 
 
 class MaskRCNNC4(_RCNN):
@@ -170,6 +203,11 @@ class MaskRCNNFPN(_RCNN):
                 "[res2, res3, res4, res5], which its OUT_FEATURES must name too. "
                 "Start from configs/_base_/mask_rcnn_fpn.yaml."
             )
+
+
+def wanted_size(sample: dict[str, Any], image_size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the output that a sample asks for; default: the image's."""
+    return sample.get("height", image_size[0]), sample.get("width", image_size[1])
 
 
 def _check_choice(key: str, value: str, known: tuple[str, ...]) -> None:

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from ...config import ConfigError
 from ..instance_representations.base import (
+    Features,
     InstanceRepresentation,
     Truth,
     build_representation,
 )
 from ..instance_representations.mask_forms import finish
 from ..loss_terms import Losses
-from .mask_rcnn import MASK_FORMATS, keep_scores_in_float32
+from .mask_rcnn import MASK_FORMATS, keep_scores_in_float32, wanted_size
 from .semantic_labels import source_of
 
 
@@ -119,11 +120,8 @@ class OneStageInstanceSegmentor(nn.Module):
         return self.inference(batched_inputs)
 
     def _losses(self, samples: list[dict[str, Any]]) -> Losses:
-        truths = [truth_of(sample, self.device) for sample in samples]
-        images = self._normalized(samples)
-        batch = ImageList.from_tensors(images, self.backbone.size_divisibility).tensor
-        outputs = self.representation(self.backbone(batch))
-        return self.representation.losses(outputs, truths, (batch.shape[-2], batch.shape[-1]))
+        images = self.preprocess_image(samples)
+        return self.instance_losses(images, self.backbone(images.tensor), samples)
 
     def inference(self, samples: list[dict[str, Any]], do_postprocess: bool = True) -> Any:
         """What is found in each image.
@@ -133,26 +131,54 @@ class OneStageInstanceSegmentor(nn.Module):
             do_postprocess: bring the results to the wanted size and format; False: the Instances
                 that the representation finds.
         """
-        images = self._normalized(samples)
-        found: list[Any] = [None] * len(images)
-        for batch, members in equal_sizes(images, self.backbone.size_divisibility):
-            outputs = self.representation(self.backbone(batch.tensor))
-            size = (batch.tensor.shape[-2], batch.tensor.shape[-1])
-            results = self.representation.find(outputs, size, batch.image_sizes)
-            for member, result in zip(members, results, strict=True):
-                found[member] = result
+        found: list[Any] = [None] * len(samples)
+        for images, places in self.batches(samples):
+            results = self.find(images, self.backbone(images.tensor))
+            for place, result in zip(places, results, strict=True):
+                found[place] = result
         if not do_postprocess:
             return found
         return [
-            {"instances": self.finish(instances, sample)}
+            {"instances": self.finish(instances, *wanted_size(sample, instances.image_size))}
             for instances, sample in zip(found, samples, strict=True)
         ]
 
-    def finish(self, instances: Instances, sample: dict[str, Any]) -> Instances:
-        """The instances at the size that a sample asks for."""
-        height, width = instances.image_size
-        size = (sample.get("height", height), sample.get("width", width))
-        return finish(instances, *size, self.mask_format)
+    @property
+    def num_things(self) -> int:
+        """Classes of instances."""
+        return self.representation.num_classes
+
+    def preprocess_image(self, samples: list[dict[str, Any]]) -> ImageList:
+        """The images, normalised and padded to a common size."""
+        return ImageList.from_tensors(self._normalized(samples), self.backbone.size_divisibility)
+
+    def batches(self, samples: list[dict[str, Any]]) -> list[tuple[ImageList, list[int]]]:
+        """Batches of the images that are equally large once each is padded, and their places."""
+        return equal_sizes(self._normalized(samples), self.backbone.size_divisibility)
+
+    def instance_losses(
+        self,
+        images: ImageList,
+        features: Features,
+        samples: list[dict[str, Any]],
+        weight: float = 1.0,
+    ) -> Losses:
+        """Losses of the representation, times `weight`."""
+        truths = [truth_of(sample, self.device) for sample in samples]
+        size = (images.tensor.shape[-2], images.tensor.shape[-1])
+        losses = self.representation.losses(self.representation(features), truths, size)
+        if weight == 1:
+            return losses
+        return Losses({name: losses.loss(name).times(weight) for name in losses})
+
+    def find(self, images: ImageList, features: Features) -> list[Instances]:
+        """The instances of each image, of its size in the network."""
+        size = (images.tensor.shape[-2], images.tensor.shape[-1])
+        return self.representation.find(self.representation(features), size, images.image_sizes)
+
+    def finish(self, instances: Instances, height: int, width: int) -> Instances:
+        """The instances at another size, with masks in this system's format."""
+        return finish(instances, height, width, self.mask_format)
 
     def _normalized(self, samples: list[dict[str, Any]]) -> list[Tensor]:
         images = [sample["image"].to(self.device) for sample in samples]
@@ -231,9 +257,11 @@ class InstanceFCN(OneStageInstanceSegmentor):
                 outputs = representation(self.backbone(batch))
                 parts.append(representation.candidates(outputs, 0, zoom))
             instances = representation.suppress(parts, (image.shape[-2], image.shape[-1]))
-            found.append(
-                {"instances": self.finish(instances, sample)} if do_postprocess else instances
-            )
+            if do_postprocess:
+                size = wanted_size(sample, instances.image_size)
+                found.append({"instances": self.finish(instances, *size)})
+            else:
+                found.append(instances)
         return found
 
 

@@ -1,4 +1,4 @@
-"""Panoptic segmentation: Mask R-CNN and any semantic head on one backbone."""
+"""Panoptic segmentation: a system of instances and any semantic head on one backbone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
+from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
@@ -14,18 +14,20 @@ from ...config import ConfigError
 from ..panoptic_merging import merge_panoptic
 from ..sem_seg_heads.base import build_semantic_head, semantic_losses
 from ..task_weighting import build_weighting
-from .mask_rcnn import MaskRCNNFPN, keep_scores_in_float32, postprocess_to_run_lengths
+from .mask_rcnn import MaskRCNNFPN, keep_scores_in_float32, wanted_size
+from .one_stage import OneStageInstanceSegmentor
 from .semantic_labels import batch_labels, label_range, source_of
 
 
-class PanopticSegmentor(MaskRCNNFPN):
-    """Panoptic FPN (Kirillov et al. 2019): Mask R-CNN and any semantic head on one backbone.
+class PanopticMerging(nn.Module):
+    """What makes a panoptic system of a system of instances: put before it among the bases.
 
-    The head may be one of this package or of somebody else's, of Detectron2's contract. With
-    ``SemSegPyramidHead`` or ``SemSegFPNHead`` the parameters are those of Detectron2's
-    ``PanopticFPN``, so that its checkpoints load, and the output is the same, merged in bulk.
+    That system has a ``backbone``, ``mask_format``, ``device``, ``num_things`` and the methods
+    ``preprocess_image``, ``batches``, ``instance_losses``, ``find`` and ``finish``, as
+    :class:`~.mask_rcnn.MaskRCNNFPN` and :class:`~.one_stage.OneStageInstanceSegmentor` do.
     """
 
+    backbone: nn.Module
     tasks: ClassVar[tuple[str, ...]] = ("sem_seg", "instances")
 
     @configurable
@@ -51,14 +53,15 @@ class PanopticSegmentor(MaskRCNNFPN):
             ignore_value: the label that is left out; default: the head's, else 255.
             thing_ids: semantic label of each instance class; empty where label 0 stands for all
                 things.
-            instance_loss_weight: factor of the losses of the RoI heads: class, box and mask.
+            instance_loss_weight: factor of the losses of the instances; of Mask R-CNN's, of those
+                of the RoI heads: class, box and mask.
             loss_weighting: ``fixed``, or ``uncertainty``: see
                 :class:`~seg_plugins.modeling.task_weighting.UncertaintyWeighting`; the tasks are
-                the semantic head's and Mask R-CNN's.
+                semantic labels and instances.
             combine_overlap_thresh: these three: see :func:`~..panoptic_merging.merge_panoptic`.
             combine_stuff_area_thresh: the same.
             combine_instances_score_thresh: the same.
-            **parts: of :class:`~.mask_rcnn.MaskRCNNFPN`.
+            **parts: of the system of instances.
 
         Raises:
             ConfigError: the semantic head loses a border, or `thing_ids` do not fit the classes.
@@ -72,7 +75,7 @@ class PanopticSegmentor(MaskRCNNFPN):
         keep_scores_in_float32(sem_seg_head)
         self.sem_seg_head = sem_seg_head
         self.num_classes, self.ignore_value = label_range(sem_seg_head, num_classes, ignore_value)
-        _check_thing_ids(thing_ids, self.num_classes, self.roi_heads.num_classes)
+        _check_thing_ids(thing_ids, self.num_classes, self.num_things)
         self.thing_ids = list(thing_ids)
         self.combine_overlap_thresh = combine_overlap_thresh
         self.combine_stuff_area_thresh = combine_stuff_area_thresh
@@ -89,7 +92,7 @@ class PanopticSegmentor(MaskRCNNFPN):
         Raises:
             ConfigError: backbone and heads do not belong together.
         """
-        parts = super().from_config(cfg)
+        parts = super().from_config(cfg)  # type: ignore[misc]  # of the system of instances
         panoptic, head = cfg.MODEL.PANOPTIC_FPN, cfg.MODEL.SEM_SEG_HEAD
         return {
             **parts,
@@ -103,24 +106,6 @@ class PanopticSegmentor(MaskRCNNFPN):
             "combine_stuff_area_thresh": panoptic.COMBINE.STUFF_AREA_LIMIT,
             "combine_instances_score_thresh": panoptic.COMBINE.INSTANCES_CONFIDENCE_THRESH,
         }
-
-    @classmethod
-    def check(cls, cfg: CfgNode) -> None:
-        """Raise ConfigError unless backbone, RoI heads and semantic head fit together."""
-        super().check(cfg)
-        model = cfg.MODEL
-        if model.SEM_SEG_HEAD.NAME == "SemSegSegNetHead" and not (
-            model.BACKBONE.NAME == "build_vgg_fpn_backbone" and model.VGG.POOLING_INDICES
-        ):
-            raise ConfigError(
-                "SemSegSegNetHead needs pooling indices, which MODEL.BACKBONE.NAME "
-                f"{model.BACKBONE.NAME} does not hand on here. Set it to build_vgg_fpn_backbone "
-                "with MODEL.VGG.POOLING_INDICES True, MODEL.VGG.OUT_FEATURES and "
-                "MODEL.FPN.IN_FEATURES [pool2, pool3, pool4, pool5], as in "
-                "configs/shapes/panoptic_segnet.yaml, or choose another semantic head."
-            )
-        if not model.MASK_ON:
-            raise ConfigError("PanopticSegmentor merges masks: set MODEL.MASK_ON True")
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Losses in training, predictions in inference.
@@ -146,18 +131,15 @@ class PanopticSegmentor(MaskRCNNFPN):
             ignore_value=self.ignore_value,
             device=self.device,
         )
-        instances = [_instances_of(sample).to(self.device) for sample in batched_inputs]
+        for sample in batched_inputs:
+            _check_instances(sample)
         features = self.backbone(images.tensor)
         losses = semantic_losses(self.sem_seg_head, features, targets, weights)
-        proposals, rpn_losses = self.proposal_generator(images, features, instances)
-        _, roi_losses = self.roi_heads(images, features, proposals, instances)
-        roi_losses = {name: loss * self.instance_loss_weight for name, loss in roi_losses.items()}
-        losses = losses.joined(rpn_losses, roi_losses)
+        weight = self.instance_loss_weight
+        losses = losses.joined(self.instance_losses(images, features, batched_inputs, weight))
         return losses if self.weighting is None else self.weighting(losses)
 
-    def inference(  # type: ignore[override]  # without boxes to start from
-        self, batched_inputs: list[dict[str, Any]], do_postprocess: bool = True
-    ) -> Any:
+    def inference(self, batched_inputs: list[dict[str, Any]], do_postprocess: bool = True) -> Any:
         """Predict the three tasks.
 
         Args:
@@ -169,26 +151,29 @@ class PanopticSegmentor(MaskRCNNFPN):
             ``panoptic_seg``, the pair that :func:`~..panoptic_merging.merge_panoptic` returns. With
             `thing_ids`, ``pred_classes`` are semantic labels, the contiguous ids of a dataset that
             numbers things and stuff together.
-            Without post-processing: the Instances and the logits of the padded batch.
+            Without post-processing: the Instances and the logits of all images, padded.
         """
-        images = self.preprocess_image(batched_inputs)
-        features = self.backbone(images.tensor)
-        logits = self.sem_seg_head(features, None)[0]
-        proposals, _ = self.proposal_generator(images, features, None)
-        instances, _ = self.roi_heads(images, features, proposals, None)
+        found: list[Any] = [None] * len(batched_inputs)
+        for images, places in self.batches(batched_inputs):
+            features = self.backbone(images.tensor)
+            logits = self.sem_seg_head(features, None)[0]
+            parts = zip(places, self.find(images, features), logits, strict=True)
+            for place, instances, of_image in parts:
+                found[place] = (instances, of_image)
         if not do_postprocess:
-            return instances, logits
-        parts = zip(batched_inputs, instances, logits, strict=True)
-        return [self._result(*part) for part in parts]
+            return [instances for instances, _ in found], [logits for _, logits in found]
+        return [
+            self._result(sample, *parts)
+            for sample, parts in zip(batched_inputs, found, strict=True)
+        ]
 
     def _result(
         self, sample: dict[str, Any], instances: Instances, logits: Tensor
     ) -> dict[str, Any]:
         size = instances.image_size
-        height, width = sample.get("height", size[0]), sample.get("width", size[1])
+        height, width = wanted_size(sample, size)
         semantic = sem_seg_postprocess(logits, size, height, width)
-        finish = postprocess_to_run_lengths if self.mask_format == "rle" else detector_postprocess
-        instances = finish(instances, height, width)
+        instances = self.finish(instances, height, width)
         panoptic = merge_panoptic(
             instances,
             # max's indices are argmax's, in a tenth of the time on a CPU.
@@ -205,13 +190,54 @@ class PanopticSegmentor(MaskRCNNFPN):
         return {"sem_seg": semantic, "instances": instances, "panoptic_seg": panoptic}
 
 
-def _instances_of(sample: dict[str, Any]) -> Instances:
+class OneStagePanopticSegmentor(PanopticMerging, OneStageInstanceSegmentor):
+    """The representation that ``MODEL.ONE_STAGE.REPRESENTATION`` names, and any semantic head."""
+
+
+class PanopticSegmentor(PanopticMerging, MaskRCNNFPN):
+    """Panoptic FPN (Kirillov et al. 2019): Mask R-CNN and any semantic head on one backbone.
+
+    The head may be one of this package or of somebody else's, of Detectron2's contract. With
+    ``SemSegPyramidHead`` or ``SemSegFPNHead`` the parameters are those of Detectron2's
+    ``PanopticFPN``, so that its checkpoints load, and the output is the same, merged in bulk.
+
+    Where ``MODEL.ONE_STAGE.REPRESENTATION`` names an instance representation, or ``representation``
+    is given, a one-stage system takes Mask R-CNN's place: :class:`OneStagePanopticSegmentor`.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """One of the two."""
+        cfg = args[0] if args else kwargs.get("cfg")
+        named = isinstance(cfg, CfgNode) and cfg.MODEL.ONE_STAGE.REPRESENTATION
+        if cls is PanopticSegmentor and (named or "representation" in kwargs):
+            return OneStagePanopticSegmentor(*args, **kwargs)
+        return super().__new__(cls)
+
+    @classmethod
+    def check(cls, cfg: CfgNode) -> None:
+        """Raise ConfigError unless backbone, RoI heads and semantic head fit together."""
+        super().check(cfg)
+        model = cfg.MODEL
+        if model.SEM_SEG_HEAD.NAME == "SemSegSegNetHead" and not (
+            model.BACKBONE.NAME == "build_vgg_fpn_backbone" and model.VGG.POOLING_INDICES
+        ):
+            raise ConfigError(
+                "SemSegSegNetHead needs pooling indices, which MODEL.BACKBONE.NAME "
+                f"{model.BACKBONE.NAME} does not hand on here. Set it to build_vgg_fpn_backbone "
+                "with MODEL.VGG.POOLING_INDICES True, MODEL.VGG.OUT_FEATURES and "
+                "MODEL.FPN.IN_FEATURES [pool2, pool3, pool4, pool5], as in "
+                "configs/shapes/panoptic_segnet.yaml, or choose another semantic head."
+            )
+        if not model.MASK_ON:
+            raise ConfigError("PanopticSegmentor merges masks: set MODEL.MASK_ON True")
+
+
+def _check_instances(sample: dict[str, Any]) -> None:
     if "instances" not in sample:
         raise ValueError(
             f"{source_of(sample)} has no 'instances', which training needs: set INPUT.MAPPER "
             "to PanopticMapper and DATASETS.TRAIN to a panoptic dataset"
         )
-    return sample["instances"]
 
 
 def _check_thing_ids(thing_ids: Sequence[int], num_labels: int, num_things: int) -> None:

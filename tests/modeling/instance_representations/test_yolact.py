@@ -254,7 +254,7 @@ def test_the_truth_comes_back():
     ring = ((x - 70) ** 2 + (y - 40) ** 2 < 20**2) & ((x - 70) ** 2 + (y - 40) ** 2 > 11**2)
     masks = torch.stack([disc, ring, *rectangles((64, 96), (2, 50, 40, 62))])
     truth = truth_with(masks, [2, 0, 1])
-    representation = small(class_score_threshold=0.05)
+    representation = small(class_score_threshold=0.05, proto_upsampling=4)
     outputs = written_down(truth, representation, (64, 96))
     (found,) = representation.find(outputs, (64, 96), [(64, 96)])
     assert sorted(found.pred_classes.tolist()) == [0, 1, 2]
@@ -268,7 +268,7 @@ def test_the_truth_comes_back():
 def test_a_wrong_box_cuts_its_mask():
     """As in the paper: the crop leaves one cell around the predicted box, whatever is outside."""
     truth = truth_with(rectangles((64, 96), (16, 16, 48, 48)), [1])
-    representation = small(class_score_threshold=0.05)
+    representation = small(class_score_threshold=0.05, proto_upsampling=4)
     outputs = written_down(truth, representation, (64, 96))
     anchors = representation.anchors(outputs.grids, (64, 96), CPU)
     place = outputs.codes[0].abs().sum(1).argmax()
@@ -296,7 +296,7 @@ def test_fast_nms_of_classes():
 
 
 def test_nothing_is_found_where_nothing_is():
-    representation = small()
+    representation = small(proto_upsampling=4)
     truth = truth_with(rectangles((64, 96), (16, 16, 48, 48)))
     outputs = written_down(truth, representation, (64, 96))
     outputs.classes[0] = torch.tensor([9.0, 0, 0, 0])
@@ -309,13 +309,13 @@ def test_scores_and_thresholds():
     """An anchor counts by its best class; its others count above a threshold of their own."""
     truth = truth_with(rectangles((64, 96), (16, 16, 48, 48)), [1])
     for least, expected in ((0.0, 3), (0.01, 1)):
-        representation = small(class_score_threshold=least)
+        representation = small(class_score_threshold=least, proto_upsampling=4)
         outputs = written_down(truth, representation, (64, 96))
         (found,) = representation.find(outputs, (64, 96), [(64, 96)])
         assert len(found) == expected
         assert found.pred_classes[0] == 1
         assert (found.scores.diff() <= 0).all()
-    representation = small(class_score_threshold=0.0, max_instances=2)
+    representation = small(class_score_threshold=0.0, proto_upsampling=4, max_instances=2)
     (found,) = representation.find(outputs, (64, 96), [(64, 96)])
     assert len(found) == 2
 
@@ -366,8 +366,8 @@ def shapes_model():
     cfg = load_config("shapes/yolact_r18.yaml", ["MODEL.DEVICE", "cpu", *FEW])
     model = build_model(cfg).eval()
     # Scores and masks that say something without training.
-    torch.nn.init.normal_(model.representation.prediction_layers.conf_layer.weight, std=0.3)
-    torch.nn.init.normal_(model.representation.prediction_layers.mask_layer.weight, std=0.3)
+    torch.nn.init.normal_(model.representation.prediction_layers[0].conf_layer.weight, std=0.3)
+    torch.nn.init.normal_(model.representation.prediction_layers[0].mask_layer.weight, std=0.3)
     return model
 
 

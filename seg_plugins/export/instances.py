@@ -1,4 +1,4 @@
-"""Mask R-CNN as a function of one image: traced, for TorchScript and ONNX.
+"""Systems of instances as functions of one image: traced, for TorchScript and ONNX.
 
 Detectron2's own ``detectron2.export`` (0.6) imports caffe2, which PyTorch no longer has. What its
 tracing needs of it is small: a module of tensors, and ``len()`` of instances that tracing can
@@ -17,8 +17,10 @@ from typing import Any
 import torch
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.roi_heads import fast_rcnn, keypoint_head, mask_head
+from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from ..modeling.meta_arch.one_stage import OneStageInstanceSegmentor
 from .onnx_file import onnx_package
 from .verify import ExportError
 
@@ -45,6 +47,32 @@ class RCNNGraph(nn.Module):
         return (*found, fields["pred_masks"][:, 0]) if len(self.names) == 4 else found
 
 
+class OneStageGraph(nn.Module):
+    """(C, H, W) raw image to scores, classes, boxes in its pixels, and masks.
+
+    The masks are what the representation's :class:`MaskForm` gives of them: ``masks`` (n, H, W)
+    probabilities, or ``outlines`` (n, R, 2) x, y.
+    """
+
+    def __init__(self, model: OneStageInstanceSegmentor, example: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        with torch.no_grad():
+            self.names = ("scores", "classes", *self._masks(self._found(example), example))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """One image."""
+        found = self._found(image)
+        return (found.scores, found.pred_classes, *self._masks(found, image).values())
+
+    def _found(self, image: Tensor) -> Instances:
+        images = self.model.preprocess_image([{"image": image}])
+        return self.model.find(images, self.model.backbone(images.tensor))[0]
+
+    def _masks(self, found: Instances, image: Tensor) -> dict[str, Tensor]:
+        return found.pred_masks.tensors(image.shape[-2], image.shape[-1])
+
+
 @contextlib.contextmanager
 def _traceable() -> Iterator[None]:
     """Let tracing see the number of instances: ``len()`` would turn it into a constant."""
@@ -60,8 +88,8 @@ def _traceable() -> Iterator[None]:
             del module.len
 
 
-def write_rcnn_torchscript(
-    graph: RCNNGraph, example: Tensor, path: Path, metadata: Mapping[str, str]
+def write_torchscript(
+    graph: RCNNGraph | OneStageGraph, example: Tensor, path: Path, metadata: Mapping[str, str]
 ) -> None:
     """Trace and save; running the file needs ``import torchvision`` for its operators."""
     with _traceable():
@@ -69,8 +97,8 @@ def write_rcnn_torchscript(
     torch.jit.save(traced, path, _extra_files=dict(metadata))
 
 
-def write_rcnn_onnx(
-    graph: RCNNGraph, example: Tensor, path: Path, metadata: Mapping[str, str]
+def write_instances_onnx(
+    graph: RCNNGraph | OneStageGraph, example: Tensor, path: Path, metadata: Mapping[str, str]
 ) -> None:
     """Write ``path`` with the input ``image`` and free height, width and number of instances.
 

@@ -1,0 +1,212 @@
+"""What every system of instance segmentation keeps: Mask R-CNN and the one-stage systems alike."""
+
+from __future__ import annotations
+
+import copy
+
+from seg_plugins import load_config
+from seg_plugins.modeling.meta_arch.one_stage import ONE_STAGE_SYSTEMS
+from seg_plugins.testing.samples import instance_sample
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.structures import BitMasks
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+# A configuration for each, and keys by which random weights find something.
+FEW_REGIONS = [
+    *("MODEL.RPN.POST_NMS_TOPK_TRAIN", 20, "MODEL.RPN.POST_NMS_TOPK_TEST", 20),
+    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 8),
+]
+SYSTEMS: dict[str, tuple[str, list]] = {
+    "MaskRCNNFPN": ("mask_rcnn_r18_fpn", FEW_REGIONS),
+    "MaskRCNNC4": ("mask_rcnn_r18_c4", FEW_REGIONS),
+    "SOLO": ("solo_r18", []),
+    "SOLOv2": ("solo_v2_r18", []),
+    "YOLACT": ("yolact_r18", []),
+    "InstanceFCN": ("instance_fcn_r18", ["MODEL.INSTANCE_FCN.NMS_PRE", 50]),
+}
+ONE_STAGE = [name for name in SYSTEMS if not name.startswith("MaskRCNN")]
+SIZE = (64, 96)
+
+
+def build(name: str, *opts: object) -> nn.Module:
+    """A system with random weights that see something everywhere."""
+    config, more = SYSTEMS[name]
+    common = [
+        "MODEL.DEVICE",
+        "cpu",
+        "TEST.DETECTIONS_PER_IMAGE",
+        20,
+        "INPUT.MASK_FORMAT",
+        "bitmask",
+    ]
+    torch.manual_seed(0)
+    model = build_model(load_config(f"shapes/{config}.yaml", [*common, *more, *opts]))
+    for module in getattr(model, "representation", nn.Identity()).modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.normal_(module.bias, std=0.5)
+    # The statistics of a trained network, roughly: else maps grow from layer to layer.
+    with torch.no_grad(), EventStorage():
+        model.train()([sample(), sample()])
+    return model
+
+
+def sample(height: int = SIZE[0], width: int = SIZE[1], count: int = 3) -> dict:
+    return instance_sample(height, width, 6, count=count)
+
+
+def with_masks(masks: torch.Tensor) -> dict:
+    """A sample of given objects."""
+    found = sample(*masks.shape[-2:], count=len(masks))
+    found["instances"].gt_masks = BitMasks(masks)
+    found["instances"].gt_boxes = BitMasks(masks).get_bounding_boxes()
+    return found
+
+
+def step(model: nn.Module, batch: list[dict]) -> dict[str, torch.Tensor]:
+    model.train().zero_grad()
+    torch.manual_seed(0)
+    with EventStorage():
+        losses = model(copy.deepcopy(batch))
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values()), losses
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    return losses
+
+
+@torch.no_grad()
+def predict(model: nn.Module, batch: list[dict]) -> list:
+    return [result["instances"] for result in model.eval()(batch)]
+
+
+def assert_same(found, expected, tolerance: float) -> None:
+    """The same instances, but for the order of those that score the same."""
+    assert len(found) == len(expected)
+    assert found.image_size == expected.image_size
+    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=tolerance)
+    masks = [np.asarray(i.pred_masks).astype(bool) for i in (found, expected)]
+    used: set[int] = set()
+    for index in range(len(found)):
+        near = (expected.scores - found.scores[index]).abs() <= 2 * tolerance
+        near &= expected.pred_classes == found.pred_classes[index]
+        places = [i for i in near.nonzero()[:, 0].tolist() if i not in used]
+        differing = [(masks[0][index] != masks[1][i]).mean() for i in places]
+        assert differing, f"instance {index} has no partner"
+        # A pixel whose probability is the threshold but for rounding.
+        assert min(differing) <= 2e-3, f"instance {index}: {min(differing):.2%} of the pixels"
+        used.add(places[int(np.argmin(differing))])
+
+
+def test_every_one_stage_system_is_here() -> None:
+    named = {system.__name__ for system in ONE_STAGE_SYSTEMS} - {"OneStageInstanceSegmentor"}
+    assert named == set(ONE_STAGE)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+class TestEverySystem:
+    """By name."""
+
+    def test_trains_on_any_objects_and_sizes(self, name) -> None:
+        """None, single pixels, one that fills the image, sizes that nothing divides."""
+        model = build(name)
+        pixels = torch.zeros(3, 61, 83, dtype=torch.bool)
+        pixels[0, 0, 0] = pixels[1, 60, 82] = pixels[2, 30, 40] = True
+        whole = torch.ones(1, 33, 47, dtype=torch.bool)
+        step(model, [sample(count=0), sample(count=0)])
+        losses = step(model, [with_masks(pixels), with_masks(whole), sample(70, 50)])
+        assert set(losses) == set(step(model, [sample()]))
+
+    def test_gradient_reaches_every_parameter(self, name) -> None:
+        model = build(name)
+        step(model, [sample(count=4), sample(count=2)])
+        trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        assert not [n for n, p in trained if p.grad is None]
+        step(model, [sample(count=0)])
+        of_no_object = [
+            n for n, p in model.named_parameters() if p.requires_grad and p.grad is None
+        ]
+        # Detectron2's RoI heads leave out the mask head, and its other parts as well.
+        assert name.startswith("MaskRCNN") or not of_no_object
+
+    def test_a_batch_gives_what_its_images_give_alone(self, name) -> None:
+        model = build(name)
+        sizes = [SIZE, (50, 70), SIZE, (40, 90), (96, 64)]
+        if name.startswith("MaskRCNN"):  # Detectron2 pads all images of a batch alike
+            sizes = [SIZE] * 3
+        batch = [{**sample(*size), "height": 80, "width": 100} for size in sizes]
+        together = predict(model, batch)
+        assert sum(map(len, together)) > 5
+        for item, found in zip(batch, together, strict=True):
+            (alone,) = predict(model, [item])
+            assert_same(found, alone, 1e-4)
+
+    def test_boxes_hold_their_masks(self, name) -> None:
+        found = predict(build(name), [{**sample(), "height": 75, "width": 91}])[0]
+        assert len(found)
+        boxes = found.pred_boxes.tensor
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+        masks = torch.from_numpy(np.asarray(found.pred_masks).astype(bool))
+        if name.startswith("MaskRCNN"):
+            return  # boxes are found first, and a mask may be empty
+        assert boxes.equal(BitMasks(masks).get_bounding_boxes().tensor)
+        assert (found.scores[:-1] >= found.scores[1:]).all()
+
+    def test_channels_last_changes_rounding_only(self, name) -> None:
+        model = build(name)
+        batch = [sample()]
+        expected = predict(model, batch)
+        found = predict(model.to(memory_format=torch.channels_last), batch)
+        assert_same(found[0], expected[0], 1e-4)
+
+    def test_weights_survive_saving(self, name) -> None:
+        model, other = build(name), build(name)
+        for parameter in other.parameters():
+            nn.init.zeros_(parameter)
+        other.load_state_dict(model.state_dict())
+        item = sample()
+        assert_same(predict(other, [item])[0], predict(model, [item])[0], 1e-6)
+
+
+@pytest.mark.parametrize("name", ONE_STAGE)
+def test_autocast(name) -> None:
+    """bfloat16 in the network; losses are float32 and near those of float32."""
+    model, batch = build(name), [sample()]
+    plain = {key: loss.item() for key, loss in step(model, batch).items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        half = step(model, batch)
+        predict(model, batch)
+    assert all(loss.dtype == torch.float32 for loss in half.values())
+    for key, loss in half.items():
+        assert loss.item() == pytest.approx(plain[key], rel=0.25, abs=0.05), key
+
+
+@pytest.mark.parametrize("name", ONE_STAGE)
+def test_bitmasks_are_the_run_lengths(name) -> None:
+    item = {**sample(), "height": 70, "width": 110}
+    runs = predict(build(name), [item])[0]
+    bits = predict(build(name, "MODEL.ROI_MASK_HEAD.OUTPUT_FORMAT", "bitmask"), [item])[0]
+    assert torch.is_tensor(bits.pred_masks)
+    assert np.array_equal(bits.pred_masks.numpy(), runs.pred_masks.to_bitmasks().astype(bool))
+
+
+@pytest.mark.parametrize("name", ONE_STAGE)
+def test_six_hundred_objects(name) -> None:
+    masks = torch.zeros(600, 96, 128, dtype=torch.bool)
+    for index, mask in enumerate(masks):
+        row, column = index // 30 * 4 + 2, index % 30 * 4 + 2
+        mask[row : row + 3, column : column + 3] = True
+    step(build(name), [with_masks(masks)])
+
+
+@pytest.mark.parametrize("name", ONE_STAGE)
+def test_a_sample_without_masks_names_the_fix(name) -> None:
+    item = sample()
+    item["instances"].remove("gt_masks")
+    with pytest.raises(ValueError, match=r"set INPUT\.MAPPER to InstanceMapper"):
+        build(name).train()([item])
