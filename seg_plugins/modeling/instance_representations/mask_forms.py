@@ -85,6 +85,17 @@ class DenseMasks:
             self.maps[index], self._extents[index], steps, (height, width), self.threshold
         )
 
+    def tensors(self, height: int, width: int) -> dict[str, Tensor]:
+        """``masks``: (N, height, width) probabilities; ``boxes``: the bounds of those above 0.5."""
+        maps = self.maps[:, None]
+        if self.stride != 1:
+            maps = F.interpolate(
+                maps, scale_factor=float(self.stride), mode="bilinear", align_corners=False
+            )
+        masks = maps[:, 0, :height, :width]
+        bounds = _extents(masks > self.threshold)[:, [1, 0, 3, 2]]
+        return {"boxes": bounds.float(), "masks": masks}
+
 
 class WindowMasks:
     """Probabilities on the cells of a window each, of a grid over the padded image; 0 outside it.
@@ -194,17 +205,6 @@ def _paint(
     values = torch.lerp(lines[:, low], lines[:, high], columns.part)
     out[rows.place, columns.place] = values > threshold
     return out
-
-    def tensors(self, height: int, width: int) -> dict[str, Tensor]:
-        """``masks``: (N, height, width) probabilities; ``boxes``: the bounds of those above 0.5."""
-        maps = self.maps[:, None]
-        if self.stride != 1:
-            maps = F.interpolate(
-                maps, scale_factor=float(self.stride), mode="bilinear", align_corners=False
-            )
-        masks = maps[:, 0, :height, :width]
-        bounds = _extents(masks > self.threshold)[:, [1, 0, 3, 2]]
-        return {"boxes": bounds.float(), "masks": masks}
 
 
 class _Samples:
