@@ -154,8 +154,9 @@ def box_iou_matrix(boxes: Tensor) -> Tensor:
     boxes = boxes.float()
     low = torch.maximum(boxes[..., :, None, :2], boxes[..., None, :, :2])
     high = torch.minimum(boxes[..., :, None, 2:], boxes[..., None, :, 2:])
-    shared = (high - low).clamp(min=0).prod(dim=-1)
-    areas = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)
+    both = (high - low).clamp(min=0)
+    sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
+    shared, areas = both[..., 0] * both[..., 1], sides[..., 0] * sides[..., 1]
     union = areas[..., :, None] + areas[..., None, :] - shared
     return torch.where(union > 0, shared / union.clamp(min=1e-12), 0.0)
 
