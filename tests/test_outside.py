@@ -87,7 +87,7 @@ def test_the_guide_shows_the_files_of_the_package():
     shown = dict(
         re.findall(r"^`(\w+)\.py`:\n\n```python\n(.*?)```$", GUIDE.read_text(), re.M | re.S)
     )
-    assert shown.keys() == {*PARTS, "system"}
+    assert shown.keys() == {*PARTS, "system", "representation"}
     for part, code in shown.items():
         assert code == (PACKAGE / "outside_parts" / f"{part}.py").read_text()
 
@@ -98,7 +98,7 @@ def test_each_part_holds_its_contract():
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=PACKAGE, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "7 passed" in done.stdout
+    assert "8 passed" in done.stdout
 
 
 @pytest.mark.slow

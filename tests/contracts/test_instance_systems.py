@@ -4,61 +4,16 @@ from __future__ import annotations
 
 import copy
 
-from seg_plugins import load_config
+from seg_plugins.engine.accumulation import Parts
 from seg_plugins.modeling.meta_arch.one_stage import ONE_STAGE_SYSTEMS
-from seg_plugins.testing.samples import instance_sample
 
 import numpy as np
 import pytest
 import torch
-from detectron2.modeling import build_model
 from detectron2.structures import BitMasks
 from detectron2.utils.events import EventStorage
+from instance_systems import ONE_STAGE, SIZE, SYSTEMS, build, sample
 from torch import nn
-
-# A configuration for each, and keys by which random weights find something.
-FEW_REGIONS = [
-    *("MODEL.RPN.POST_NMS_TOPK_TRAIN", 20, "MODEL.RPN.POST_NMS_TOPK_TEST", 20),
-    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 8),
-]
-SYSTEMS: dict[str, tuple[str, list]] = {
-    "MaskRCNNFPN": ("mask_rcnn_r18_fpn", FEW_REGIONS),
-    "MaskRCNNC4": ("mask_rcnn_r18_c4", FEW_REGIONS),
-    "SOLO": ("solo_r18", []),
-    "SOLOv2": ("solo_v2_r18", []),
-    "YOLACT": ("yolact_r18", []),
-    "InstanceFCN": ("instance_fcn_r18", ["MODEL.INSTANCE_FCN.NMS_PRE", 50]),
-}
-ONE_STAGE = [name for name in SYSTEMS if not name.startswith("MaskRCNN")]
-SIZE = (64, 96)
-
-
-def build(name: str, *opts: object) -> nn.Module:
-    """A system with random weights that see something everywhere."""
-    config, more = SYSTEMS[name]
-    common = [
-        "MODEL.DEVICE",
-        "cpu",
-        "TEST.DETECTIONS_PER_IMAGE",
-        20,
-        "INPUT.MASK_FORMAT",
-        "bitmask",
-    ]
-    torch.manual_seed(0)
-    model = build_model(load_config(f"shapes/{config}.yaml", [*common, *more, *opts]))
-    for module in getattr(model, "representation", nn.Identity()).modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight)
-            if module.bias is not None:
-                nn.init.normal_(module.bias, std=0.5)
-    # The statistics of a trained network, roughly: else maps grow from layer to layer.
-    with torch.no_grad(), EventStorage():
-        model.train()([sample(), sample()])
-    return model
-
-
-def sample(height: int = SIZE[0], width: int = SIZE[1], count: int = 3) -> dict:
-    return instance_sample(height, width, 6, count=count)
 
 
 def with_masks(masks: torch.Tensor) -> dict:
@@ -184,6 +139,30 @@ def test_autocast(name) -> None:
     assert all(loss.dtype == torch.float32 for loss in half.values())
     for key, loss in half.items():
         assert loss.item() == pytest.approx(plain[key], rel=0.25, abs=0.05), key
+
+
+@pytest.mark.parametrize("name", ONE_STAGE)
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(name) -> None:
+    model, batch = build(name), [sample(count=4), sample(count=1), sample(count=0)]
+
+    def losses(samples: list[dict]) -> dict[str, torch.Tensor]:
+        model.train()
+        for module in model.modules():  # statistics of a batch differ in parts
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        with EventStorage():
+            return model(copy.deepcopy(samples))
+
+    sum(losses(batch).values()).backward()
+    wanted = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    parts = Parts([p for p in model.parameters() if p.requires_grad])
+    for index, item in enumerate(batch):
+        parts.add(losses([item]), 1, lambda loss: loss, last=index == 2)
+    for key, parameter in model.named_parameters():
+        if key in wanted:
+            scale = wanted[key].abs().max().clamp(min=1e-3)
+            assert (parameter.grad - wanted[key]).abs().max() <= 1e-3 * scale, key
 
 
 @pytest.mark.parametrize("name", ONE_STAGE)

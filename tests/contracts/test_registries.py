@@ -49,6 +49,10 @@ def config_with(key: str, name: str):
         cfg = config_with(key, "DeepLabV3Plus").clone()
         cfg.MODEL.META_ARCHITECTURE = name
         return cfg
+    if name == "OneStageInstanceSegmentor":  # any representation
+        cfg = config_with(key, "SOLOv2").clone()
+        cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.ONE_STAGE.REPRESENTATION = name, "SOLOv2"
+        return cfg
     found = [cfg for cfg in SHIPPED if getattr(cfg.MODEL, key, None) == name]
     found += [cfg for cfg in SHIPPED if getattr(cfg.MODEL.SEM_SEG_HEAD, key, None) == name]
     assert found, f"no configuration in quickstart/ or shapes/ has {name}"

@@ -271,7 +271,7 @@ def test_panoptic_systems_are_refused(tmp_path):
     region = GeneralizedRCNN.__new__(GeneralizedRCNN)
     nn.Module.__init__(region)
     region.sem_seg_head = model.sem_seg_head
-    with pytest.raises(ConfigError, match="the semantic systems and Mask R-CNN"):
+    with pytest.raises(ConfigError, match="semantic systems, Mask R-CNN and one-stage systems"):
         export_model(cfg, region, "onnx", tmp_path)
 
 

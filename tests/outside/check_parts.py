@@ -19,6 +19,7 @@ import outside_parts.evaluator
 import outside_parts.head
 import outside_parts.loss
 import outside_parts.mapper
+import outside_parts.representation
 import outside_parts.system  # noqa: F401 - each registers its part
 import pytest
 import torch
@@ -90,3 +91,13 @@ def test_system():
         *("MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.RESNETS.OUT_FEATURES", ["res2"]),
     ]
     check_instance_system(load_config("shapes/mask_rcnn_r18_fpn.yaml", opts))
+
+
+def test_representation():
+    opts = ["MODEL.META_ARCHITECTURE", "OneStageInstanceSegmentor"]
+    opts += ["MODEL.ONE_STAGE.REPRESENTATION", "Discs", "MODEL.FPN.IN_FEATURES", ["res3"]]
+    opts += ["MODEL.RESNETS.OUT_FEATURES", ["res3"]]  # what nothing reads is not built
+    opts += ["MODEL.BACKBONE.NAME", "build_resnet_extended_fpn_backbone"]
+    check_instance_system(load_config("shapes/solo_v2_r18.yaml", opts))
+    panoptic = ["MODEL.ONE_STAGE.REPRESENTATION", "Discs", "MODEL.FPN.OUT_CHANNELS", 32]
+    check_semantic_head(load_config("shapes/panoptic_sem_seg_fpn.yaml", panoptic))

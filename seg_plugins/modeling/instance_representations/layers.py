@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -97,6 +98,15 @@ def focal_sum(
         wrong = -torch.expm1(-plain)
         losses = plain * wrong**gamma * (target * alpha + (1 - target) * (1 - alpha))
         return torch.where(classes[:, None] >= 0, losses, 0.0).sum()
+
+
+def focal_count(positives: Tensor, images: Sequence[Any]) -> Tensor:
+    """What a focal sum is divided by: the positive locations, and one for each image.
+
+    The references divide by the positives plus one, or by at least one. Then an image without
+    objects, whose background teaches too, would have no say where a batch is taken in parts.
+    """
+    return positives + len(images)
 
 
 def dice_losses(probabilities: Tensor, targets: Tensor) -> Tensor:

@@ -16,7 +16,15 @@ from ...config import ConfigError
 from ...ops.suppression import falling, mask_nms, matrix_nms
 from ..loss_terms import Losses, Sum
 from .base import Features, InstanceRepresentation, Size, Truth, features_of
-from .layers import dice_losses, focal_sum, prediction, resize, tower, with_coordinates
+from .layers import (
+    dice_losses,
+    focal_count,
+    focal_sum,
+    prediction,
+    resize,
+    tower,
+    with_coordinates,
+)
 from .mask_forms import DenseMasks
 from .solo_grid import GridTargets, grid_targets
 
@@ -157,8 +165,7 @@ class GridRepresentation(InstanceRepresentation):
         mask_total = self.mask_loss(outputs.masks, truths, targets, size)
         return Losses(
             {
-                # One more than the cells: the divisor of the reference, 1 without an object.
-                "loss_category": Sum(total * self.category_weight, count + 1),
+                "loss_category": Sum(total * self.category_weight, focal_count(count, truths)),
                 "loss_mask": Sum(mask_total * self.mask_weight, count),
             }
         )

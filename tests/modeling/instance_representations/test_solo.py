@@ -238,14 +238,14 @@ class TestBoth:
             focal_sum(c.permute(0, 2, 3, 1).reshape(-1, 3), torch.full((c[:, 0].numel(),), 3))
             for c in outputs.categories
         )
-        torch.testing.assert_close(losses["loss_category"], expected)
+        torch.testing.assert_close(losses["loss_category"], expected / 2)
         torch.stack(list(losses.values())).sum().backward()
         without = [n for n, p in model.named_parameters() if p.grad is None]
         assert not without
         assert all(p.grad.isfinite().all() for p in model.parameters())
 
     def test_losses_are_those_of_the_formulas(self, kind):
-        """Category: focal sum over all cells / (cells with an object + 1); masks: mean dice."""
+        """Category: focal sum / (cells with an object + images); masks: mean dice of the cells."""
         model = small(kind).train()
         masks = torch.stack([rectangle(96, 8, 8, 40, 40), rectangle(96, 50, 30, 90, 60)])
         truth = truth_with(masks[:, :64], [1, 2])

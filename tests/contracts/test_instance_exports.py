@@ -1,0 +1,41 @@
+"""Every one-stage system leaves as ONNX and TorchScript, compared with itself on three sizes."""
+
+from __future__ import annotations
+
+from seg_plugins.export.export import export_model
+
+import numpy as np
+import pytest
+import torch
+from instance_systems import ONE_STAGE, build, config_of
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "onnx"])
+@pytest.mark.parametrize("name", ONE_STAGE)
+def test_the_file_gives_what_the_system_finds(name, kind, tmp_path):
+    model = build(name).eval()
+    result = export_model(config_of(name), model, kind, tmp_path)
+    assert all(check.count for check in result.checks), "nothing was found, nothing compared"
+    if kind == "torchscript":
+        return
+    onnx = pytest.importorskip("onnx")
+    file = onnx.load(result.path)
+    assert {node.domain for node in file.graph.node} == {""}
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(result.path, providers=["CPUExecutionProvider"])
+    image = torch.randint(0, 256, (3, 75, 101), generator=torch.Generator().manual_seed(3)).float()
+    names = [output.name for output in session.get_outputs()]
+    found = dict(zip(names, session.run(None, {"image": image.numpy()}), strict=True))
+    with torch.no_grad():
+        expected = model([{"image": image}])[0]["instances"]
+    assert len(expected)
+    # Scores and masks as the finished instances have them, which leaves out empty masks.
+    sizes = found["boxes"][:, 2:] - found["boxes"][:, :2]
+    kept = (sizes > 0).all(axis=1)
+    assert kept.sum() >= len(expected)
+    if "masks" in found:
+        masks = found["masks"][kept] > 0.5
+        assert masks.shape[1:] == (75, 101)
+        close = (masks != np.asarray(expected.pred_masks).astype(bool)).mean(axis=(1, 2))
+        assert (close < 2e-3).all()
+        np.testing.assert_allclose(found["scores"][kept], expected.scores, atol=1e-3)
