@@ -22,7 +22,11 @@ SYSTEMS: dict[str, tuple[str, list]] = {
     "SOLO": ("solo_r18", []),
     "SOLOv2": ("solo_v2_r18", []),
     "YOLACT": ("yolact_r18", []),
-    "InstanceFCN": ("instance_fcn_r18", ["MODEL.INSTANCE_FCN.NMS_PRE", 50]),
+    # All windows have a loss: where some are drawn, a batch in parts draws others.
+    "InstanceFCN": (
+        "instance_fcn_r18",
+        ["MODEL.INSTANCE_FCN.NMS_PRE", 50, "MODEL.INSTANCE_FCN.WINDOWS_PER_IMAGE", 10_000],
+    ),
 }
 ONE_STAGE = [name for name in SYSTEMS if not name.startswith("MaskRCNN")]
 SIZE = (64, 96)

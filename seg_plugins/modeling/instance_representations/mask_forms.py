@@ -126,8 +126,10 @@ class WindowMasks:
 
     def to(self, *args: Any, **kwargs: Any) -> WindowMasks:
         """On another device."""
-        parts = (self.windows, self.corners, self.strides)
-        return WindowMasks(*(part.to(*args, **kwargs) for part in parts), self.threshold)
+        windows, corners, strides = (
+            part.to(*args, **kwargs) for part in (self.windows, self.corners, self.strides)
+        )
+        return WindowMasks(windows, corners, strides, self.threshold)
 
     @property
     def boxes(self) -> Tensor:
