@@ -20,6 +20,8 @@ def add_one_stage_keys(model: CfgNode) -> None:
     _add_solo_keys(model)
     _add_yolact_keys(model)
     _add_instance_fcn_keys(model)
+    _add_cond_inst_keys(model)
+    _add_polar_mask_keys(model)
 
 
 def _add_solo_keys(model: CfgNode) -> None:
@@ -103,3 +105,46 @@ def _add_instance_fcn_keys(model: CfgNode) -> None:
     # which the worse goes (AP wants less than the .8 of the paper, which proposes objects); least
     # probability of a pixel.
     set_defaults(node, TEST_SCALES=[1.0], SCORE_THR=0.05, NMS_PRE=1000, NMS_THR=0.8, MASK_THR=0.5)
+
+
+def _add_point_keys(node: CfgNode) -> None:
+    """What CondInst and PolarMask share; names as in AdelaiDet's FCOS."""
+    set_defaults(node, IN_FEATURES=["p3", "p4", "p5", "p6", "p7"])
+    # An object belongs to the levels by the longest distance from a point to a side of its box:
+    # the borders between them, in pixels. Its points are nearer to its centre of mass than so many
+    # strides.
+    set_defaults(node, SIZES_OF_INTEREST=[64, 128, 256, 512], POS_RADIUS=1.5)
+    # The towers.
+    set_defaults(node, CHANNELS=256, NUM_CONVS=4, NORM="GN", PRIOR_PROB=0.01)
+    # Least score; then at most so many finds of a level.
+    set_defaults(node, SCORE_THRESH_TEST=0.05, PRE_NMS_TOPK_TEST=1000)
+
+
+def _add_cond_inst_keys(model: CfgNode) -> None:
+    """MODEL.CONDINST; names as in AdelaiDet."""
+    set_defaults(model, CONDINST=CfgNode())
+    node = model.CONDINST
+    _add_point_keys(node)
+    # The loss of the boxes: "giou" or "iou"; IoU of boxes above which the worse one goes.
+    set_defaults(node, LOC_LOSS_TYPE="giou", NMS_THRESH_TEST=0.6)
+    # The maps that all masks share: the first level gives their stride, UPSAMPLING a finer one.
+    set_defaults(node, MASK_BRANCH=CfgNode(), MASK_HEAD=CfgNode())
+    branch = node.MASK_BRANCH
+    set_defaults(branch, IN_FEATURES=["p3", "p4", "p5"], CHANNELS=128, NUM_CONVS=4, NORM="BN")
+    set_defaults(branch, OUT_CHANNELS=8, UPSAMPLING=1)
+    # The small network of a point.
+    set_defaults(node.MASK_HEAD, CHANNELS=8, NUM_LAYERS=3)
+    # The stride of the masks; points of a batch at most whose masks training looks at (-1: all).
+    set_defaults(node, MASK_OUT_STRIDE=4, MAX_PROPOSALS=500)
+
+
+def _add_polar_mask_keys(model: CfgNode) -> None:
+    """MODEL.POLARMASK."""
+    set_defaults(model, POLARMASK=CfgNode())
+    node = model.POLARMASK
+    _add_point_keys(node)
+    set_defaults(node, LOC_LOSS_TYPE="iou", NMS_THRESH_TEST=0.5)
+    # Rays of a mask; whether lengths are predicted in strides of the level instead of in pixels.
+    set_defaults(node, NUM_RAYS=36, NORM_BY_STRIDE=False)
+    # A score is category x (centerness + this) / (1 + this).
+    set_defaults(node, CENTERNESS_FACTOR=0.5)

@@ -16,13 +16,23 @@ from ..sem_seg_heads.base import full_precision
 
 
 def tower(
-    in_channels: int, channels: int, count: int, norm: str, *, kernel: int = 3
+    in_channels: int,
+    channels: int,
+    count: int,
+    norm: str,
+    *,
+    kernel: int = 3,
+    bias: bool | None = None,
 ) -> nn.Sequential:
-    """`count` convolutions, each with a norm (``""``: a bias instead) and a ReLU."""
+    """`count` convolutions, each with a norm (``""``: none) and a ReLU.
+
+    They have a bias if `bias` says so; None: where there is no norm.
+    """
     layers: list[nn.Module] = []
     for i in range(count):
         given = in_channels if i == 0 else channels
-        conv = nn.Conv2d(given, channels, kernel, padding=kernel // 2, bias=not norm)
+        has_bias = not norm if bias is None else bias
+        conv = nn.Conv2d(given, channels, kernel, padding=kernel // 2, bias=has_bias)
         nn.init.normal_(conv.weight, std=0.01)
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)

@@ -230,6 +230,18 @@ class SOLOv2(OneStageInstanceSegmentor):
     representation_name = "SOLOv2"
 
 
+class CondInst(OneStageInstanceSegmentor):
+    """CondInst (Tian et al. 2020): each point predicts the small network that finds its mask."""
+
+    representation_name = "CondInst"
+
+
+class PolarMask(OneStageInstanceSegmentor):
+    """PolarMask (Xie et al. 2020): each point predicts the rays to the outline of its mask."""
+
+    representation_name = "PolarMask"
+
+
 class YOLACT(OneStageInstanceSegmentor):
     """YOLACT (Bolya et al. 2019): each anchor predicts how prototypes add up to its mask."""
 
@@ -277,4 +289,12 @@ def _scaled(image: Tensor, scale: float, divisor: int) -> tuple[Tensor, tuple[fl
     return batch, (size[0] / height, size[1] / width)
 
 
-ONE_STAGE_SYSTEMS = (OneStageInstanceSegmentor, SOLO, SOLOv2, YOLACT, InstanceFCN)
+ONE_STAGE_SYSTEMS = (
+    OneStageInstanceSegmentor,
+    SOLO,
+    SOLOv2,
+    CondInst,
+    PolarMask,
+    YOLACT,
+    InstanceFCN,
+)
