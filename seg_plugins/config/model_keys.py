@@ -44,15 +44,17 @@ def _add_backbone_keys(model: CfgNode) -> None:
     # "" keeps the model's own batch norms; "FrozenBN", "SyncBN" or "GN" replace them.
     set_defaults(model.TIMM, NORM="")
     # --- build_timm_fpn_backbone, build_vgg_fpn_backbone, build_resnet_extended_fpn_backbone
-    # Levels above the last: one by "pool" or two by convolutions, "p6p7"; "nearest" or "bilinear"
-    # from a level to the one below it; a ReLU behind every level (YOLACT).
+    # Levels above the last: one by "pool" or two by convolutions, "p6p7" (FCOS) or, without a ReLU
+    # between them, "p6p7_linear" (YOLACT); "nearest" or "bilinear" from a level to the one below
+    # it; a ReLU behind every level but those above the last (YOLACT).
     set_defaults(model.FPN, TOP_BLOCK="pool", UPSAMPLING="nearest", RELU=False)
     # --- build_vgg_backbone
     set_defaults(model, VGG=CfgNode())
     # 11, 13, 16 or 19; "" or "BN"; channels of the first stage and of fc6 and fc7; dropout there.
     set_defaults(model.VGG, DEPTH=16, NORM="", WIDTH=64, FC_CHANNELS=4096, DROPOUT=0.5)
-    # pool1 ... pool5, fc7.
-    set_defaults(model.VGG, OUT_FEATURES=["pool5"])
+    # pool1 ... pool4, conv5, pool5, fc7; pool4 with stride 1 and conv5 with dilation 2, so that
+    # conv5 has stride 8 (InstanceFCN).
+    set_defaults(model.VGG, OUT_FEATURES=["pool5"], DILATE_CONV5=False)
     # Padding of the first convolution (FCN: 100), and whether to hand on pooling indices (SegNet).
     set_defaults(model.VGG, INPUT_PAD=1, POOLING_INDICES=False)
     # --- build_unet_backbone and SemSegUNetHead

@@ -18,6 +18,8 @@ def add_one_stage_keys(model: CfgNode) -> None:
     # PanopticSegmentor in Mask R-CNN's place. The systems that are named after one need no key.
     set_defaults(model.ONE_STAGE, REPRESENTATION="")
     _add_solo_keys(model)
+    _add_yolact_keys(model)
+    _add_instance_fcn_keys(model)
     _add_cond_inst_keys(model)
     _add_polar_mask_keys(model)
 
@@ -47,6 +49,62 @@ def _add_solo_keys(model: CfgNode) -> None:
     # numbers of a kernel.
     set_defaults(model.SOLOV2, MASK_IN_FEATURES=["p2", "p3", "p4", "p5"], MASK_CHANNELS=128)
     set_defaults(model.SOLOV2, NUM_KERNELS=256)
+
+
+def _add_yolact_keys(model: CfgNode) -> None:
+    """MODEL.YOLACT."""
+    set_defaults(model, YOLACT=CfgNode())
+    node = model.YOLACT
+    # The levels with anchors, and the one that prototypes and, in training, the semantic branch
+    # are made from.
+    set_defaults(node, IN_FEATURES=["p3", "p4", "p5", "p6", "p7"], PROTO_FEATURE="p3")
+    # Sizes for each level (YOLACT++: three each), width by height, and the height of the width, as
+    # in the published weights. Sizes are pixels of the network's input; with ANCHOR_IMAGE_SIZE
+    # they are meant for images whose longer side, padded, has so many, and grow with the image.
+    set_defaults(node, ANCHOR_SIZES=[[24], [48], [96], [192], [384]], SQUARE_ANCHORS=True)
+    set_defaults(node, ASPECT_RATIOS=[1.0, 0.5, 2.0], ANCHOR_IMAGE_SIZE=0)
+    # The convolution that all three predictions share; prototypes, their convolutions, and how
+    # many times finer than their level they are; norm of all these convolutions, "" in the paper.
+    set_defaults(node, HEAD_CHANNELS=256, PROTOTYPES=32, PROTO_CHANNELS=256, NUM_PROTO_CONVS=3)
+    set_defaults(node, PROTO_UPSAMPLING=2, NORM="")
+    # Least IoU of an anchor with its object, IoU below which it has none; negatives by positive.
+    set_defaults(node, POSITIVE_IOU=0.5, NEGATIVE_IOU=0.4, NEGATIVE_RATIO=3)
+    # Masks of an image that have a loss, drawn at random from its anchors with an object.
+    set_defaults(node, MASKS_TO_TRAIN=100, LOSS=CfgNode())
+    set_defaults(node.LOSS, CLASS_WEIGHT=1.0, BOX_WEIGHT=1.5, MASK_WEIGHT=6.125)
+    set_defaults(node.LOSS, SEMANTIC_WEIGHT=1.0)
+    # An anchor counts if its best score is above SCORE_THR, then with all its classes whose score
+    # is above CLASS_SCORE_THR; Fast NMS among the NMS_TOP_K best of a class; least probability of
+    # a pixel.
+    set_defaults(node, SCORE_THR=0.05, CLASS_SCORE_THR=0.0, NMS_TOP_K=200, NMS_THR=0.5)
+    set_defaults(node, MASK_THR=0.5)
+
+
+def _add_instance_fcn_keys(model: CfgNode) -> None:
+    """MODEL.INSTANCE_FCN."""
+    set_defaults(model, INSTANCE_FCN=CfgNode())
+    node = model.INSTANCE_FCN
+    # One feature, as in the paper (VGG: conv5), or levels of a pyramid with equal channels, which
+    # share the branches: then windows of several sizes are looked at in one image.
+    set_defaults(node, IN_FEATURES=["conv5"], CHANNELS=512, NORM="")
+    # Cells along the side of a window, and parts along its side: PARTS * PARTS score maps.
+    set_defaults(node, WINDOW=21, PARTS=5)
+    # One score, "is an object" (the paper), or one for each class, which AP needs.
+    set_defaults(node, CLASS_AGNOSTIC=False)
+    # In sides of the window: a window belongs to an object whose box's centre is at most
+    # POSITIVE_OFFSET from its own along x and y and whose longer side is in POSITIVE_SIZES. It has
+    # none if every object is farther than NEGATIVE_OFFSET or outside NEGATIVE_SIZES. Other windows
+    # are left out. (DeepMask: of 224 pixels 16 and 128 times 2^(+-1/4), 32 and 128 times 2^(+-1).)
+    set_defaults(node, POSITIVE_OFFSET=16 / 224, POSITIVE_SIZES=[0.4805, 0.6796])
+    set_defaults(node, NEGATIVE_OFFSET=32 / 224, NEGATIVE_SIZES=[0.2857, 1.1429])
+    # Windows of an image that have a loss; at most so many of them with an object.
+    set_defaults(node, WINDOWS_PER_IMAGE=256, POSITIVE_FRACTION=0.5, LOSS=CfgNode())
+    set_defaults(node.LOSS, SCORE_WEIGHT=1.0, MASK_WEIGHT=1.0)
+    # The image's scales at inference, joined before suppression (the paper: 600 pixels times
+    # 1.5^-4 ... 1.5^1). Least score; then at most so many windows; IoU of the masks' boxes above
+    # which the worse goes (AP wants less than the .8 of the paper, which proposes objects); least
+    # probability of a pixel.
+    set_defaults(node, TEST_SCALES=[1.0], SCORE_THR=0.05, NMS_PRE=1000, NMS_THR=0.8, MASK_THR=0.5)
 
 
 def _add_point_keys(node: CfgNode) -> None:

@@ -23,6 +23,12 @@ SYSTEMS: dict[str, tuple[str, list]] = {
     "SOLOv2": ("solo_v2_r18", []),
     "CondInst": ("cond_inst_r18", []),
     "PolarMask": ("polar_mask_r18", []),
+    "YOLACT": ("yolact_r18", []),
+    # All windows have a loss: where some are drawn, a batch in parts draws others.
+    "InstanceFCN": (
+        "instance_fcn_r18",
+        ["MODEL.INSTANCE_FCN.NMS_PRE", 50, "MODEL.INSTANCE_FCN.WINDOWS_PER_IMAGE", 10_000],
+    ),
 }
 ONE_STAGE = [name for name in SYSTEMS if not name.startswith("MaskRCNN")]
 SIZE = (64, 96)

@@ -10,14 +10,23 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from detectron2.modeling.backbone.resnet import build_resnet_backbone
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...config import ConfigError
 from .timm import build_timm_backbone
 from .vgg import build_vgg_backbone
 
-TOP_BLOCKS = ("pool", "p6p7")
+TOP_BLOCKS = ("pool", "p6p7", "p6p7_linear")
 UPSAMPLING = ("nearest", "bilinear")
+
+
+class LinearP6P7(LastLevelP6P7):
+    """P6 and P7 by convolutions without the ReLU that RetinaNet and FCOS have between (YOLACT)."""
+
+    def forward(self, c5: Tensor) -> list[Tensor]:
+        """P5 to P6 and P7."""
+        p6 = self.p6(c5)
+        return [p6, self.p7(p6)]
 
 
 class FeaturePyramid(FPN):
@@ -28,7 +37,8 @@ class FeaturePyramid(FPN):
 
     Attributes:
         upsampling: ``nearest``, or ``bilinear``: from a level to the one below it.
-        relu: put a ReLU behind every level.
+        relu: put a ReLU behind every level that has a feature of the backbone; those above come
+            from it.
     """
 
     upsampling = "nearest"
@@ -84,19 +94,24 @@ def _pyramid(cfg: CfgNode, bottom_up: Backbone) -> FeaturePyramid:
         in_features=names,
         out_channels=channels,
         norm=options.NORM,
-        top_block=LastLevelP6P7(channels, channels, level)
-        if options.TOP_BLOCK == "p6p7"
-        else LastLevelMaxPool(),
+        top_block=_top_block(options.TOP_BLOCK, channels, level),
         fuse_type=options.FUSE_TYPE,
     )
     pyramid.upsampling, pyramid.relu = options.UPSAMPLING, options.RELU
     return pyramid
 
 
+def _top_block(name: str, channels: int, level: str) -> nn.Module:
+    if name == "pool":
+        return LastLevelMaxPool()
+    return (LastLevelP6P7 if name == "p6p7" else LinearP6P7)(channels, channels, level)
+
+
 def build_resnet_extended_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FeaturePyramid:
     """Detectron2's ``build_resnet_fpn_backbone`` with the options of ``MODEL.FPN`` that it lacks.
 
-    ``TOP_BLOCK`` p6p7 gives levels by convolutions with stride 2 above the last (FCOS: from p5).
+    ``TOP_BLOCK`` p6p7 gives levels by convolutions with stride 2 above the last (FCOS: from p5),
+    p6p7_linear the same without a ReLU between them (YOLACT).
     """
     return _pyramid(cfg, build_resnet_backbone(cfg, input_shape))
 

@@ -17,12 +17,15 @@ from ..norms import norm_of
 
 # Convolutions of each of the five stages.
 STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-FEATURES = ("pool1", "pool2", "pool3", "pool4", "pool5", "fc7")
+FEATURES = ("pool1", "pool2", "pool3", "pool4", "conv5", "pool5", "fc7")
+# The stage that makes each.
+_STAGE_OF = dict(zip(FEATURES, (1, 2, 3, 4, 5, 5, 5), strict=True))
 
 
 class VGGBackbone(Backbone):
     """VGG with features ``pool1`` to ``pool5`` (strides 2 to 32) and ``fc7`` (stride 32).
 
+    ``conv5``, before the last pooling, has stride 16, or 8 with `dilate_conv5`.
     Layers carry torchvision's names (``features.N``). Poolings round up, as in Caffe: any size
     works, and no border pixel is lost.
     """
@@ -38,6 +41,7 @@ class VGGBackbone(Backbone):
         dropout: float = 0.5,
         input_pad: int = 1,
         pooling_indices: bool = False,
+        dilate_conv5: bool = False,
         out_features: Sequence[str] = ("pool5",),
         freeze_at: int = 0,
     ) -> None:
@@ -53,7 +57,10 @@ class VGGBackbone(Backbone):
             input_pad: padding of the first convolution; 100 in FCN, so that fc6 covers the image.
             pooling_indices: also return ``pool{i}_indices``, (N, C, h, w) uint8: see
                 :mod:`seg_plugins.ops.max_unpool`.
-            out_features: names among ``pool1`` ... ``pool5``, ``fc7``.
+            dilate_conv5: pool4 takes the greatest of 3x3 cells with stride 1, and the convolutions
+                after it have dilation 2, so that weights trained without it fit (DeepLab,
+                InstanceFCN). Three cells rather than two: so the map stays where it is.
+            out_features: names among ``pool1`` ... ``pool4``, ``conv5``, ``pool5``, ``fc7``.
             freeze_at: freeze the stages up to ``pool{freeze_at}``.
         """
         super().__init__()
@@ -64,8 +71,13 @@ class VGGBackbone(Backbone):
                 f"among {', '.join(FEATURES)}; got {depth} and {list(out_features)}"
             )
         self._out_features = [name for name in FEATURES if name in out_features]
+        if dilate_conv5 and (pooling_indices or {"pool5", "fc7"} & set(out_features)):
+            raise ConfigError(
+                "MODEL.VGG.DILATE_CONV5 goes with OUT_FEATURES up to conv5 and without "
+                f"POOLING_INDICES; got {list(out_features)} and {pooling_indices}"
+            )
         self.pooling_indices = pooling_indices
-        num_stages = min(FEATURES.index(self._out_features[-1]) + 1, 5)
+        num_stages = _STAGE_OF[self._out_features[-1]]
         self.features = nn.Sequential()
         self._ends: list[int] = []  # number of layers up to and including each pooling
         channels, stride = in_channels, 1
@@ -75,14 +87,17 @@ class VGGBackbone(Backbone):
             out_channels = width * min(2**stage, 8)
             for i in range(STAGES[depth][stage]):
                 pad = input_pad if stage == i == 0 else 1
-                self._append_conv(channels, out_channels, pad, norm)
+                dilation = 2 if dilate_conv5 and stage == 4 else 1
+                self._append_conv(channels, out_channels, pad * dilation, norm, dilation)
                 channels = out_channels
-            self.features.append(
-                IndexedMaxPool2d(2) if pooling_indices else nn.MaxPool2d(2, 2, ceil_mode=True)
-            )
+            if stage == 4:
+                self._shapes["conv5"] = placed_shape(channels, stride, origin)
+            dense = dilate_conv5 and stage == 3
+            pool = nn.MaxPool2d(3, 1, padding=1) if dense else nn.MaxPool2d(2, 2, ceil_mode=True)
+            self.features.append(IndexedMaxPool2d(2) if pooling_indices else pool)
             self._ends.append(len(self.features))
-            origin += stride / 2
-            stride *= 2
+            origin += 0 if dense else stride / 2
+            stride *= 1 if dense else 2
             self._shapes[f"pool{stage + 1}"] = placed_shape(channels, stride, origin)
         self.fc: nn.Sequential | None = None
         if "fc7" in self._out_features:
@@ -94,8 +109,11 @@ class VGGBackbone(Backbone):
                 nn.init.zeros_(module.bias)
         self._freeze(min(freeze_at, num_stages))
 
-    def _append_conv(self, in_channels: int, out_channels: int, pad: int, norm: str) -> None:
-        self.features.append(nn.Conv2d(in_channels, out_channels, 3, padding=pad))
+    def _append_conv(
+        self, in_channels: int, out_channels: int, pad: int, norm: str, dilation: int
+    ) -> None:
+        conv = nn.Conv2d(in_channels, out_channels, 3, padding=pad, dilation=dilation)
+        self.features.append(conv)
         if norm:
             self.features.append(get_norm(norm_of(norm), out_channels))
         self.features.append(nn.ReLU(inplace=True))
@@ -111,8 +129,11 @@ class VGGBackbone(Backbone):
         outputs: dict[str, Tensor] = {}
         begin = 0
         for i, end in enumerate(self._ends, start=1):
-            for layer in self.features[begin:end]:
+            for layer in self.features[begin : end - 1]:
                 x = layer(x)
+            if i == len(STAGES[16]) and "conv5" in self._out_features:
+                outputs["conv5"] = x
+            x = self.features[end - 1](x)
             if self.pooling_indices:
                 x, outputs[f"pool{i}_indices"] = x
             if f"pool{i}" in self._out_features:
@@ -157,6 +178,7 @@ def build_vgg_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VGGBackbone:
         dropout=vgg.DROPOUT,
         input_pad=vgg.INPUT_PAD,
         pooling_indices=vgg.POOLING_INDICES,
+        dilate_conv5=vgg.DILATE_CONV5,
         out_features=vgg.OUT_FEATURES,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
     )

@@ -2,13 +2,15 @@
 
 from .base import INSTANCE_REPRESENTATION_REGISTRY, InstanceRepresentation, Truth
 from .cond_inst import CondInst
-from .mask_forms import DenseMasks, OutlineMasks
+from .instance_fcn import InstanceFCN
+from .mask_forms import DenseMasks, OutlineMasks, WindowMasks
 from .polar_mask import PolarMask
 from .solo import SOLO
 from .solo_v2 import SOLOv2
+from .yolact import YOLACT
 
 #: Those of this package, registered under their names.
-REPRESENTATIONS = (SOLO, SOLOv2, CondInst, PolarMask)
+REPRESENTATIONS = (SOLO, SOLOv2, CondInst, PolarMask, YOLACT, InstanceFCN)
 
 __all__ = [
     "INSTANCE_REPRESENTATION_REGISTRY",
@@ -17,4 +19,5 @@ __all__ = [
     "InstanceRepresentation",
     "OutlineMasks",
     "Truth",
+    "WindowMasks",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import Backbone, build_backbone
 from detectron2.structures import ImageList, Instances
@@ -241,4 +242,59 @@ class PolarMask(OneStageInstanceSegmentor):
     representation_name = "PolarMask"
 
 
-ONE_STAGE_SYSTEMS = (OneStageInstanceSegmentor, SOLO, SOLOv2, CondInst, PolarMask)
+class YOLACT(OneStageInstanceSegmentor):
+    """YOLACT (Bolya et al. 2019): each anchor predicts how prototypes add up to its mask."""
+
+    representation_name = "YOLACT"
+
+
+class InstanceFCN(OneStageInstanceSegmentor):
+    """InstanceFCN (Dai et al. 2016): sliding windows over maps of an object's parts."""
+
+    representation_name = "InstanceFCN"
+
+    def inference(self, samples: list[dict[str, Any]], do_postprocess: bool = True) -> Any:
+        """See :class:`OneStageInstanceSegmentor`; at MODEL.INSTANCE_FCN.TEST_SCALES of the image.
+
+        The windows of all scales are suppressed together.
+        """
+        representation: Any = self.representation
+        if representation.test_scales == [1.0]:
+            return super().inference(samples, do_postprocess)
+        found = []
+        for image, sample in zip(self._normalized(samples), samples, strict=True):
+            parts = []
+            for scale in representation.test_scales:
+                batch, zoom = _scaled(image, scale, self.backbone.size_divisibility)
+                outputs = representation(self.backbone(batch))
+                parts.append(representation.candidates(outputs, 0, zoom))
+            instances = representation.suppress(parts, (image.shape[-2], image.shape[-1]))
+            if do_postprocess:
+                size = wanted_size(sample, instances.image_size)
+                found.append({"instances": self.finish(instances, *size)})
+            else:
+                found.append(instances)
+        return found
+
+
+def _scaled(image: Tensor, scale: float, divisor: int) -> tuple[Tensor, tuple[float, float]]:
+    """An image as a padded batch at another scale, and its exact factors down and across."""
+    height, width = image.shape[-2:]
+    size = (max(round(height * scale), 1), max(round(width * scale), 1))
+    smooth = scale < 1
+    resized = F.interpolate(
+        image[None], size, mode="bilinear", align_corners=False, antialias=smooth
+    )[0]
+    batch = ImageList.from_tensors([resized], divisor).tensor
+    return batch, (size[0] / height, size[1] / width)
+
+
+ONE_STAGE_SYSTEMS = (
+    OneStageInstanceSegmentor,
+    SOLO,
+    SOLOv2,
+    CondInst,
+    PolarMask,
+    YOLACT,
+    InstanceFCN,
+)

@@ -85,3 +85,29 @@ def test_frozen_stages() -> None:
 def test_unknown_depth_or_feature_lists_the_known(arguments) -> None:
     with pytest.raises(ConfigError, match=r"11, 13, 16, 19.*pool5, fc7"):
         VGGBackbone(**arguments)
+
+
+def test_a_dilated_conv5_sees_the_same_at_every_eighth_pixel() -> None:
+    # Once the maximum that pool4 takes is the same in both, every second cell of conv5 is too.
+    plain = VGGBackbone(width=2, out_features=["conv5"]).eval()
+    dense = VGGBackbone(width=2, out_features=["conv5"], dilate_conv5=True).eval()
+    dense.load_state_dict(plain.state_dict())
+    shapes = [model.output_shape()["conv5"] for model in (plain, dense)]
+    assert [(shape.stride, shape.origin) for shape in shapes] == [(16, 7.5), (8, 3.5)]
+    assert dense(torch.randn(1, 3, 61, 75))["conv5"].shape == (1, 16, 8, 10)
+    for model in (plain, dense):
+        pool = [i for i, layer in enumerate(model.features) if isinstance(layer, nn.MaxPool2d)][3]
+        model.features[pool] = nn.AvgPool2d(1, stride=2) if model is plain else nn.Identity()
+    x = torch.randn(1, 3, 96, 64)
+    torch.testing.assert_close(dense(x)["conv5"][..., ::2, ::2], plain(x)["conv5"])
+
+
+def test_conv5_comes_with_the_features_behind_it() -> None:
+    maps = VGGBackbone(width=2, out_features=["pool4", "conv5", "pool5"])(torch.randn(1, 3, 64, 64))
+    assert torch.equal(nn.functional.max_pool2d(maps["conv5"], 2), maps["pool5"])
+
+
+@pytest.mark.parametrize("arguments", [{"out_features": ["pool5"]}, {"pooling_indices": True}])
+def test_a_dilated_conv5_is_the_last_and_has_no_indices(arguments: dict) -> None:
+    with pytest.raises(ConfigError, match="DILATE_CONV5"):
+        VGGBackbone(width=2, dilate_conv5=True, **{"out_features": ["conv5"], **arguments})
