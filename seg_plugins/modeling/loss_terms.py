@@ -84,6 +84,11 @@ class Loss(tuple[Mean, ...]):
         """The loss scaled, every mean of it."""
         return Loss(Mean(mean.value * factor, mean.count) for mean in self)
 
+    def plus(self, term: Tensor) -> Loss:
+        """The loss with a scalar added to its first mean."""
+        first, *others = self
+        return Loss([Mean(first.value + term, first.count), *others])
+
 
 class Losses(dict[str, Tensor]):
     """Scalar losses by name, as Detectron2 has them, which know what they are means of.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 
-from seg_plugins.modeling.loss_terms import Loss, Losses, Sum
+from seg_plugins.modeling.loss_terms import Loss, Losses, Mean, Sum
 
 import pytest
 import torch
@@ -69,3 +69,10 @@ def test_what_is_no_scalar_is_refused(loss):
     """Summed in silence, a loss by pixel would train with thousands of times the rate."""
     with pytest.raises(ValueError, match="a loss is a scalar tensor"):
         Loss.of(loss)
+
+
+def test_a_term_is_added_to_the_first_mean():
+    loss = Loss([Mean(torch.tensor(2.0), torch.tensor(4)), Mean(torch.tensor(3.0), None)])
+    more = loss.plus(torch.tensor(0.5))
+    assert more.value.item() == 5.5
+    assert [mean.count for mean in more] == [torch.tensor(4), None]

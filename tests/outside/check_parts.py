@@ -95,9 +95,7 @@ def test_system():
 
 def test_representation():
     opts = ["MODEL.META_ARCHITECTURE", "OneStageInstanceSegmentor"]
-    opts += ["MODEL.ONE_STAGE.REPRESENTATION", "Discs", "MODEL.FPN.IN_FEATURES", ["res3"]]
-    opts += ["MODEL.RESNETS.OUT_FEATURES", ["res3"]]  # what nothing reads is not built
-    opts += ["MODEL.BACKBONE.NAME", "build_resnet_extended_fpn_backbone"]
+    opts += ["MODEL.ONE_STAGE.REPRESENTATION", "Discs"]
     check_instance_system(load_config("shapes/solo_v2_r18.yaml", opts))
     panoptic = ["MODEL.ONE_STAGE.REPRESENTATION", "Discs", "MODEL.FPN.OUT_CHANNELS", 32]
     check_semantic_head(load_config("shapes/panoptic_sem_seg_fpn.yaml", panoptic))

@@ -19,7 +19,7 @@ from ...ops.suppression import falling
 from ..loss_terms import Losses, Sum
 from ..sem_seg_heads.base import full_precision
 from .base import Features, InstanceRepresentation, Size, Truth, features_of
-from .layers import prediction, tower, zero_of_unread
+from .layers import prediction, tower
 from .mask_forms import WindowMasks
 from .windows import BACKGROUND, Windows, assemble, match_windows, parts_of, window_targets
 
@@ -192,8 +192,6 @@ class InstanceFCN(InstanceRepresentation):
         scores = [self.scores(self.score_tower(level)).flatten(2) for level in levels]
         grids = [(level.shape[-2], level.shape[-1]) for level in levels]
         joined = torch.cat(maps, 2)
-        if self.training:
-            joined = joined + zero_of_unread(features, self.in_features)
         return InstanceFCNOutputs(torch.cat(scores, 2).transpose(1, 2), joined, grids)
 
     def losses(self, outputs: InstanceFCNOutputs, truths: Sequence[Truth], size: Size) -> Losses:

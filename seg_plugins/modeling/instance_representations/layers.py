@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ def prediction(
     conv = nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2)
     nn.init.normal_(conv.weight, std=0.01)
     bias = 0.0 if probability is None else -math.log((1 - probability) / probability)
-    nn.init.constant_(conv.bias, bias)  # type: ignore[arg-type]  # it has one
+    nn.init.constant_(conv.bias, bias)
     return conv
 
 
@@ -73,20 +73,6 @@ def with_coordinates(features: Tensor) -> Tensor:
 def resize(features: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear interpolation to (rows, columns), areas of the cells aligned."""
     return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
-
-
-def zero_of_unread(features: Mapping[str, Tensor], names: Collection[str]) -> Tensor | float:
-    """0 with a gradient of zero for features that a representation does not read.
-
-    A pyramid has layers for each of its levels, and in training every parameter gets a gradient.
-
-    Args:
-        features: of the backbone.
-        names: of those that are read.
-    """
-    unread = [feature for name, feature in features.items() if name not in names]
-    # One cell of each will do.
-    return sum((feature[:1, :, :1, :1].float().sum() * 0.0 for feature in unread), 0.0)
 
 
 def focal_sum(

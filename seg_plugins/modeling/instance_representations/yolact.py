@@ -19,7 +19,6 @@ from ..norms import norm_of
 from ..sem_seg_heads.base import full_precision
 from .anchors import anchor_sides, decode_boxes, encode_boxes, match_anchors, place_anchors
 from .base import Features, InstanceRepresentation, Size, Truth, features_of
-from .layers import zero_of_unread
 from .mask_forms import DenseMasks
 from .yolact_losses import (
     anchor_classes,
@@ -239,8 +238,7 @@ class YOLACT(InstanceRepresentation):
         )
         source, semantic = features[self.proto_feature], None
         if self.training:
-            read = {*self.in_features, self.proto_feature}
-            semantic = self.semantic_seg_conv(source) + zero_of_unread(features, read)
+            semantic = self.semantic_seg_conv(source)
         prototypes = self.proto_net(source).relu()
         grids = [(level.shape[-2], level.shape[-1]) for level in levels]
         return YOLACTOutputs(classes, boxes, codes.tanh(), prototypes, semantic, grids)

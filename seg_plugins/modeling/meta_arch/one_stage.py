@@ -167,9 +167,13 @@ class OneStageInstanceSegmentor(nn.Module):
         truths = [truth_of(sample, self.device) for sample in samples]
         size = (images.tensor.shape[-2], images.tensor.shape[-1])
         losses = self.representation.losses(self.representation(features), truths, size)
-        if weight == 1:
-            return losses
-        return Losses({name: losses.loss(name).times(weight) for name in losses})
+        if weight != 1:
+            losses = Losses({name: losses.loss(name).times(weight) for name in losses})
+        # A representation may leave features unread: their layers get a gradient of zero, as
+        # parallel training wants it. One cell of each will do.
+        cells = [f[:1, :, :1, :1].float().sum() for f in features.values() if f.is_floating_point()]
+        name = next(iter(losses))
+        return losses | {name: losses.loss(name).plus(torch.stack(cells).sum() * 0.0)}
 
     def find(self, images: ImageList, features: Features) -> list[Instances]:
         """The instances of each image, of its size in the network."""

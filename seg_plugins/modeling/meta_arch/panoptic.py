@@ -92,7 +92,7 @@ class PanopticMerging(nn.Module):
         Raises:
             ConfigError: backbone and heads do not belong together.
         """
-        parts = super().from_config(cfg)  # type: ignore[misc]  # of the system of instances
+        parts = super().from_config(cfg)
         panoptic, head = cfg.MODEL.PANOPTIC_FPN, cfg.MODEL.SEM_SEG_HEAD
         return {
             **parts,
@@ -194,7 +194,7 @@ class OneStagePanopticSegmentor(PanopticMerging, OneStageInstanceSegmentor):
     """The representation that ``MODEL.ONE_STAGE.REPRESENTATION`` names, and any semantic head."""
 
 
-class PanopticSegmentor(PanopticMerging, MaskRCNNFPN):
+class PanopticSegmentor(PanopticMerging, MaskRCNNFPN):  # type: ignore[misc]  # no boxes to start from
     """Panoptic FPN (Kirillov et al. 2019): Mask R-CNN and any semantic head on one backbone.
 
     The head may be one of this package or of somebody else's, of Detectron2's contract. With
