@@ -72,7 +72,7 @@ def check_classes(cfg: CfgNode) -> None:
         key = f"DATASETS.{split}"
         for name in cfg.DATASETS[split]:
             _check_known(key, name)
-            if "sem_seg" in tasks:
+            if "sem_seg" in tasks and not _makes_labels(cfg, name):
                 _check_semantic(cfg, key, name)
             if "instances" in tasks:
                 _check_instances(cfg, key, name)
@@ -111,6 +111,13 @@ def _names(key: str, kind: str, name: str, missing: str) -> list[str]:
     if not names and Dataset.loaded(name) is not None:
         raise ConfigError(f"{key}: {name} has {missing}")
     return names
+
+
+def _makes_labels(cfg: CfgNode, name: str) -> bool:
+    """Whether the system makes semantic labels of the objects, as the dataset has none."""
+    system = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    named = MetadataCatalog.get(name).get("stuff_classes")
+    return getattr(system, "makes_semantic_labels", False) and not named
 
 
 def _check_semantic(cfg: CfgNode, key: str, name: str) -> None:
