@@ -267,8 +267,7 @@ class AdaptIS(InstanceRepresentation):
         inside = of_things[:, :height, :width].flatten(1)
         maps, masks, class_sums, certainties = [], [], [], []
         step = max(self.pixels_at_once // (size[0] * size[1]), 1)
-        # Once without a point, too: what follows then has the right shapes.
-        for start in range(0, max(len(points), 1), step):
+        for start in range(0, len(points), step):
             part = points[start : start + step]
             images = torch.zeros(len(part), dtype=torch.int64, device=part.device)
             grid = self.masks_at(outputs, part, images, size).float().sigmoid()
@@ -281,7 +280,7 @@ class AdaptIS(InstanceRepresentation):
                 class_sums.append(mask.flatten(1).float() @ inside.T)
         claimed = torch.cat(masks)
         areas = claimed.flatten(1).sum(dim=1).clamp(min=1)
-        # Below the threshold only where tracing keeps a fixed number of candidates.
+        # One candidate may be below the threshold; all that are, where tracing fixes their number.
         claimed = claimed & (values > self.proposal_threshold)[:, None, None]
         starts = points[:, 1].long() * width + points[:, 0].long()
         kept = occupancy_suppression(
@@ -305,18 +304,19 @@ class AdaptIS(InstanceRepresentation):
         They are the local maxima of the proposals on things, the best of them.
         """
         stride, (rows, columns) = self.stride, proposals.shape
-        things = F.avg_pool2d(of_things.sum(dim=0)[None], stride)[0]
+        things = F.avg_pool2d(of_things.sum(dim=0)[None, None], stride)[0, 0]
         y = (torch.arange(rows, device=proposals.device) + 0.5) * stride
         x = (torch.arange(columns, device=proposals.device) + 0.5) * stride
         allowed = (y < image_size[0])[:, None] & (x < image_size[1])
         allowed = allowed & (things >= self.thing_threshold)
         # Of logits: probabilities near 1 are all alike in float32.
         logits = proposals.float()
-        highest = F.max_pool2d(logits[None], 3, stride=1, padding=1)[0]
+        highest = F.max_pool2d(logits[None, None], 3, stride=1, padding=1)[0, 0]
         peaks = torch.where(allowed & (logits == highest), logits.sigmoid(), 0.0).flatten()
         values, cells = peaks.topk(min(self.max_candidates, rows * columns))
         if not torch.jit.is_tracing():  # a traced network draws the masks of all
             likely = values > self.proposal_threshold
+            likely[0] = True  # so that there is one
             values, cells = values[likely], cells[likely]
         points = torch.stack([x[cells % columns], y[cells // columns]], dim=1)
         return points, values
