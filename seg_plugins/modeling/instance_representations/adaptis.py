@@ -152,8 +152,9 @@ class AdaptIS(InstanceRepresentation):
         node = cfg.MODEL.ADAPTIS
         if cfg.MODEL.META_ARCHITECTURE in ("OneStageInstanceSegmentor", "PanopticSegmentor"):
             raise ConfigError(
-                "MODEL.ONE_STAGE.REPRESENTATION AdaptIS takes its classes from semantic labels: set "
-                "MODEL.META_ARCHITECTURE AdaptIS, which is panoptic by itself, and REPRESENTATION ''"
+                "MODEL.ONE_STAGE.REPRESENTATION AdaptIS takes its classes from semantic labels: "
+                "set MODEL.META_ARCHITECTURE AdaptIS, which is panoptic by itself, and "
+                "REPRESENTATION ''"
             )
         (shape,) = features_of(input_shape, [node.IN_FEATURE], "MODEL.ADAPTIS.IN_FEATURE")
         things = cfg.MODEL.ROI_HEADS.NUM_CLASSES
@@ -214,9 +215,9 @@ class AdaptIS(InstanceRepresentation):
         if self.stage != "proposals":
             drawn = draw_points(truths, self.points, size)
             logits = self.masks_at(outputs, drawn.positions, drawn.images, size)
-            each = normalized_focal_losses(
-                _enlarged(logits, size), drawn.masks, drawn.valid, alpha=self.alpha, gamma=self.gamma
-            )
+            options = {"alpha": self.alpha, "gamma": self.gamma}
+            full = _enlarged(logits, size)
+            each = normalized_focal_losses(full, drawn.masks, drawn.valid, **options)
             losses["loss_mask"] = Sum(each.sum() * self.mask_weight, drawn.used.sum())
         if self.stage != "masks":
             drawn = draw_points(truths, self.proposal_points, size, one_object=True)

@@ -14,7 +14,9 @@ from ..sem_seg_heads.base import full_precision
 COORDINATES = 3
 
 
-def relative_coordinates(points: Tensor, size: tuple[int, int], stride: int, radius: float) -> Tensor:
+def relative_coordinates(
+    points: Tensor, size: tuple[int, int], stride: int, radius: float
+) -> Tensor:
     """Where the cells of a grid lie as seen from points: y, x and distance, from -1 to 1.
 
     Args:
@@ -52,9 +54,7 @@ def features_at(features: Tensor, points: Tensor, size: tuple[int, int]) -> Tens
     with full_precision(features):
         limit = points.new_tensor([size[1], size[0]])
         places = (points / limit * 2 - 1)[:, :, None].float()
-        found = F.grid_sample(
-            features.float(), places, padding_mode="border", align_corners=False
-        )
+        found = F.grid_sample(features.float(), places, padding_mode="border", align_corners=False)
     return found[..., 0].transpose(1, 2)
 
 
@@ -187,9 +187,7 @@ def _plain(in_channels: int, channels: int, norm: str) -> list[nn.Module]:
 
 
 def _separable(in_channels: int, channels: int, norm: str) -> list[nn.Module]:
-    by_channel = nn.Conv2d(
-        in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False
-    )
+    by_channel = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
     mixed = nn.Conv2d(in_channels, channels, 1, bias=False)
     return [_drawn(by_channel), _drawn(mixed), get_norm(norm_of(norm), channels), nn.ReLU()]
 

@@ -126,17 +126,18 @@ class AdaptIS(OneStageInstanceSegmentor):
         truths = [truth_of(sample, self.device) for sample in samples]
         images = ImageList.from_tensors(self._normalized(samples), self.backbone.size_divisibility)
         size = (images.tensor.shape[-2], images.tensor.shape[-1])
-        features = self.backbone(images.tensor)
-        losses = self.representation.losses(self.representation(features), truths, size)
-        if self.stage != "proposals":
-            labelled = [self._with_labels(*pair) for pair in zip(samples, truths, strict=True)]
+        learns_labels = self.stage != "proposals"
+        if learns_labels:
             labels, weights = batch_labels(
-                labelled,
+                [self._with_labels(*pair) for pair in zip(samples, truths, strict=True)],
                 size,
                 num_classes=self.num_classes,
                 ignore_value=self.ignore_value,
                 device=self.device,
             )
+        features = self.backbone(images.tensor)
+        losses = self.representation.losses(self.representation(features), truths, size)
+        if learns_labels:
             semantic = semantic_losses(self.sem_seg_head, features, labels, weights)
             losses = semantic.joined(losses)
         return losses if self.weighting is None else self.weighting(losses)
@@ -147,9 +148,9 @@ class AdaptIS(OneStageInstanceSegmentor):
             return sample
         if self.background is None:
             raise ValueError(
-                f"{source_of(sample)} has no 'sem_seg' label map, and where there is stuff none can "
-                "be made of the objects: set INPUT.MAPPER to PanopticMapper and DATASETS.TRAIN to a "
-                "panoptic dataset; or for objects alone MODEL.PANOPTIC_FPN.THING_IDS [] and "
+                f"{source_of(sample)} has no 'sem_seg' label map, and where there is stuff none "
+                "can be made of the objects: set INPUT.MAPPER to PanopticMapper and DATASETS.TRAIN "
+                "to a panoptic dataset; or for objects alone MODEL.PANOPTIC_FPN.THING_IDS [] and "
                 f"MODEL.SEM_SEG_HEAD.NUM_CLASSES {len(self.thing_ids) + 1}"
             )
         return {**sample, "sem_seg": labels_of_objects(truth, self.background)}
