@@ -251,18 +251,21 @@ class AdaptIS(InstanceRepresentation):
             size: rows and columns of the padded batch.
             image_sizes: rows and columns of each image without padding.
         """
-        if outputs.semantic is None:
+        semantic = outputs.semantic
+        if semantic is None:
             raise ValueError("AdaptIS finds no instances without outputs.semantic")
         found = []
         for index, image_size in enumerate(image_sizes):
-            one = AdaptISOutputs(*(part[index : index + 1] for part in outputs))
-            found.append(self._find(one, size, image_size))
+            one = slice(index, index + 1)
+            parts = (outputs.features[one], outputs.shared[one], outputs.proposals[one])
+            found.append(self._find(AdaptISOutputs(*parts), semantic[index], size, image_size))
         return found
 
-    def _find(self, outputs: AdaptISOutputs, size: Size, image_size: Size) -> Instances:
-        assert outputs.semantic is not None
-        probabilities = outputs.semantic[0, :, : size[0], : size[1]].float().softmax(dim=0)
-        of_things = probabilities[self.thing_ids]
+    def _find(
+        self, outputs: AdaptISOutputs, semantic: Tensor, size: Size, image_size: Size
+    ) -> Instances:
+        """Of one image, from its semantic logits (L, H, W)."""
+        of_things = semantic[:, : size[0], : size[1]].float().softmax(dim=0)[self.thing_ids]
         points, values = self._candidates(outputs.proposals[0, 0], of_things, image_size)
         height, width = image_size
         inside = of_things[:, :height, :width].flatten(1)

@@ -180,7 +180,8 @@ class AdaptIS(OneStageInstanceSegmentor):
                 found[member] = result
         if not do_postprocess:
             return [instances for instances, _ in found]
-        return [self._result(*pair, s) for pair, s in zip(found, samples, strict=True)]
+        pairs = zip(found, samples, strict=True)
+        return [self._result(instances, logits, sample) for (instances, logits), sample in pairs]
 
     def outputs(self, images: Tensor) -> AdaptISOutputs:
         """All that the network says about (N, C, H, W) normalised images, labels too."""
