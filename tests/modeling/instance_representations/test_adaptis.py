@@ -322,3 +322,18 @@ class TestPanoptic:
         assert [s["category_id"] for s in segments] == [5, 1]
         assert torch.equal(ids > 0, one | other)
         assert found["instances"].pred_classes.tolist() == [5, 1]
+
+
+def test_losses_under_autocast():
+    model = system().to(memory_format=torch.channels_last)
+    batch = [instance_sample(64, 64, 6, count=3) for _ in range(2)]
+    found = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            losses = losses_of(model, batch)
+        assert all(loss.dtype == torch.float32 for loss in losses.values())
+        found.append(torch.stack(list(losses.values())))
+    torch.testing.assert_close(*found, rtol=0.1, atol=0.02)
+    found[1].sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
