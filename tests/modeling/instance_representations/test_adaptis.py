@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError
 from seg_plugins.engine.checks.consistency import check_classes
@@ -30,8 +33,16 @@ SMALL = [
 
 
 def system(*options, name=SHAPES):
+    """A fresh copy: building takes longer than most tests."""
+    return copy.deepcopy(built(options, name))
+
+
+def build(options, name=SHAPES):
     torch.manual_seed(0)
     return build_model(load_config(name, [*SMALL, *options]))
+
+
+built = functools.cache(build)
 
 
 def losses_of(model, batch):
@@ -245,7 +256,7 @@ class TestStages:
             (["MODEL.ADAPTIS.STAGE", "both"], "joint, masks, proposals, not 'both'"),
             (["MODEL.ADAPTIS.NUM_POINTS", 1], "at least 2"),
             (["MODEL.SEM_SEG_HEAD.NUM_CLASSES", 9], "NUM_CLASSES 7, not 9"),
-            (["MODEL.PANOPTIC_FPN.THING_IDS", [1, 2]], "must be 6 different labels below"),
+            (["MODEL.PANOPTIC_FPN.THING_IDS", (1, 2)], "must be 6 different labels below"),
             (["MODEL.META_ARCHITECTURE", "OneStageInstanceSegmentor",
               "MODEL.ONE_STAGE.REPRESENTATION", "AdaptIS"], "META_ARCHITECTURE AdaptIS"),
         ],
