@@ -13,6 +13,7 @@ from seg_plugins.modeling.instance_representations.mask_forms import DenseMasks,
 from seg_plugins.modeling.loss_terms import Losses
 from seg_plugins.modeling.meta_arch.adaptis import labels_of_objects
 from seg_plugins.modeling.meta_arch.one_stage import truth_of
+from seg_plugins.prediction.labels import labels_from_config
 from seg_plugins.testing import check_instance_system
 from seg_plugins.testing.samples import instance_sample
 
@@ -291,6 +292,15 @@ class TestLabels:
         sample = {**instance_sample(32, 32, 6), "file_name": "a.png"}
         with pytest.raises(ValueError, match=r"a\.png has no 'sem_seg' .*NUM_CLASSES 7"):
             losses_of(model, [sample])
+
+    def test_have_the_names_of_the_objects(self):
+        labels = labels_from_config(load_config(SHAPES))
+        names = [label.name for label in labels.stuff]
+        assert names == [*(label.name for label in labels.things), "background"]
+        assert [label.is_thing for label in labels.stuff] == [True] * 6 + [False]
+        ids = [label.category_id for label in labels.stuff]
+        assert ids[:6] == [label.category_id for label in labels.things]
+        assert len(set(ids)) == 7
 
     def test_datasets_without_labels_are_accepted(self):
         check_classes(load_config(SHAPES))
