@@ -150,8 +150,8 @@ def occupancy_suppression(
     kept = []
     for i in range(len(flat)):
         counts = allowed[i] & ((flat[i] & taken).sum() / sizes[i] < max_taken)
-        if starts is not None:
-            counts = counts & ~taken[starts[i]]
+        if starts is not None:  # an index of one element: a scalar one would wait for the device
+            counts = counts & ~taken[starts[i : i + 1]].squeeze(0)
         taken = taken | (flat[i] & counts)
         kept.append(counts)
     stay = torch.stack(kept) if kept else allowed
