@@ -126,7 +126,7 @@ def occupancy_suppression(
     """Which masks count when they take their pixels one after the other, by falling score.
 
     A mask counts if it is large enough and too little of it is taken by those that counted before
-    it (Sofiiuk et al. 2019, AdaptIS, section 3.3). The classes do not matter.
+    it (Sofiiuk et al. 2019, AdaptIS). The classes do not matter.
 
     Args:
         masks: (N, H, W) bool.

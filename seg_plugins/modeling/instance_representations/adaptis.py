@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.structures import Instances
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...config import ConfigError
 from ...ops.suppression import occupancy_suppression
@@ -21,10 +20,18 @@ from .adaptis_network import (
     MaskNetwork,
     PointController,
     ProposalHead,
+    as_at_inference,
+    enlarged,
     features_at,
     relative_coordinates,
 )
-from .adaptis_points import Points, draw_points, normalized_focal_losses, point_labels
+from .adaptis_points import (
+    Points,
+    candidate_points,
+    draw_points,
+    normalized_focal_losses,
+    point_labels,
+)
 from .base import Features, InstanceRepresentation, Size, Truth, features_of
 from .mask_forms import DenseMasks
 
@@ -216,7 +223,7 @@ class AdaptIS(InstanceRepresentation):
             drawn = draw_points(truths, self.points, size)
             logits = self.masks_at(outputs, drawn.positions, drawn.images, size)
             options = {"alpha": self.alpha, "gamma": self.gamma}
-            full = _enlarged(logits, size)
+            full = enlarged(logits, size)
             each = normalized_focal_losses(full, drawn.masks, drawn.valid, **options)
             losses["loss_mask"] = Sum(each.sum() * self.mask_weight, drawn.used.sum())
         if self.stage != "masks":
@@ -226,11 +233,11 @@ class AdaptIS(InstanceRepresentation):
 
     def _proposal_loss(self, outputs: AdaptISOutputs, drawn: Points, size: Size) -> Sum:
         """Cross-entropy at the points, against how good the masks are that they give now."""
-        with torch.no_grad(), _as_at_inference(self.controller, self.mask_network):
+        with torch.no_grad(), as_at_inference(self.controller, self.mask_network):
             logits = self.masks_at(outputs, drawn.positions, drawn.images, size)
             by_object = (len(outputs.features), -1, *size)
             labels, found = point_labels(
-                _enlarged(logits, size).sigmoid().reshape(by_object),
+                enlarged(logits, size).sigmoid().reshape(by_object),
                 drawn.masks.reshape(by_object),
                 threshold=self.mask_threshold,
             )
@@ -266,7 +273,15 @@ class AdaptIS(InstanceRepresentation):
     ) -> Instances:
         """Of one image, from its semantic logits (L, H, W)."""
         of_things = semantic[:, : size[0], : size[1]].float().softmax(dim=0)[self.thing_ids]
-        points, values = self._candidates(outputs.proposals[0, 0], of_things, image_size)
+        points, values = candidate_points(
+            outputs.proposals[0, 0],
+            of_things,
+            image_size,
+            stride=self.stride,
+            proposal_threshold=self.proposal_threshold,
+            thing_threshold=self.thing_threshold,
+            limit=self.max_candidates,
+        )
         height, width = image_size
         inside = of_things[:, :height, :width].flatten(1)
         maps, masks, class_sums, certainties = [], [], [], []
@@ -275,7 +290,7 @@ class AdaptIS(InstanceRepresentation):
             part = points[start : start + step]
             images = torch.zeros(len(part), dtype=torch.int64, device=part.device)
             grid = self.masks_at(outputs, part, images, size).float().sigmoid()
-            full = _enlarged(grid, size)[:, :height, :width]
+            full = enlarged(grid, size)[:, :height, :width]
             mask = full > self.mask_threshold
             maps.append(grid)
             masks.append(mask)
@@ -299,49 +314,3 @@ class AdaptIS(InstanceRepresentation):
         found.scores, found.pred_classes = scores[best], classes[best]
         found.pred_masks = DenseMasks(torch.cat(maps)[best], self.stride, self.mask_threshold)
         return found
-
-    def _candidates(
-        self, proposals: Tensor, of_things: Tensor, image_size: Size
-    ) -> tuple[Tensor, Tensor]:
-        """Points (P, 2) x, y in pixels, the middle of their cells, and their probabilities (P,).
-
-        They are the local maxima of the proposals on things, the best of them.
-        """
-        stride, (rows, columns) = self.stride, proposals.shape
-        things = F.avg_pool2d(of_things.sum(dim=0)[None, None], stride)[0, 0]
-        y = (torch.arange(rows, device=proposals.device) + 0.5) * stride
-        x = (torch.arange(columns, device=proposals.device) + 0.5) * stride
-        allowed = (y < image_size[0])[:, None] & (x < image_size[1])
-        allowed = allowed & (things >= self.thing_threshold)
-        # Of logits: probabilities near 1 are all alike in float32.
-        logits = proposals.float()
-        highest = F.max_pool2d(logits[None, None], 3, stride=1, padding=1)[0, 0]
-        peaks = torch.where(allowed & (logits == highest), logits.sigmoid(), 0.0).flatten()
-        values, cells = peaks.topk(min(self.max_candidates, rows * columns))
-        if not torch.jit.is_tracing():  # a traced network draws the masks of all
-            likely = values > self.proposal_threshold
-            likely[0] = True  # so that there is one
-            values, cells = values[likely], cells[likely]
-        points = torch.stack([x[cells % columns], y[cells // columns]], dim=1)
-        return points, values
-
-
-def _enlarged(maps: Tensor, size: Size) -> Tensor:
-    """(M, h, w) at the size of the padded image."""
-    with full_precision(maps):
-        return F.interpolate(
-            maps.float()[:, None], size=size, mode="bilinear", align_corners=False
-        )[:, 0]
-
-
-@contextmanager
-def _as_at_inference(*modules: nn.Module) -> Iterator[None]:
-    """Norms use, and leave, their running statistics."""
-    before = [module.training for module in modules]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for module, training in zip(modules, before, strict=True):
-            module.train(training)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from detectron2.layers import get_norm
@@ -178,6 +181,27 @@ class ProposalHead(nn.Sequential):
             given = in_channels if i == 0 else channels
             steps += (_separable if separable else _plain)(given, channels, norm)
         super().__init__(*steps, nn.Conv2d(channels, 1, 1))
+
+
+def enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """(M, h, w) at the size of the padded image."""
+    with full_precision(maps):
+        return F.interpolate(
+            maps.float()[:, None], size=size, mode="bilinear", align_corners=False
+        )[:, 0]
+
+
+@contextmanager
+def as_at_inference(*modules: nn.Module) -> Iterator[None]:
+    """Norms use, and leave, their running statistics."""
+    before = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module, training in zip(modules, before, strict=True):
+            module.train(training)
 
 
 def _plain(in_channels: int, channels: int, norm: str) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""What AdaptIS learns from: points drawn on objects, how good they are, and its mask loss."""
+"""The points of AdaptIS: drawn on objects to learn from, how good they are, where to look."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Points(NamedTuple):
 def draw_points(
     truths: Sequence[Truth], count: int, size: Size, *, one_object: bool = False
 ) -> Points:
-    """Draw objects of each image, and a pixel of each (section 3.4 of the paper).
+    """Draw objects of each image, and a pixel of each, all objects and pixels alike.
 
     An image without objects gets points in its corner that belong to nothing: every batch has the
     same number of them, and they have no part in the losses.
@@ -83,7 +83,7 @@ def _draw_pixels(masks: Tensor, areas: Tensor) -> Tensor:
 def normalized_focal_losses(
     logits: Tensor, targets: Tensor, valid: Tensor, *, alpha: float = 0.25, gamma: float = 2.0
 ) -> Tensor:
-    """The focal loss, scaled so that its weights sum to the number of pixels (section 3.4).
+    """The focal loss, scaled so that its weights sum to the number of pixels (Sofiiuk et al. 2019).
 
     A pixel whose truth has the probability p weighs (1 - p)^gamma; without the scale a mask that
     is nearly right would hardly be learned from. The scale counts as a constant.
@@ -146,3 +146,45 @@ def point_labels(
     graded = 0.7 + 0.3 * (quality - worst) / spread.clamp(min=1e-3)
     labels = torch.where(spread > 1e-3, graded, 1.0) * good
     return labels, overlap.amax(dim=1) > 1e-5
+
+
+def candidate_points(
+    proposals: Tensor,
+    of_things: Tensor,
+    image_size: Size,
+    *,
+    stride: int,
+    proposal_threshold: float,
+    thing_threshold: float,
+    limit: int,
+) -> tuple[Tensor, Tensor]:
+    """Where an object may lie: the local maxima of the proposals on things, the best of them.
+
+    Args:
+        proposals: (h, w) logits of one padded image.
+        of_things: (K, H, W) probabilities of the labels of things.
+        image_size: rows and columns without padding.
+        stride: of the proposals.
+        proposal_threshold: least probability, exclusive; the best candidate may have less.
+        thing_threshold: least probability of all things together, mean over the cell.
+        limit: points at most; tracing gives so many always.
+
+    Returns:
+        Points (P, 2) x, y in pixels, the middle of their cells, and their probabilities (P,), from
+        high to low.
+    """
+    rows, columns = proposals.shape
+    things = F.avg_pool2d(of_things.sum(dim=0)[None, None], stride)[0, 0]
+    y = (torch.arange(rows, device=proposals.device) + 0.5) * stride
+    x = (torch.arange(columns, device=proposals.device) + 0.5) * stride
+    allowed = (y < image_size[0])[:, None] & (x < image_size[1]) & (things >= thing_threshold)
+    # Of logits: probabilities near 1 are all alike in float32.
+    logits = proposals.float()
+    highest = F.max_pool2d(logits[None, None], 3, stride=1, padding=1)[0, 0]
+    peaks = torch.where(allowed & (logits == highest), logits.sigmoid(), 0.0).flatten()
+    values, cells = peaks.topk(min(limit, rows * columns))
+    if not torch.jit.is_tracing():
+        likely = values > proposal_threshold
+        likely[0] = True  # so that there is one
+        values, cells = values[likely], cells[likely]
+    return torch.stack([x[cells % columns], y[cells // columns]], dim=1), values
