@@ -45,6 +45,7 @@ from .modeling.instance_representations import (
     INSTANCE_REPRESENTATION_REGISTRY,
     REPRESENTATIONS,
 )
+from .modeling.meta_arch.adaptis import AdaptIS
 from .modeling.meta_arch.mask_rcnn import MaskRCNNC4, MaskRCNNFPN
 from .modeling.meta_arch.one_stage import ONE_STAGE_SYSTEMS
 from .modeling.meta_arch.panoptic import PanopticSegmentor
@@ -87,7 +88,7 @@ def _register_modeling() -> None:
     _register(META_ARCH_REGISTRY, MaskRCNNC4, MaskRCNNFPN)
     _register(META_ARCH_REGISTRY, BottomUpPanopticSegmentor, PanopticSegmentor)
     _register(INSTANCE_REPRESENTATION_REGISTRY, *REPRESENTATIONS)
-    _register(META_ARCH_REGISTRY, *ONE_STAGE_SYSTEMS)
+    _register(META_ARCH_REGISTRY, AdaptIS, *ONE_STAGE_SYSTEMS)
     _register(SEM_SEG_HEADS_REGISTRY, SemSegDeepLabV3PlusHead, SemSegFCNHead)
     _register(SEM_SEG_HEADS_REGISTRY, SemSegPyramidHead, SemSegSegNetHead, SemSegUNetHead)
     # The dilated ResNets are the DeepLab project's own, which registers them when imported.

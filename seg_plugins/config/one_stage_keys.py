@@ -22,6 +22,7 @@ def add_one_stage_keys(model: CfgNode) -> None:
     _add_instance_fcn_keys(model)
     _add_cond_inst_keys(model)
     _add_polar_mask_keys(model)
+    _add_adaptis_keys(model)
 
 
 def _add_solo_keys(model: CfgNode) -> None:
@@ -148,3 +149,26 @@ def _add_polar_mask_keys(model: CfgNode) -> None:
     set_defaults(node, NUM_RAYS=36, NORM_BY_STRIDE=False)
     # A score is category x (centerness + this) / (1 + this).
     set_defaults(node, CENTERNESS_FACTOR=0.5)
+
+
+def _add_adaptis_keys(model: CfgNode) -> None:
+    """AdaptIS; THING_IDS, COMBINE and LOSS_WEIGHTING are those of MODEL.PANOPTIC_FPN."""
+    set_defaults(model, ADAPTIS=CfgNode())
+    node = model.ADAPTIS
+    # "masks" and then, from its weights, "proposals", with all else frozen: the paper's two stages.
+    # "joint": both at once; the proposals' gradient ends at the backbone's feature.
+    set_defaults(node, STAGE="joint", IN_FEATURE="p2")
+    # Numbers of a point's code; the mask network and the proposal head: separable convolutions as
+    # in the paper's Cityscapes models, or the smaller networks of its toy data; the pixels from a
+    # point that count as 1 in the relative coordinates.
+    set_defaults(node, CODE_SIZE=128, MASK_CHANNELS=128, PROPOSAL_CHANNELS=128)
+    set_defaults(node, SEPARABLE_CONVS=True, NORM="BN", NORM_RADIUS=280.0)
+    # Points drawn in an image: on any objects for the masks, on one object for the proposals.
+    set_defaults(node, NUM_POINTS=6, NUM_PROPOSAL_POINTS=48)
+    set_defaults(node, LOSS=CfgNode())
+    set_defaults(node.LOSS, FOCAL_ALPHA=0.25, FOCAL_GAMMA=2.0, MASK_WEIGHT=1.0, PROPOSAL_WEIGHT=1.0)
+    # Points: least probability of a proposal, and of all things together where it lies; how many
+    # at most, the best. Masks: least probability of a pixel; fewest pixels; the share that others
+    # may have taken, exclusive.
+    set_defaults(node, PROPOSAL_THR=0.5, THING_THR=0.5, MAX_CANDIDATES=100)
+    set_defaults(node, MASK_THR=0.5, MIN_AREA=10, MAX_TAKEN=0.4)

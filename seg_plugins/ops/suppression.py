@@ -1,7 +1,8 @@
-"""Suppression of instances that were found twice: matrix, Fast and mask NMS.
+"""Suppression of instances that were found twice: matrix, Fast and mask NMS, and by occupancy.
 
 All are vectorised: no host synchronisation, however many instances there are, and tracing can
-follow those that keep a fixed order. Instances of distinct classes never touch each other.
+follow those that keep a fixed order. Instances of distinct classes never touch each other, except
+in :func:`occupancy_suppression`, which knows no classes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ __all__ = [
     "mask_iou_matrix",
     "mask_nms",
     "matrix_nms",
+    "occupancy_suppression",
 ]
 
 
@@ -140,6 +142,49 @@ def mask_nms(masks: Tensor, scores: Tensor, classes: Tensor, threshold: float) -
     for i in range(len(over)):
         gone = gone | (over[i] & ~gone[i])
     return ~gone[falling(-order)]
+
+
+def occupancy_suppression(
+    masks: Tensor,
+    scores: Tensor,
+    *,
+    min_area: int = 10,
+    max_taken: float = 0.4,
+    points: Tensor | None = None,
+) -> Tensor:
+    """Which masks count when they take their pixels one after the other, by falling score.
+
+    A mask counts if it is large enough and too little of it is taken by those that counted before
+    it (Sofiiuk et al. 2019, AdaptIS). The classes do not matter.
+
+    Args:
+        masks: (N, H, W) bool.
+        scores: (N,), in any order; among equal scores the first is the better one.
+        min_area: least pixels of a mask.
+        max_taken: a mask goes when at least this share of it is taken.
+        points: (N,) int64, row by row, the pixel that each mask was asked for; a mask goes when it
+            is taken. Default: not looked at.
+
+    Returns:
+        (N,) bool, in the order of `masks`.
+    """
+    order = falling(scores)
+    flat = masks[order].flatten(1)
+    areas = flat.sum(dim=1)
+    allowed = areas >= min_area
+    # In float64 a share of exactly `max_taken` is met exactly.
+    sizes = areas.clamp(min=1).double()
+    starts = points[order] if points is not None else None
+    taken = torch.zeros_like(flat.any(dim=0))
+    kept = []
+    for i in range(len(flat)):
+        counts = allowed[i] & ((flat[i] & taken).sum() / sizes[i] < max_taken)
+        if starts is not None:  # an index of one element: a scalar one would wait for the device
+            counts = counts & ~taken[starts[i : i + 1]].squeeze(0)
+        taken = taken | (flat[i] & counts)
+        kept.append(counts)
+    stay = torch.stack(kept) if kept else allowed
+    return stay[falling(-order)]
 
 
 def box_iou_matrix(boxes: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from detectron2.data import MetadataCatalog
 
 from ..data import Dataset, DatasetError, apply_custom_dataset
 from ..data.datasets.class_table import spread_colors
-from ..engine.checks.consistency import tasks_of
+from ..engine.checks.consistency import makes_labels, tasks_of
 from ..tasks import DETECTRON2_SYSTEMS
 from .errors import PredictionError
 from .known_images import KnownImages, annotation_file
@@ -113,6 +113,8 @@ def labels_from_config(cfg: CfgNode) -> Labels:
     """
     metadata = _metadata(cfg)
     tasks = tasks_of(cfg.MODEL.META_ARCHITECTURE)
+    if not metadata.get("stuff_classes") and makes_labels(cfg.MODEL.META_ARCHITECTURE):
+        metadata = _with_background(metadata)
     counts = {
         "stuff": max(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, 2) if "sem_seg" in tasks else 0,
         "thing": cfg.MODEL.ROI_HEADS.NUM_CLASSES if "instances" in tasks else 0,
@@ -209,6 +211,16 @@ def _labels(
         )
         for i, name in enumerate(names)
     )
+
+
+def _with_background(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Metadata of objects alone, with the semantic labels that are made of them."""
+    names = [*metadata.get("thing_classes", ())]
+    if not names:
+        return metadata
+    ids = metadata.get(f"thing{_IDS_SUFFIX}") or {i + 1: i for i in range(len(names))}
+    ids = {**ids, max(ids) + 1: len(names)}
+    return {**metadata, "stuff_classes": [*names, "background"], f"stuff{_IDS_SUFFIX}": ids}
 
 
 def _with_things(

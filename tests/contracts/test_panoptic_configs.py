@@ -16,7 +16,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 from training_step import training_step
 
-SYSTEMS = {"PanopticSegmentor", "BottomUpPanopticSegmentor"}
+SYSTEMS = {"PanopticSegmentor", "BottomUpPanopticSegmentor", "AdaptIS"}
 ONE_STAGE = {"OneStagePanopticSegmentor"}
 NAMES = [
     path.relative_to(config_root()).as_posix()
@@ -49,7 +49,16 @@ def sample(num_labels: int, thing_ids: list[int], num_things: int) -> dict:
 
 def test_there_is_one_for_each_setting() -> None:
     shapes = {name for name in NAMES if name.startswith("shapes/")}
-    heads = ("fcn", "unet", "segnet", "deeplabv3plus", "sem_seg_fpn", "bottom_up", "solo_v2")
+    heads = (
+        "fcn",
+        "unet",
+        "segnet",
+        "deeplabv3plus",
+        "sem_seg_fpn",
+        "bottom_up",
+        "solo_v2",
+        "adaptis",
+    )
     assert shapes == {f"shapes/panoptic_{head}.yaml" for head in heads}
     for dataset in ("coco", "cityscapes"):
         kinds = {load_config(n).MODEL.META_ARCHITECTURE for n in NAMES if n.startswith(dataset)}

@@ -45,6 +45,15 @@ def tasks_of(meta_architecture: str) -> tuple[str, ...]:
         raise ConfigError(f"MODEL.META_ARCHITECTURE {meta_architecture}: tasks: {error}") from None
 
 
+def makes_labels(meta_architecture: str) -> bool:
+    """Whether a system makes semantic labels of the objects where a dataset has none.
+
+    They are the classes of the objects, and one more for the background.
+    """
+    system = META_ARCH_REGISTRY.get(meta_architecture)
+    return bool(getattr(system, "makes_semantic_labels", False))
+
+
 def check_datasets(cfg: CfgNode) -> None:
     """Load every dataset and check that classes and ignore label agree with the model's.
 
@@ -72,7 +81,8 @@ def check_classes(cfg: CfgNode) -> None:
         key = f"DATASETS.{split}"
         for name in cfg.DATASETS[split]:
             _check_known(key, name)
-            if "sem_seg" in tasks:
+            labelled = MetadataCatalog.get(name).get("stuff_classes")
+            if "sem_seg" in tasks and (labelled or not makes_labels(cfg.MODEL.META_ARCHITECTURE)):
                 _check_semantic(cfg, key, name)
             if "instances" in tasks:
                 _check_instances(cfg, key, name)
