@@ -21,6 +21,7 @@ from ..engine.checkpoint import Checkpointer
 from ..io.files import write_atomically
 from ..io.weights import WeightsError, read_safetensors, safetensors_bytes
 from ..modeling.meta_arch.one_stage import OneStageInstanceSegmentor
+from ..modeling.meta_arch.panoptic import PanopticMerging
 from ..modeling.meta_arch.semantic import SemanticSystem
 from ..modeling.sem_seg_heads.segnet import SemSegSegNetHead
 from . import instances, pooling, semantic
@@ -102,8 +103,8 @@ def export_model(
             checks = list(_safetensors(cfg, model, draft))
         elif isinstance(model, SemanticSystem):
             checks = list(_reported(_semantic(cfg, model, kind, draft), report))
-        elif isinstance(model, GeneralizedRCNN | OneStageInstanceSegmentor) and not hasattr(
-            model, "sem_seg_head"
+        elif isinstance(model, GeneralizedRCNN | OneStageInstanceSegmentor) and not isinstance(
+            model, PanopticMerging
         ):
             checks = list(_reported(_instances(cfg, model, kind, draft), report))
         else:

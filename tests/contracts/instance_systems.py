@@ -29,6 +29,7 @@ SYSTEMS: dict[str, tuple[str, list]] = {
         "instance_fcn_r18",
         ["MODEL.INSTANCE_FCN.NMS_PRE", 50, "MODEL.INSTANCE_FCN.WINDOWS_PER_IMAGE", 10_000],
     ),
+    "AdaptIS": ("adaptis_r18", []),
 }
 ONE_STAGE = [name for name in SYSTEMS if not name.startswith("MaskRCNN")]
 SIZE = (64, 96)

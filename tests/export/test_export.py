@@ -12,11 +12,12 @@ from seg_plugins.config import ConfigError
 from seg_plugins.export import ExportError, export_model, load_for_export, verify
 from seg_plugins.export.semantic import Graph, prepare, window_of
 from seg_plugins.modeling.inference import SlidingWindow
+from seg_plugins.modeling.meta_arch.panoptic import PanopticSegmentor
 
 import numpy as np
 import pytest
 import torch
-from detectron2.modeling import GeneralizedRCNN, build_model
+from detectron2.modeling import build_model
 from torch import nn
 
 HEAD = ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3, "MODEL.DEVICE", "cpu")
@@ -267,10 +268,9 @@ def test_no_weights_are_an_error():
 
 
 def test_panoptic_systems_are_refused(tmp_path):
-    cfg, model = system("unet_same")
-    region = GeneralizedRCNN.__new__(GeneralizedRCNN)
+    cfg, _ = system("unet_same")
+    region = PanopticSegmentor.__new__(PanopticSegmentor)
     nn.Module.__init__(region)
-    region.sem_seg_head = model.sem_seg_head
     with pytest.raises(ConfigError, match="semantic systems, Mask R-CNN and one-stage systems"):
         export_model(cfg, region, "onnx", tmp_path)
 

@@ -13,7 +13,7 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from ...config import ConfigError
-from ...ops.suppression import occupancy_suppression
+from ...ops.suppression import falling, occupancy_suppression
 from ..loss_terms import Losses, Sum
 from ..sem_seg_heads.base import full_precision
 from .adaptis_network import (
@@ -308,7 +308,7 @@ class AdaptIS(InstanceRepresentation):
         likelihoods, classes = (torch.cat(class_sums) / areas[:, None]).max(dim=1)
         scores = likelihoods * torch.cat(certainties) / areas
         scores = torch.where(kept, scores, -1.0)
-        best = scores.argsort(descending=True, stable=True)[: self.max_instances]
+        best = falling(scores)[: self.max_instances]
         best = best[scores[best] >= 0]
         found = Instances(image_size)
         found.scores, found.pred_classes = scores[best], classes[best]

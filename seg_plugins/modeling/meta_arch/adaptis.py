@@ -12,14 +12,13 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from ...config import ConfigError
-from ..instance_representations.adaptis import AdaptISOutputs
-from ..instance_representations.base import Truth
+from ..instance_representations.base import Features, Truth
 from ..loss_terms import Losses
 from ..panoptic_merging import merge_panoptic
 from ..sem_seg_heads.base import build_semantic_head, cut_to_image, semantic_losses
 from ..task_weighting import build_weighting
-from .mask_rcnn import keep_scores_in_float32
-from .one_stage import OneStageInstanceSegmentor, equal_sizes, truth_of
+from .mask_rcnn import keep_scores_in_float32, wanted_size
+from .one_stage import OneStageInstanceSegmentor, truth_of
 from .semantic_labels import batch_labels, label_range, source_of
 
 
@@ -123,26 +122,24 @@ class AdaptIS(OneStageInstanceSegmentor):
         return self
 
     def _losses(self, samples: list[dict[str, Any]]) -> Losses:
-        truths = [truth_of(sample, self.device) for sample in samples]
-        images = ImageList.from_tensors(self._normalized(samples), self.backbone.size_divisibility)
-        size = (images.tensor.shape[-2], images.tensor.shape[-1])
+        images = self.preprocess_image(samples)
         learns_labels = self.stage != "proposals"
         if learns_labels:
             labels, weights = batch_labels(
-                [self._with_labels(*pair) for pair in zip(samples, truths, strict=True)],
-                size,
+                [self._with_labels(sample) for sample in samples],
+                (images.tensor.shape[-2], images.tensor.shape[-1]),
                 num_classes=self.num_classes,
                 ignore_value=self.ignore_value,
                 device=self.device,
             )
         features = self.backbone(images.tensor)
-        losses = self.representation.losses(self.representation(features), truths, size)
+        losses = self.instance_losses(images, features, samples)
         if learns_labels:
             semantic = semantic_losses(self.sem_seg_head, features, labels, weights)
             losses = semantic.joined(losses)
         return losses if self.weighting is None else self.weighting(losses)
 
-    def _with_labels(self, sample: dict[str, Any], truth: Truth) -> dict[str, Any]:
+    def _with_labels(self, sample: dict[str, Any]) -> dict[str, Any]:
         """The sample with ``sem_seg``: its own, or made of its objects."""
         if "sem_seg" in sample:
             return sample
@@ -153,7 +150,10 @@ class AdaptIS(OneStageInstanceSegmentor):
                 "to a panoptic dataset; or for objects alone MODEL.PANOPTIC_FPN.THING_IDS [] and "
                 f"MODEL.SEM_SEG_HEAD.NUM_CLASSES {len(self.thing_ids) + 1}"
             )
-        return {**sample, "sem_seg": labels_of_objects(truth, self.background)}
+        return {
+            **sample,
+            "sem_seg": labels_of_objects(truth_of(sample, self.device), self.background),
+        }
 
     def inference(self, samples: list[dict[str, Any]], do_postprocess: bool = True) -> Any:
         """What is found in each image.
@@ -169,34 +169,39 @@ class AdaptIS(OneStageInstanceSegmentor):
             ``pred_classes`` are semantic labels, as in :class:`~.panoptic.PanopticSegmentor` with
             `thing_ids`; where labels are made these are the classes, and what is no object is void.
         """
-        images = self._normalized(samples)
-        found: list[Any] = [None] * len(images)
-        for batch, members in equal_sizes(images, self.backbone.size_divisibility):
-            outputs = self.outputs(batch.tensor)
-            size = (batch.tensor.shape[-2], batch.tensor.shape[-1])
-            results = self.representation.find(outputs, size, batch.image_sizes)
-            assert outputs.semantic is not None
-            for member, *result in zip(members, results, outputs.semantic, strict=True):
-                found[member] = result
+        found: list[Any] = [None] * len(samples)
+        for images, places in self.batches(samples):
+            features = self.backbone(images.tensor)
+            logits = self.labels_of(images, features)
+            results = self.find(images, features, logits)
+            for place, *result in zip(places, results, logits, strict=True):
+                found[place] = result
         if not do_postprocess:
             return [instances for instances, _ in found]
         pairs = zip(found, samples, strict=True)
         return [self._result(instances, logits, sample) for (instances, logits), sample in pairs]
 
-    def outputs(self, images: Tensor) -> AdaptISOutputs:
-        """All that the network says about (N, C, H, W) normalised images, labels too."""
-        features = self.backbone(images)
-        logits = self.sem_seg_head(features, None)[0]
-        logits = cut_to_image(logits, images.shape[-2], images.shape[-1])
-        return self.representation(features)._replace(semantic=logits)
+    def labels_of(self, images: ImageList, features: Features) -> Tensor:
+        """(N, L, rows, columns) logits of the semantic labels of a padded batch."""
+        height, width = images.tensor.shape[-2:]
+        return cut_to_image(self.sem_seg_head(features, None)[0], height, width)
+
+    def find(
+        self, images: ImageList, features: Features, logits: Tensor | None = None
+    ) -> list[Instances]:
+        """See :class:`~.one_stage.OneStageInstanceSegmentor`; `logits`: of :meth:`labels_of`."""
+        logits = self.labels_of(images, features) if logits is None else logits
+        outputs = self.representation(features)._replace(semantic=logits)
+        size = (images.tensor.shape[-2], images.tensor.shape[-1])
+        return self.representation.find(outputs, size, images.image_sizes)
 
     def _result(
         self, instances: Instances, logits: Tensor, sample: dict[str, Any]
     ) -> dict[str, Any]:
         size = instances.image_size
-        height, width = sample.get("height", size[0]), sample.get("width", size[1])
+        height, width = wanted_size(sample, size)
         semantic = sem_seg_postprocess(logits, size, height, width)
-        instances = self.finish(instances, sample)
+        instances = self.finish(instances, height, width)
         no_stuff = [] if self.background is None else [self.background]
         panoptic = merge_panoptic(
             instances,
