@@ -55,8 +55,9 @@ def features_at(features: Tensor, points: Tensor, size: tuple[int, int]) -> Tens
         (N, P, C) float32.
     """
     with full_precision(features):
-        limit = points.new_tensor([size[1], size[0]])
-        places = (points / limit * 2 - 1)[:, :, None].float()
+        # Each by its own size: a tensor of the sizes would be a constant where tracing follows.
+        places = torch.stack([points[..., 0] / size[1], points[..., 1] / size[0]], dim=2)
+        places = (places * 2 - 1)[:, :, None].float()
         found = F.grid_sample(features.float(), places, padding_mode="border", align_corners=False)
     return found[..., 0].transpose(1, 2)
 

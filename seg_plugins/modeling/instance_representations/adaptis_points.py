@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -181,8 +182,9 @@ def candidate_points(
     # Of logits: probabilities near 1 are all alike in float32.
     logits = proposals.float()
     highest = F.max_pool2d(logits[None, None], 3, stride=1, padding=1)[0, 0]
-    peaks = torch.where(allowed & (logits == highest), logits.sigmoid(), 0.0).flatten()
+    peaks = torch.where(allowed & (logits == highest), logits, -math.inf).flatten()
     values, cells = peaks.topk(min(limit, rows * columns))
+    values = values.sigmoid()
     if not torch.jit.is_tracing():
         likely = values > proposal_threshold
         likely[0] = True  # so that there is one
