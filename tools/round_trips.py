@@ -11,6 +11,7 @@ network is involved.
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -76,9 +77,9 @@ def main() -> None:
     rows = [["masks as", "all", *(classes if len(classes) > 1 else [])]]
     for form in FORMS:
         parts = [overlaps[form, name] for name in classes]
-        groups = [sum(parts, []), *(parts if len(classes) > 1 else [])]
+        groups = [list(itertools.chain(*parts)), *(parts if len(classes) > 1 else [])]
         rows.append([form, *(f"{np.mean(g):.3f}, {ceiling(g):.1f}" for g in groups)])
-    count = len(sum((overlaps[next(iter(FORMS)), name] for name in classes), []))
+    count = sum(len(overlaps[next(iter(FORMS)), name]) for name in classes)
     print(f"{count} objects of {args.images} images of {args.dataset}: mean IoU, ceiling")
     print(run_matrix.markdown(rows))
 
