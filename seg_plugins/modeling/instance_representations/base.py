@@ -108,7 +108,7 @@ def features_of(
     Raises:
         ConfigError: the backbone lacks one, or they differ in channels.
     """
-    missing = [name for name in names if name not in input_shape]
+    missing = [name for name in dict.fromkeys(names) if name not in input_shape]
     given = ", ".join(f"{name} (stride {s.stride})" for name, s in input_shape.items())
     if missing or not names:
         more = (
