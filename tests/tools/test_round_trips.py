@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TOOL = Path(__file__).parents[2] / "tools" / "round_trips.py"
 
 
+@pytest.mark.slow
 def test_rays_lose_the_rings_and_finer_grids_lose_less() -> None:
     done = subprocess.run(
         [sys.executable, str(TOOL), "--images", "6"], capture_output=True, text=True, check=True
