@@ -7,14 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ...io.masks import to_bitmask, to_run_lengths
-from ...ops.run_length import RunLengthMasks
-
-# Bitmasks are encoded together up to so many pixels.
-_PIXELS_AT_ONCE = 1 << 24
 
 
 class MaskForm(Protocol):
@@ -79,7 +74,7 @@ class DenseMasks:
     def paint(self, index: int, image_size: tuple[int, int], height: int, width: int) -> Tensor:
         """See :class:`MaskForm`."""
         if self._extents is None:
-            self._extents = _extents(self.maps > self.threshold).tolist()
+            self._extents = extents(self.maps > self.threshold).tolist()
         steps = (image_size[0] / height / self.stride, image_size[1] / width / self.stride)
         return _paint(
             self.maps[index], self._extents[index], steps, (height, width), self.threshold
@@ -93,7 +88,7 @@ class DenseMasks:
                 maps, scale_factor=float(self.stride), mode="bilinear", align_corners=False
             )
         masks = maps[:, 0, :height, :width]
-        bounds = _extents(masks > self.threshold)[:, [1, 0, 3, 2]]
+        bounds = extents(masks > self.threshold)[:, [1, 0, 3, 2]]
         return {"boxes": bounds.float(), "masks": masks}
 
 
@@ -134,7 +129,7 @@ class WindowMasks:
     @property
     def boxes(self) -> Tensor:
         """(N, 4) bounds of the cells above the threshold in pixels; empty where there are none."""
-        cells = _extents(self.windows > self.threshold)
+        cells = extents(self.windows > self.threshold)
         seen = cells[:, 2:] > cells[:, :2]
         place = (cells + self.corners.repeat(1, 2)) * seen.repeat(1, 2)
         return (place * self.strides.repeat(1, 2))[:, [1, 0, 3, 2]]
@@ -142,7 +137,7 @@ class WindowMasks:
     def tensors(self, height: int, width: int) -> dict[str, Tensor]:
         """``masks``: (N, height, width) probabilities; ``boxes``: the bounds of those above 0.5."""
         masks = self.dense(height, width)
-        bounds = _extents(masks > self.threshold)[:, [1, 0, 3, 2]]
+        bounds = extents(masks > self.threshold)[:, [1, 0, 3, 2]]
         return {"boxes": bounds.float(), "masks": masks}
 
     def dense(self, height: int, width: int) -> Tensor:
@@ -163,8 +158,8 @@ class WindowMasks:
     def paint(self, index: int, image_size: tuple[int, int], height: int, width: int) -> Tensor:
         """See :class:`MaskForm`."""
         if self._places is None:
-            extents = _extents(self.windows > self.threshold).tolist()
-            places = (extents, self.corners.tolist(), self.strides.tolist())
+            bounds = extents(self.windows > self.threshold).tolist()
+            places = (bounds, self.corners.tolist(), self.strides.tolist())
             self._places = list(zip(*places, strict=True))
         (top, left, bottom, right), (row, column), (down, across) = self._places[index]
         # Outside the window the probability is 0.
@@ -272,7 +267,7 @@ class OutlineMasks:
         return {"boxes": torch.cat([points.amin(1), points.amax(1)], dim=1), "outlines": points}
 
 
-def _extents(inside: Tensor) -> Tensor:
+def extents(inside: Tensor) -> Tensor:
     """(N, 4) first row, first column, and those after the last, of (N, h, w) bool; 0 if empty."""
     parts = []
     for dim in (2, 1):
@@ -283,50 +278,3 @@ def _extents(inside: Tensor) -> Tensor:
         parts.append(torch.where(hit, places + 1, 0).amax(dim=1))
     top, bottom, left, right = parts
     return torch.stack([top, left, bottom, right], dim=1)
-
-
-def finish(instances: Instances, height: int, width: int, mask_format: str) -> Instances:
-    """Instances of the network as those of an image, in Detectron2's format.
-
-    Args:
-        instances: ``scores``, ``pred_classes`` and ``pred_masks``, a :class:`MaskForm`, of an
-            image of ``image_size`` without its padding.
-        height: rows of the wanted output.
-        width: columns of the wanted output.
-        mask_format: ``bitmask`` or ``rle``: see :class:`~..meta_arch.mask_rcnn.MaskRCNNFPN`.
-
-    Returns:
-        Instances of that size: ``pred_boxes``, the pixels' bounds of each mask, ``scores``,
-        ``pred_classes`` and ``pred_masks``. One whose mask has no pixel of the image is no
-        instance of it. Beside the output there are the bitmasks of a few instances at most.
-    """
-    form, size = instances.pred_masks, instances.image_size
-    boxes = torch.zeros(len(instances), 4)
-    kept: list[int] = []
-    encoded: list[RunLengthMasks] = []
-    painted: list[Tensor] = []
-    at_once = max(_PIXELS_AT_ONCE // (height * width), 1)
-    for index in range(len(instances)):
-        mask = form.paint(index, size, height, width)
-        top, left, bottom, right = _extents(mask[None])[0].tolist()
-        if bottom <= top:
-            continue
-        boxes[index] = torch.tensor([left, top, right, bottom])
-        kept.append(index)
-        painted.append(mask)
-        if mask_format == "rle" and len(painted) == at_once:
-            encoded.append(RunLengthMasks.from_bitmasks(torch.stack(painted)))
-            painted = []
-    empty = torch.zeros(0, height, width, dtype=torch.bool, device=instances.scores.device)
-    stack = torch.stack(painted) if painted else empty
-    found = Instances((height, width))
-    found.pred_boxes = Boxes(boxes[kept].to(instances.scores.device))
-    found.scores = instances.scores[kept]
-    found.pred_classes = instances.pred_classes[kept]
-    if mask_format == "rle":
-        encoded.append(RunLengthMasks.from_bitmasks(stack))
-        strings = [part.string(i) for part in encoded for i in range(len(part))]
-        found.pred_masks = RunLengthMasks.from_strings(strings, height, width)
-    else:
-        found.pred_masks = stack
-    return found

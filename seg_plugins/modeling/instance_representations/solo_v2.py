@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..sem_seg_heads.base import full_precision
 from .base import Features, Size, Truth, features_of
+from .grid import GridRepresentation, SOLOOutputs
 from .layers import dice_losses, prediction, resize, tower, with_coordinates
-from .solo import GridRepresentation, SOLOOutputs
 from .solo_grid import GridTargets
 
 
@@ -115,7 +115,7 @@ class SOLOv2(GridRepresentation):
             kernel_size: numbers of a kernel, and channels of the mask features.
             mask_channels: of the mask features before the last convolution.
             mask_upsampling: mask features are so many times finer than their first level.
-            **shared: see :class:`~.solo.GridRepresentation`.
+            **shared: see :class:`~.grid.GridRepresentation`.
         """
         super().__init__(**shared)
         self.mask_in_features = list(mask_in_features)
@@ -167,7 +167,7 @@ class SOLOv2(GridRepresentation):
         targets: Sequence[Sequence[GridTargets]],
         size: Size,
     ) -> Tensor:
-        """See :class:`~.solo.GridRepresentation`."""
+        """See :class:`~.grid.GridRepresentation`."""
         kernels, shared = masks
         total = sum((level.float().sum() * 0.0 for level in kernels), shared.float().sum() * 0.0)
         for image, truth in enumerate(truths):

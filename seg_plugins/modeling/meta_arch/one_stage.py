@@ -18,7 +18,7 @@ from ..instance_representations.base import (
     Truth,
     build_representation,
 )
-from ..instance_representations.mask_forms import finish
+from ..instance_representations.finishing import finish
 from ..loss_terms import Losses
 from .mask_rcnn import MASK_FORMATS, keep_scores_in_float32, wanted_size
 from .semantic_labels import source_of

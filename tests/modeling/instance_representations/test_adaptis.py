@@ -9,7 +9,8 @@ from seg_plugins import load_config
 from seg_plugins.config import ConfigError
 from seg_plugins.engine.checks.consistency import check_classes
 from seg_plugins.modeling.instance_representations.adaptis import AdaptIS, AdaptISOutputs
-from seg_plugins.modeling.instance_representations.mask_forms import DenseMasks, finish
+from seg_plugins.modeling.instance_representations.finishing import finish
+from seg_plugins.modeling.instance_representations.mask_forms import DenseMasks
 from seg_plugins.modeling.loss_terms import Losses
 from seg_plugins.modeling.meta_arch.adaptis import labels_of_objects
 from seg_plugins.modeling.meta_arch.one_stage import truth_of

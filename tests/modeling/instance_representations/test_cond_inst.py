@@ -6,7 +6,7 @@ from seg_plugins import load_config
 from seg_plugins.config import ConfigError
 from seg_plugins.modeling.instance_representations import CondInst
 from seg_plugins.modeling.instance_representations.dynamic_masks import dynamic_masks, network_size
-from seg_plugins.modeling.instance_representations.mask_forms import finish
+from seg_plugins.modeling.instance_representations.finishing import finish
 from seg_plugins.modeling.instance_representations.points import centerness
 from seg_plugins.testing import check_instance_system
 

@@ -12,8 +12,8 @@ from seg_plugins.modeling.instance_representations import (
     Truth,
     WindowMasks,
 )
+from seg_plugins.modeling.instance_representations.finishing import finish
 from seg_plugins.modeling.instance_representations.instance_fcn import InstanceFCNOutputs
-from seg_plugins.modeling.instance_representations.mask_forms import finish
 from seg_plugins.modeling.instance_representations.windows import (
     BACKGROUND,
     LEFT_OUT,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from seg_plugins.modeling.instance_representations import mask_forms
+from seg_plugins.modeling.instance_representations import finishing
+from seg_plugins.modeling.instance_representations.finishing import finish
 from seg_plugins.modeling.instance_representations.mask_forms import (
     DenseMasks,
     OutlineMasks,
-    finish,
 )
 
 import numpy as np
@@ -90,7 +90,7 @@ def test_what_lies_in_the_padding_is_cut():
 
 @pytest.mark.parametrize("at_once", [1, 3, 100])
 def test_run_lengths_are_those_of_the_bitmasks(at_once, monkeypatch):
-    monkeypatch.setattr(mask_forms, "_PIXELS_AT_ONCE", at_once * 61 * 47)
+    monkeypatch.setattr(finishing, "_PIXELS_AT_ONCE", at_once * 61 * 47)
     maps = blobs(7, 16, 12)
     wanted = finish(instances_with(DenseMasks(maps, 4), (61, 47)), 61, 47, "bitmask").pred_masks
     found = finish(instances_with(DenseMasks(maps, 4), (61, 47)), 61, 47, "rle").pred_masks

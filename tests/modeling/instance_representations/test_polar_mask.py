@@ -7,7 +7,7 @@ import math
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError
 from seg_plugins.modeling.instance_representations import OutlineMasks, PolarMask
-from seg_plugins.modeling.instance_representations.mask_forms import finish
+from seg_plugins.modeling.instance_representations.finishing import finish
 from seg_plugins.modeling.instance_representations.polar import (
     directions,
     outlines,

@@ -8,8 +8,9 @@ from seg_plugins import load_config
 from seg_plugins.config import ConfigError
 from seg_plugins.engine.checkpoint import Checkpointer
 from seg_plugins.modeling.instance_representations.base import Truth
+from seg_plugins.modeling.instance_representations.grid import SOLOOutputs, point_nms
 from seg_plugins.modeling.instance_representations.layers import dice_losses, focal_sum
-from seg_plugins.modeling.instance_representations.solo import SOLO, SOLOOutputs, point_nms
+from seg_plugins.modeling.instance_representations.solo import SOLO
 from seg_plugins.modeling.instance_representations.solo_grid import grid_targets
 from seg_plugins.modeling.instance_representations.solo_v2 import SOLOv2
 

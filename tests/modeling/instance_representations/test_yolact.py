@@ -14,7 +14,7 @@ from seg_plugins.modeling.instance_representations.anchors import (
     encode_boxes,
     match_anchors,
 )
-from seg_plugins.modeling.instance_representations.mask_forms import finish
+from seg_plugins.modeling.instance_representations.finishing import finish
 from seg_plugins.modeling.instance_representations.yolact import YOLACTOutputs
 from seg_plugins.modeling.instance_representations.yolact_losses import (
     anchor_classes,
