@@ -74,7 +74,14 @@ def test_activation_memory_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["mask_rcnn_r18_fpn.yaml", "panoptic_sem_seg_fpn.yaml", "panoptic_bottom_up.yaml"]
+    "name",
+    [
+        "mask_rcnn_r18_fpn.yaml",
+        "panoptic_sem_seg_fpn.yaml",
+        "panoptic_bottom_up.yaml",
+        "panoptic_solo_v2.yaml",
+        "yolact_r18.yaml",
+    ],
 )
 def test_activation_memory_of_all_parts_is_that_of_one_pass(name: str) -> None:
     """A pyramid's maps are kept by nobody but the heads, and by several of them."""
@@ -85,13 +92,13 @@ def test_activation_memory_of_all_parts_is_that_of_one_pass(name: str) -> None:
         features = model.backbone(image)
         if rpn := getattr(model, "proposal_generator", None):
             rpn.rpn_head([features[name] for name in rpn.in_features])
-        for head in ("sem_seg_head", "center_head"):
+        for head in ("representation", "sem_seg_head", "center_head"):
             if hasattr(model, head):
                 getattr(model, head).layers(features)
     sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
     for tensor in (*model.parameters(), *model.buffers(), image):
         sizes.pop(tensor.untyped_storage().data_ptr(), None)
-    parts = ("backbone", "proposal_generator", "sem_seg_head", "center_head")
+    parts = ("backbone", "proposal_generator", "representation", "sem_seg_head", "center_head")
     found = rows(f"shapes/{name}", 64, 96)
     assert sum(found[p].activation_bytes for p in parts if p in found) == sum(sizes.values())
 
@@ -129,6 +136,27 @@ def test_multiply_adds_are_fvcores(name: str) -> None:
     expected = _counted_by_fvcore(scores, torch.zeros(1, 3, 64, 96))
     found = {row.name: row for row in analyze(cfg, 64, 96)}["total"].multiply_adds
     assert found == expected
+
+
+class _Locations(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        outputs = self.model.representation(self.model.backbone(image))
+        maps = (outputs.categories, outputs.centerness, outputs.sides, outputs.codes)
+        return [*(level for levels in maps for level in levels), outputs.shared]
+
+
+def test_multiply_adds_of_a_one_stage_system_are_fvcores() -> None:
+    cfg = load_config("shapes/cond_inst_r18.yaml", ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""])
+    expected = _counted_by_fvcore(_Locations(build_model(cfg)), torch.zeros(1, 3, 64, 96))
+    found = {row.name: row for row in analyze(cfg, 64, 96)}
+    assert found["total"].multiply_adds == expected
+    assert found["total"].parameters == sum(
+        found[part].parameters for part in ("backbone", "representation")
+    )
 
 
 def test_mask_rcnn_on_a_pyramid_by_hand() -> None:

@@ -298,6 +298,23 @@ class TestBoth:
         assert found.image_size == (60, 90)
         assert len(found) <= 100
 
+    def test_masks_of_the_likeliest_cells_only(self, kind):
+        """A network that has not learned finds something everywhere: memory has a limit."""
+        model = small(kind, score_threshold=0.0, pre_nms=5).eval()
+        seen = []
+        original = model.masks_of
+
+        def masks_of(masks, index, cells):
+            seen.append(len(cells))
+            return original(masks, index, cells)
+
+        model.masks_of = masks_of
+        with torch.no_grad():
+            outputs = self.outputs(model)
+            model.find(outputs, (64, 96), [(64, 96)])
+        assert seen == [10]
+        assert sum(c.numel() for c in outputs.categories) > 100
+
     def test_wrong_settings_are_named(self, kind):
         with pytest.raises(ConfigError, match=r"NMS_TYPE is matrix or mask, not 'soft'"):
             small(kind, nms="soft")
