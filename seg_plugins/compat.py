@@ -61,6 +61,7 @@ MOVED = {
         "engine.weights_file": "io.weights.safetensors_file",
         "engine.weights_fit": "io.weights.fit",
         "engine.weights_layout": "io.weights.layout",
+        "export.rcnn": "export.instances",
         "modeling.weight_conversion": "io.weights.conversion",
     }.items()
 }

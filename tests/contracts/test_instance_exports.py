@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seg_plugins.export.export import export_model
+from seg_plugins.export.instances import OneStageGraph
 
 import numpy as np
 import pytest
@@ -17,6 +18,14 @@ def test_the_file_gives_what_the_system_finds(name, kind, tmp_path):
     result = export_model(config_of(name), model, kind, tmp_path)
     assert all(check.count for check in result.checks), "nothing was found, nothing compared"
     if kind == "torchscript":
+        # Much larger than what was traced, and higher than wide: nothing of a size is a constant.
+        image = torch.randint(0, 256, (3, 380, 290)).float()
+        with torch.no_grad():
+            found = torch.jit.load(result.path)(image)
+            expected = OneStageGraph(model, image).eval()(image)
+        assert len(expected[0])
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
         return
     onnx = pytest.importorskip("onnx")
     file = onnx.load(result.path)

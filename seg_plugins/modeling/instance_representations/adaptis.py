@@ -285,7 +285,9 @@ class AdaptIS(InstanceRepresentation):
         height, width = image_size
         inside = of_things[:, :height, :width].flatten(1)
         maps, masks, class_sums, certainties = [], [], [], []
-        step = max(self.pixels_at_once // (size[0] * size[1]), 1)
+        # Where tracing follows, all at once: a number of parts would be a constant.
+        tracing = torch.jit.is_tracing()
+        step = len(points) if tracing else max(self.pixels_at_once // (size[0] * size[1]), 1)
         for start in range(0, len(points), step):
             part = points[start : start + step]
             images = torch.zeros(len(part), dtype=torch.int64, device=part.device)

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from ...config import ConfigError
 from ..loss_terms import Losses
 
+# Bitmasks are brought to a grid together up to so many pixels: as numbers they take more.
+_PIXELS_AT_ONCE = 1 << 24
+
 Features = dict[str, Tensor]
 Size = tuple[int, int]
 
@@ -127,6 +130,20 @@ def features_of(
     return shapes
 
 
+def finer_stride(stride: int, times: int, key: str) -> int:
+    """The stride of maps that are so many times finer than those of a stride.
+
+    Raises:
+        ConfigError: it is no whole number of pixels; `key` is what to change.
+    """
+    if times < 1 or stride % times:
+        raise ConfigError(
+            f"{key} {times} must divide {stride}, the stride of what is made finer: masks lie on a "
+            "grid of whole pixels"
+        )
+    return stride // times
+
+
 class Truth:
     """The objects of one image in training.
 
@@ -146,6 +163,7 @@ class Truth:
         self.boxes = instances.gt_boxes.tensor.to(device)
         self._masks = instances.gt_masks
         self._device = device
+        self._at: dict[tuple[int, ...], Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -187,13 +205,22 @@ class Truth:
         Returns:
             (n, rows / stride, columns / stride) float32, 0 or 1.
         """
-        if not len(self):
-            return torch.zeros(0, size[0] // stride, size[1] // stride, device=self._device)
-        pad = (0, -self.image_size[1] % stride, 0, -self.image_size[0] % stride)
-        cells = F.pad(self.bitmasks.float(), pad)
-        covered = F.avg_pool2d(cells[:, None], stride)[:, 0] if stride > 1 else cells
-        half = covered >= 0.5
-        lost = ~half.flatten(1).any(dim=1)
-        half = torch.where(lost[:, None, None], covered > 0, half).float()
-        rows, columns = size[0] // stride - half.shape[1], size[1] // stride - half.shape[2]
-        return F.pad(half, (0, columns, 0, rows))
+        key = (stride, *size)  # several levels have the same stride
+        if key not in self._at:
+            grid = (size[0] // stride, size[1] // stride)
+            at_once = max(_PIXELS_AT_ONCE // (self.image_size[0] * self.image_size[1]), 1)
+            parts = [_on_grid(masks, stride, grid) for masks in self.bitmasks.split(at_once)]
+            self._at[key] = torch.cat(parts)
+        return self._at[key]
+
+
+def _on_grid(bitmasks: Tensor, stride: int, grid: Size) -> Tensor:
+    if not len(bitmasks):
+        return torch.zeros(0, *grid, device=bitmasks.device)
+    height, width = bitmasks.shape[1:]
+    cells = F.pad(bitmasks.float(), (0, -width % stride, 0, -height % stride))
+    covered = F.avg_pool2d(cells[:, None], stride)[:, 0] if stride > 1 else cells
+    half = covered >= 0.5
+    lost = ~half.flatten(1).any(dim=1)
+    half = torch.where(lost[:, None, None], covered > 0, half).float()
+    return F.pad(half, (0, grid[1] - half.shape[2], 0, grid[0] - half.shape[1]))

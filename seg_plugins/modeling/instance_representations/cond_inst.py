@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...config import ConfigError
 from ..loss_terms import Sum
-from .base import Features, Size, Truth, features_of
+from .base import Features, Size, Truth, features_of, finer_stride
 from .dynamic_masks import dynamic_masks, network_size
 from .fcos import PointRepresentation, Scale
 from .layers import dice_losses, prediction, resize, tower
@@ -193,7 +193,9 @@ class CondInst(PointRepresentation):
             "mask_norm": branch.NORM,
             "mask_out_channels": branch.OUT_CHANNELS,
             "mask_upsampling": branch.UPSAMPLING,
-            "mask_stride": stride // branch.UPSAMPLING,
+            "mask_stride": finer_stride(
+                stride, branch.UPSAMPLING, "MODEL.CONDINST.MASK_BRANCH.UPSAMPLING"
+            ),
             "mask_out_stride": node.MASK_OUT_STRIDE,
             "head_channels": node.MASK_HEAD.CHANNELS,
             "head_layers": node.MASK_HEAD.NUM_LAYERS,

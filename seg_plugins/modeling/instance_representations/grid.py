@@ -15,11 +15,7 @@ from ...config import ConfigError
 from ...ops.suppression import falling, mask_nms, matrix_nms
 from ..loss_terms import Losses, Sum
 from .base import Features, InstanceRepresentation, Size, Truth
-from .layers import (
-    focal_count,
-    focal_sum,
-    resize,
-)
+from .layers import focal_count, focal_sum, resize
 from .mask_forms import DenseMasks
 from .solo_grid import GridTargets, grid_targets
 
@@ -131,7 +127,10 @@ class GridRepresentation(InstanceRepresentation):
         }
 
     def levels(self, features: Features) -> list[Tensor]:
-        """The maps of the grids: the first at half its size, the last at the size before it."""
+        """The maps of the grids: the first at half its size, the last at the size before it.
+
+        One or two levels stay as they are.
+        """
         maps = [features[name] for name in self.in_features]
         if len(maps) < 3:
             return maps

@@ -181,7 +181,9 @@ def box_nms(boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float, si
         threshold: of the IoU, above which a box goes.
         size: rows and columns of the image.
     """
-    low, high = boxes.new_zeros(4), boxes.new_tensor([size[1], size[0]] * 2)
+    # Sizes are numbers that tracing follows: neither a tensor of them nor the larger one is.
+    x, y = boxes[:, 0::2].clamp(0, size[1]), boxes[:, 1::2].clamp(0, size[0])
     # Classes side by side, so far from each other that they share nothing.
-    apart = boxes.clamp(low, high) + (classes * (max(size) + 1))[:, None]
+    x = x + (classes * (size[1] + 1))[:, None]
+    apart = torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=1)
     return torchvision.ops.nms(apart, scores, threshold)

@@ -12,7 +12,7 @@ from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
 from ...ops.suppression import falling
-from .base import Features, Size, Truth, features_of
+from .base import Features, Size, Truth, features_of, finer_stride
 from .grid import GridRepresentation, SOLOOutputs
 from .layers import dice_losses, prediction, resize, tower, with_coordinates
 from .solo_grid import GridTargets
@@ -52,8 +52,11 @@ class SOLO(GridRepresentation):
         """
         super().__init__(**shared)
         self.mask_upsampling = mask_upsampling
-        self.level_strides = self.strides_of_levels(in_strides)
-        self.mask_stride = self.level_strides[0] // mask_upsampling
+        self.mask_strides = [
+            finer_stride(stride, mask_upsampling, "MODEL.SOLO.MASK_UPSAMPLING")
+            for stride in self.strides_of_levels(in_strides)
+        ]
+        self.mask_stride = self.mask_strides[0]
         self.mask_tower = tower(in_channels + 2, channels, num_convs, norm)
         self.category_tower = tower(in_channels, channels, num_convs, norm)
         self.category = prediction(channels, self.num_classes, probability=prior)
@@ -103,7 +106,7 @@ class SOLO(GridRepresentation):
         """See :class:`GridRepresentation`."""
         total = sum(level.float().sum() * 0.0 for level in masks)
         for level, maps in enumerate(masks):
-            stride = self.level_strides[level] // self.mask_upsampling
+            stride = self.mask_strides[level]
             for image, truth in enumerate(truths):
                 part = targets[image][level]
                 if len(part.cells):

@@ -11,7 +11,7 @@ from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
 from ..sem_seg_heads.base import full_precision
-from .base import Features, Size, Truth, features_of
+from .base import Features, Size, Truth, features_of, finer_stride
 from .grid import GridRepresentation, SOLOOutputs
 from .layers import dice_losses, prediction, resize, tower, with_coordinates
 from .solo_grid import GridTargets
@@ -119,7 +119,8 @@ class SOLOv2(GridRepresentation):
         """
         super().__init__(**shared)
         self.mask_in_features = list(mask_in_features)
-        self.mask_stride = mask_in_stride // mask_upsampling
+        key = "MODEL.SOLOV2.MASK_UPSAMPLING"
+        self.mask_stride = finer_stride(mask_in_stride, mask_upsampling, key)
         self.ins_head = _InstanceHead(
             in_channels, channels, num_convs, norm, self.num_classes, kernel_size, prior
         )

@@ -18,7 +18,7 @@ from ..loss_terms import Losses, Sum
 from ..norms import norm_of
 from ..sem_seg_heads.base import full_precision
 from .anchors import anchor_sides, decode_boxes, encode_boxes, match_anchors, place_anchors
-from .base import Features, InstanceRepresentation, Size, Truth, features_of
+from .base import Features, InstanceRepresentation, Size, Truth, features_of, finer_stride
 from .mask_forms import DenseMasks
 from .yolact_losses import (
     anchor_classes,
@@ -150,14 +150,11 @@ class YOLACT(InstanceRepresentation):
                 f"MODEL.YOLACT.ANCHOR_SIZES {list(anchor_sizes)} needs a list of sizes for each of "
                 f"IN_FEATURES {list(in_features)}, all of the same length: they share one head"
             )
-        if proto_stride % proto_upsampling:
-            raise ConfigError(
-                f"MODEL.YOLACT.PROTO_UPSAMPLING {proto_upsampling} must divide {proto_stride}, the "
-                f"stride of {proto_feature}"
-            )
         self.num_classes, self.in_features = num_classes, list(in_features)
         self.proto_feature, self.prototypes = proto_feature, prototypes
-        self.proto_stride, self.mask_stride = proto_stride, proto_stride // proto_upsampling
+        self.proto_stride = proto_stride
+        key = "MODEL.YOLACT.PROTO_UPSAMPLING"
+        self.mask_stride = finer_stride(proto_stride, proto_upsampling, key)
         self.anchor_image_size = anchor_image_size
         self.sides = [
             anchor_sides(sizes, aspect_ratios, square=square_anchors) for sizes in anchor_sizes

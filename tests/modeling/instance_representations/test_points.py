@@ -175,3 +175,25 @@ def test_a_mean_by_weights_that_sum_to_less_than_one():
     loss = Loss.of(weighed(torch.tensor([2.0, 4.0]), torch.tensor([0.1, 0.3])))
     assert loss.value.item() == pytest.approx(3.5)
     assert Loss.of(weighed(torch.zeros(0), torch.zeros(0))).value.item() == 0
+
+
+def test_nms_follows_the_size_of_the_image_where_it_is_traced():
+    """An exported file is traced on one size, and used on all."""
+
+    class OfImage(torch.nn.Module):
+        def forward(self, image, boxes, scores, classes):
+            size = (image.shape[-2], image.shape[-1])
+            return box_nms(boxes, scores, classes, 0.5, size)
+
+    def case(height, width):
+        generator = torch.Generator().manual_seed(height)
+        middles = torch.rand(60, 2, generator=generator) * torch.tensor([width, height])
+        halves = torch.rand(60, 2, generator=generator) * 40 + 20
+        boxes = torch.cat([middles - halves, middles + halves], dim=1)
+        scores = torch.rand(60, generator=generator)
+        classes = torch.randint(0, 6, (60,), generator=generator)
+        return torch.zeros(3, height, width), boxes, scores, classes
+
+    traced = torch.jit.trace(OfImage(), case(128, 128), check_trace=False)
+    for size in ((97, 300), (400, 90)):
+        assert traced(*case(*size)).equal(OfImage()(*case(*size)))

@@ -7,6 +7,7 @@ import math
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError
 from seg_plugins.engine.checkpoint import Checkpointer
+from seg_plugins.modeling.instance_representations import base
 from seg_plugins.modeling.instance_representations.base import Truth
 from seg_plugins.modeling.instance_representations.grid import SOLOOutputs, point_nms
 from seg_plugins.modeling.instance_representations.layers import dice_losses, focal_sum
@@ -322,6 +323,21 @@ class TestBoth:
             small(kind, grids=[6, 4])
 
 
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ("solo", "MODEL.SOLO.MASK_UPSAMPLING"),
+        ("solo_v2", "MODEL.SOLOV2.MASK_UPSAMPLING"),
+        ("cond_inst", "MODEL.CONDINST.MASK_BRANCH.UPSAMPLING"),
+        ("yolact", "MODEL.YOLACT.PROTO_UPSAMPLING"),
+    ],
+)
+def test_a_grid_of_parts_of_pixels_is_refused(config, key):
+    cfg = load_config(f"shapes/{config}_r18.yaml", ["MODEL.DEVICE", "meta", key, 3])
+    with pytest.raises(ConfigError, match=f"{key} 3 must divide"), torch.device("meta"):
+        build_model(cfg)
+
+
 def test_features_that_the_backbone_lacks_are_named():
     cfg = load_config("_base_/solo_v2.yaml", ["MODEL.SOLOV2.INSTANCE_IN_FEATURES", "['p3', 'p7']"])
     shapes = {"p3": ShapeSpec(channels=256, stride=8), "p2": ShapeSpec(channels=256, stride=4)}
@@ -350,3 +366,14 @@ def test_a_file_with_adelaidets_names_is_the_whole_model(tmp_path):
     Checkpointer(other, save_to_disk=False).load(str(tmp_path / "SOLOv2.pth"), complete=True)
     for name, value in trained.state_dict().items():
         assert other.state_dict()[name].equal(value), name
+
+
+def test_masks_on_a_grid_in_parts_and_once(monkeypatch):
+    """Of hundreds of objects not all are numbers at once; levels of one stride share the result."""
+    masks = torch.rand(7, 24, 40, generator=torch.Generator().manual_seed(0)) > 0.6
+    whole = truth_with(masks).masks_at(4, (32, 64))
+    monkeypatch.setattr(base, "_PIXELS_AT_ONCE", 2 * 24 * 40)
+    truth = truth_with(masks)
+    assert truth.masks_at(4, (32, 64)).equal(whole)
+    assert truth.masks_at(4, (32, 64)) is truth.masks_at(4, (32, 64))
+    assert truth.masks_at(8, (32, 64)).shape == (7, 4, 8)
