@@ -34,6 +34,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA GPU")
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.needs_cuda)])
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs a test on each device: tensors that it makes without naming one are there."""
+    torch.set_default_device(request.param if request.param != "cpu" else None)
+    yield request.param
+    torch.set_default_device(None)
+
+
 @pytest.fixture(autouse=True)
 def _restore_random_state() -> Iterator[None]:
     """Each test starts from seed 0 and leaves the generators as it found them."""

@@ -56,6 +56,15 @@ def run(contestant: Contestant, training: bool, setting: str, device: str) -> No
             contestant.infer(contestant.model)
 
 
+def step_memory(contestant: Contestant, setting: str) -> float:
+    """GiB of the GPU that one training step takes beside weights and gradients."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run(contestant, True, setting, "cuda")
+    return (torch.cuda.max_memory_allocated() - before) / 2**30
+
+
 def multiply_adds(contestant: Contestant) -> float:
     """Billions, of one prediction."""
     contestant.model.eval()
@@ -68,14 +77,16 @@ def compare(name: str, args: argparse.Namespace) -> None:
     """Print the rows of one pair."""
     peer_name, own, peer = PAIRS[name]
     times: dict[tuple[str, str], dict[str, float]] = {}
-    for setting in SETTINGS:
+    memory: dict[str, dict[str, float]] = {}
+    counts: dict[str, float] = {}
+    for setting in args.settings:
         contestants = {"ours": own(args.size), "peer": peer(args.size)}
         if contestants["peer"] is None:
             print(f"| {name} | {peer_name}: not installed |")
             return
         comparable = all(c.infer is not None for c in contestants.values())
         work = {"training": True, "inference": False} if comparable else {"training": True}
-        if setting == SETTINGS[0] and comparable:
+        if setting == args.settings[0] and comparable and args.device == "cpu":
             counts = {who: multiply_adds(c) for who, c in contestants.items()}
         for contestant in contestants.values():
             set_up(contestant, setting, args.device, args.compile)
@@ -86,13 +97,18 @@ def compare(name: str, args: argparse.Namespace) -> None:
                 args.repeats,
                 args.device,
             )  # fmt: skip
+        if args.device == "cuda":
+            memory[setting] = {who: step_memory(c, setting) for who, c in contestants.items()}
+    if memory:
+        cells = [f"{m['ours']:.2f} / {m['peer']:.2f} GiB" for m in memory.values()]
+        print("| " + " | ".join([name, peer_name, "memory of a step", "-", *cells, "-"]) + " |")
     for kind in work:
         cells = [
             f"{t['ours']:.0f} / {t['peer']:.0f} ({t['peer'] / t['ours']:.2f}x)"
-            for t in (times[kind, setting] for setting in SETTINGS)
+            for t in (times[kind, setting] for setting in args.settings)
         ]
-        default = times[kind, SETTINGS[0]]["peer"] / times[kind, SETTINGS[-1]]["ours"]
-        amounts = f"{counts['ours']:.1f} / {counts['peer']:.1f}" if comparable else "-"
+        default = times[kind, args.settings[0]]["peer"] / times[kind, args.settings[-1]]["ours"]
+        amounts = f"{counts['ours']:.1f} / {counts['peer']:.1f}" if counts else "-"
         row = [name, peer_name, kind, amounts, *cells, f"{default:.2f}x"]
         print("| " + " | ".join(row) + " |", flush=True)
 
@@ -106,6 +122,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--size", type=int, default=256, help="pixels on a side")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS)
     parser.add_argument("--compile", action="store_true", help="torch.compile both sides")
     args = parser.parse_args()
     if unknown := set(args.names) - set(PAIRS):
@@ -115,8 +132,10 @@ def main() -> None:
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"{args.threads} threads"
     compiled = ", compiled" if args.compile else ""
     print(f"{device}{compiled}; training 2 images, inference 1, of {args.size}x{args.size}; ms")
-    print("| system | peer | work | G multiply-adds | " + " | ".join(SETTINGS) + " | default |")
-    print("|---" * (5 + len(SETTINGS)) + "|")
+    print(
+        "| system | peer | work | G multiply-adds | " + " | ".join(args.settings) + " | default |"
+    )
+    print("|---" * (5 + len(args.settings)) + "|")
     for name in args.names or PAIRS:
         compare(name, args)
 

@@ -2,6 +2,7 @@
 
     python tools/install_detectron2.py             # pure-Python wheel of release 0.6
     python tools/install_detectron2.py --source git  # upstream main, with its C++ extension
+    python tools/install_detectron2.py --wheel DIR   # the wheel, for another machine
 
 The package index carries release 0.6 only as the source distribution ``pb1-detectron2``, without
 the C++ sources. Its archive is checked against a fixed SHA-256 before anything in it runs; then
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -98,13 +100,18 @@ def build_wheel(archive: Path, folder: Path) -> Path:
     return next((folder / "dist").glob("detectron2-*.whl"))
 
 
-def install_release() -> None:
+def install_release(to: Path | None) -> None:
     for module in ("torch", "setuptools", "wheel"):
         if importlib.util.find_spec(module) is None:
             raise InstallError(f"{module} must be installed first: pip install -r requirements.txt")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        pip("install", "-q", str(build_wheel(download(folder), folder)))
+        wheel = build_wheel(download(folder), folder)
+        if to is None:
+            pip("install", "-q", str(wheel))
+        else:
+            to.mkdir(parents=True, exist_ok=True)
+            shutil.copy(wheel, to)
 
 
 def install_git() -> None:
@@ -122,16 +129,17 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", choices=("release", "git"), default="release")
-    source = parser.parse_args().source
-    if importlib.util.find_spec("detectron2") is not None:
+    parser.add_argument("--wheel", type=Path, metavar="DIR", help="put the wheel there instead")
+    args = parser.parse_args()
+    if args.wheel is None and importlib.util.find_spec("detectron2") is not None:
         print("detectron2 is installed already; left as it is")
         return 0
     try:
-        install_git() if source == "git" else install_release()
+        install_git() if args.source == "git" else install_release(args.wheel)
     except InstallError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print("detectron2 installed")
+    print(f"detectron2: {args.wheel or 'installed'}")
     return 0
 
 

@@ -209,6 +209,16 @@ PAIRS: dict[str, tuple[str, Build, Build]] = {
             size, True,
         ),
     ),
+    "Mask R-CNN R50-C4": (
+        "Detectron2, same network",
+        lambda size: own_config("coco/mask_rcnn_r50_c4_1x.yaml", INSTANCES, size, True),
+        lambda size: own_config(
+            "coco/mask_rcnn_r50_c4_1x.yaml",
+            [*INSTANCES, "MODEL.META_ARCHITECTURE", "GeneralizedRCNN",
+             "MODEL.ROI_MASK_HEAD.OUTPUT_FORMAT", "bitmask"],
+            size, True,
+        ),
+    ),
     "Mask R-CNN R50-FPN (torchvision)": (
         "torchvision maskrcnn_resnet50_fpn",
         lambda size: own_config("coco/mask_rcnn_r50_fpn_1x.yaml", INSTANCES, size, True),

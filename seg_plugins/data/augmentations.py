@@ -219,7 +219,8 @@ def class_counts(label: np.ndarray) -> np.ndarray:
     """Pixels of each id: (number of ids,) int64."""
     if label.dtype == np.uint8:  # several times as fast as bincount
         label = np.ascontiguousarray(label)
-        return cv2.calcHist([label], [0], None, [256], [0, 256])[:, 0].astype(np.int64)
+        # OpenCV 4 gives a column, OpenCV 5 a row of numbers.
+        return cv2.calcHist([label], [0], None, [256], [0, 256]).ravel().astype(np.int64)
     return np.bincount(label.ravel())
 
 

@@ -162,8 +162,16 @@ def _unpool(
     if _compiled(x):
         return torch.ops.seg_plugins.max_unpool_codes(x, codes, kernel, stride, list(size), add)
     index = _pixels(codes, size, kernel, stride).flatten(2)
-    out = x.new_zeros(*x.shape[:2], size[0] * size[1])
-    out = out.scatter_add(2, index, x.flatten(2)) if add else out.scatter(2, index, x.flatten(2))
+    out, values = x.new_zeros(*x.shape[:2], size[0] * size[1]), x.flatten(2)
+    if add:
+        out = out.scatter_add(2, index, values)
+    elif kernel <= stride:
+        out = out.scatter(2, index, values)
+    else:  # on a GPU any of several windows of one pixel could be the last to write
+        place = torch.arange(index.shape[2], device=x.device).expand_as(index)
+        last = torch.full_like(out, -1, dtype=torch.int64).scatter_reduce(2, index, place, "amax")
+        values = torch.where(last.gather(2, index) == place, values, 0.0)
+        out = out.scatter_add(2, index, values)
     return out.unflatten(2, size)
 
 

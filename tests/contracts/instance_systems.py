@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 from seg_plugins import load_config
 from seg_plugins.testing.samples import instance_sample
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
@@ -60,3 +63,37 @@ def build(name: str, *opts: object) -> nn.Module:
 
 def sample(height: int = SIZE[0], width: int = SIZE[1], count: int = 3) -> dict:
     return instance_sample(height, width, 6, count=count)
+
+
+def step(model: nn.Module, batch: list[dict]) -> dict[str, torch.Tensor]:
+    model.train().zero_grad()
+    torch.manual_seed(0)
+    with EventStorage():
+        losses = model(copy.deepcopy(batch))
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values()), losses
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    return losses
+
+
+@torch.no_grad()
+def predict(model: nn.Module, batch: list[dict]) -> list:
+    return [result["instances"] for result in model.eval()(batch)]
+
+
+def assert_same(found, expected, tolerance: float) -> None:
+    """The same instances, but for the order of those that score the same."""
+    assert len(found) == len(expected)
+    assert found.image_size == expected.image_size
+    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=tolerance)
+    masks = [np.asarray(i.pred_masks).astype(bool) for i in (found, expected)]
+    used: set[int] = set()
+    for index in range(len(found)):
+        near = (expected.scores - found.scores[index]).abs() <= 2 * tolerance
+        near &= expected.pred_classes == found.pred_classes[index]
+        places = [i for i in near.nonzero()[:, 0].tolist() if i not in used]
+        differing = [(masks[0][index] != masks[1][i]).mean() for i in places]
+        assert differing, f"instance {index} has no partner"
+        # A pixel whose probability is the threshold but for rounding.
+        assert min(differing) <= 2e-3, f"instance {index}: {min(differing):.2%} of the pixels"
+        used.add(places[int(np.argmin(differing))])

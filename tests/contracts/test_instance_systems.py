@@ -12,7 +12,7 @@ import pytest
 import torch
 from detectron2.structures import BitMasks
 from detectron2.utils.events import EventStorage
-from instance_systems import ONE_STAGE, SIZE, SYSTEMS, build, sample
+from instance_systems import ONE_STAGE, SIZE, SYSTEMS, assert_same, build, predict, sample, step
 from torch import nn
 
 
@@ -22,40 +22,6 @@ def with_masks(masks: torch.Tensor) -> dict:
     found["instances"].gt_masks = BitMasks(masks)
     found["instances"].gt_boxes = BitMasks(masks).get_bounding_boxes()
     return found
-
-
-def step(model: nn.Module, batch: list[dict]) -> dict[str, torch.Tensor]:
-    model.train().zero_grad()
-    torch.manual_seed(0)
-    with EventStorage():
-        losses = model(copy.deepcopy(batch))
-    sum(losses.values()).backward()
-    assert all(loss.isfinite() for loss in losses.values()), losses
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-    return losses
-
-
-@torch.no_grad()
-def predict(model: nn.Module, batch: list[dict]) -> list:
-    return [result["instances"] for result in model.eval()(batch)]
-
-
-def assert_same(found, expected, tolerance: float) -> None:
-    """The same instances, but for the order of those that score the same."""
-    assert len(found) == len(expected)
-    assert found.image_size == expected.image_size
-    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=tolerance)
-    masks = [np.asarray(i.pred_masks).astype(bool) for i in (found, expected)]
-    used: set[int] = set()
-    for index in range(len(found)):
-        near = (expected.scores - found.scores[index]).abs() <= 2 * tolerance
-        near &= expected.pred_classes == found.pred_classes[index]
-        places = [i for i in near.nonzero()[:, 0].tolist() if i not in used]
-        differing = [(masks[0][index] != masks[1][i]).mean() for i in places]
-        assert differing, f"instance {index} has no partner"
-        # A pixel whose probability is the threshold but for rounding.
-        assert min(differing) <= 2e-3, f"instance {index}: {min(differing):.2%} of the pixels"
-        used.add(places[int(np.argmin(differing))])
 
 
 def test_every_one_stage_system_is_here() -> None:

@@ -132,6 +132,32 @@ class SemanticSystemContract:
             model = self.build(3, *sum(pairs, ()), "MODEL.INFERENCE.FLIP", True)
             assert self.predict(model, batch)[0].shape == (3, 40, 70)
 
+    @pytest.mark.needs_cuda
+    def test_a_gpu_predicts_what_the_cpu_predicts(self) -> None:
+        model, batch = self.build(), [sample(48, 64), sample(33, 47)]
+        expected = self.predict(model, batch)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            found = self.predict(model.cuda(), batch)
+        for ours, reference in zip(found, expected, strict=True):
+            near = torch.isclose(ours.cpu(), reference, rtol=1e-3, atol=1e-4).float().mean()
+            # Rounding moves some of the places that SegNet remembers.
+            assert near > (0.9 if "segnet" in self.config else 0.999)
+
+    @pytest.mark.needs_cuda
+    @pytest.mark.parametrize("setting", ["float32", "channels last, bfloat16"])
+    def test_the_host_never_waits_for_a_training_step(self, setting: str) -> None:
+        model, batch = self.build().cuda(), [sample(48, 48), sample(48, 48)]
+        if setting != "float32":
+            model.to(memory_format=torch.channels_last)
+        with torch.autocast("cuda", torch.bfloat16, enabled=setting != "float32"):
+            self.step(model, batch)
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                loss = self.step(model, batch)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        assert loss.isfinite()
+
 
 class TestFCN(SemanticSystemContract):
     config = "_base_/fcn.yaml"

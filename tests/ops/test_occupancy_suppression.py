@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def runs(*ranges, length=30):
     """Masks of one row: pixels from a to b, exclusive."""
@@ -84,11 +86,11 @@ def test_equals_a_plain_loop(seed, pointed):
     scores = rng.integers(0, 12, 40) / 12  # with ties
     points = rng.integers(0, 24 * 31, 40) if pointed else None
     found = occupancy_suppression(
-        torch.from_numpy(masks),
-        torch.from_numpy(scores),
+        torch.tensor(masks),
+        torch.tensor(scores),
         min_area=7,
         max_taken=0.35,
-        points=torch.from_numpy(points) if pointed else None,
+        points=torch.tensor(points) if pointed else None,
     )
     expected = by_the_paper(masks, scores, 7, 0.35, points)
     assert found.tolist() == expected.tolist()

@@ -8,6 +8,7 @@ import cv2
 import pytest
 import torch
 
+pytestmark = pytest.mark.usefixtures("device")
 BACKENDS_OF_THE_MEAN = [None, "reference", "torchvision"]
 
 
@@ -30,7 +31,7 @@ def test_five_by_five_ramp(backend, aligned, start):
 def test_half_the_image_and_half_the_box_give_the_same(backend):
     """Detectron2's example of the half-pixel shift: OpenCV's resizing has the same convention."""
     image = 100 * torch.rand(30, 30)
-    half = torch.from_numpy(cv2.resize(image.numpy(), (15, 15), interpolation=cv2.INTER_LINEAR))
+    half = torch.from_numpy(cv2.resize(image.cpu().numpy(), (15, 15))).to(image)
     box = torch.tensor([[0.0, 10, 10, 20, 20]])
     box_of_half = torch.tensor([[0.0, 5, 5, 10, 10]])
     output = roi_align(image[None, None], box, 5, 1.0, 0, True, backend=backend)

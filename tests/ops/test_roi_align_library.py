@@ -8,11 +8,15 @@ from seg_plugins.ops._extension import load_extension
 import pytest
 import torch
 
-pytestmark = pytest.mark.skipif(
-    not load_extension().loaded, reason=f"not built: {load_extension().reason}"
-)
-BOXES = torch.tensor([[0, 1.5, 2, 20, 17], [1, 3, 3, 60, 50], [1, 8, 0, 12, 9]])
+pytestmark = [
+    pytest.mark.usefixtures("device"),
+    pytest.mark.skipif(not load_extension().loaded, reason=f"not built: {load_extension().reason}"),
+]
 SCALES = [0.5, 0.25]
+
+
+def some_boxes():
+    return torch.tensor([[0, 1.5, 2, 20, 17], [1, 3, 3, 60, 50], [1, 8, 0, 12, 9]])
 
 
 def features(dtype=torch.float32, channels_last=True):
@@ -27,7 +31,7 @@ def features(dtype=torch.float32, channels_last=True):
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_opcheck(maximum, channels_last):
     maps = [f.requires_grad_() for f in features(channels_last=channels_last)]
-    arguments = (maps, BOXES, [3, 2], SCALES, 0, True, maximum, 20.0, 2, 1)
+    arguments = (maps, some_boxes(), [3, 2], SCALES, 0, True, maximum, 20.0, 2, 1)
     torch.library.opcheck(torch.ops.seg_plugins.roi_align.default, arguments)
 
 
@@ -36,7 +40,7 @@ def test_opcheck_backward(channels_last):
     grad = torch.randn(3, 8, 3, 2)
     none = torch.empty(0, dtype=torch.int32)
     shapes = (2, [32, 16], [32, 16], channels_last)
-    arguments = (grad, none, BOXES, *shapes, SCALES, 0, True, False, 20.0, 2, 1)
+    arguments = (grad, none, some_boxes(), *shapes, SCALES, 0, True, False, 20.0, 2, 1)
     torch.library.opcheck(torch.ops.seg_plugins.roi_align_backward.default, arguments)
 
 
@@ -48,7 +52,7 @@ def pool(maps, boxes):
 def test_compiles_as_one_graph_with_gradients(dynamic):
     maps = [f.requires_grad_() for f in features()]
     compiled = torch.compile(pool, fullgraph=True, dynamic=dynamic, backend="aot_eager")
-    for boxes in (BOXES, BOXES[:2]):
+    for boxes in (some_boxes(), some_boxes()[:2]):
         expected, output = pool(maps, boxes), compiled(maps, boxes)
         torch.testing.assert_close(output, expected)
         torch.testing.assert_close(
@@ -64,30 +68,32 @@ class Pool(torch.nn.Module):
 def test_exports_with_a_dynamic_number_of_boxes():
     count = torch.export.Dim("count", min=2)
     program = torch.export.export(
-        Pool(), (features(), BOXES), dynamic_shapes=([{}, {}], {0: count})
+        Pool(), (features(), some_boxes()), dynamic_shapes=([{}, {}], {0: count})
     )
     maps = features()
-    torch.testing.assert_close(program.module()(maps, BOXES[:2]), pool(maps, BOXES[:2]))
+    torch.testing.assert_close(
+        program.module()(maps, some_boxes()[:2]), pool(maps, some_boxes()[:2])
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_autocast_keeps_the_features_precision(dtype):
+def test_autocast_keeps_the_features_precision(device, dtype):
     maps = features(dtype)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = roi_align(maps, BOXES, 3, SCALES, canonical_box_size=20)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        output = roi_align(maps, some_boxes(), 3, SCALES, canonical_box_size=20)
     assert output.dtype == dtype
-    assert BOXES.dtype == torch.float32
+    assert some_boxes().dtype == torch.float32
 
 
-def test_autocast_brings_mixed_levels_to_its_dtype():
+def test_autocast_brings_mixed_levels_to_its_dtype(device):
     maps = [features()[0], features(torch.bfloat16)[1]]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert roi_align(maps, BOXES, 3, SCALES).dtype == torch.bfloat16
+    with torch.autocast(device, dtype=torch.bfloat16):
+        assert roi_align(maps, some_boxes(), 3, SCALES).dtype == torch.bfloat16
 
 
 def test_backward_is_not_differentiable_and_says_so():
     maps = [f.requires_grad_() for f in features()]
-    output = roi_align(maps, BOXES, 3, SCALES)
+    output = roi_align(maps, some_boxes(), 3, SCALES)
     (gradient, _) = torch.autograd.grad(output.pow(2).sum(), maps, create_graph=True)
     with pytest.raises(RuntimeError):
         gradient.sum().backward()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from seg_plugins.ops import roi_align
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.usefixtures("device")
 floats = st.floats(0, 30, width=32)
 box = st.tuples(floats, floats, st.floats(1, 40, width=32), st.floats(1, 40, width=32))
 

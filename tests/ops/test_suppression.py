@@ -111,8 +111,8 @@ def slow_greedy(overlap, scores, classes, threshold, *, fast):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_masks_and_boxes_against_loops(seed):
-    generator = torch.Generator().manual_seed(seed)
+def test_random_masks_and_boxes_against_loops(device, seed):
+    generator = torch.Generator(device).manual_seed(seed)
     count = 25
     low = torch.randint(0, 8, (count, 2), generator=generator)
     size = torch.randint(1, 8, (count, 2), generator=generator)

@@ -185,7 +185,7 @@ class OneStageInstanceSegmentor(nn.Module):
         return finish(instances, height, width, self.mask_format)
 
     def _normalized(self, samples: list[dict[str, Any]]) -> list[Tensor]:
-        images = [sample["image"].to(self.device) for sample in samples]
+        images = [s["image"].to(self.device, non_blocking=True) for s in samples]
         return [(image - self.pixel_mean) / self.pixel_std for image in images]
 
 

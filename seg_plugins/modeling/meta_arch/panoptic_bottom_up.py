@@ -141,7 +141,7 @@ class BottomUpPanopticSegmentor(SemanticSystem):
         Raises:
             ValueError: a sample without labels or masks, or with a label outside the classes.
         """
-        images = [sample["image"].to(self.device) for sample in batched_inputs]
+        images = [s["image"].to(self.device, non_blocking=True) for s in batched_inputs]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
         batch = ImageList.from_tensors(images, self.backbone.size_divisibility)
         if self.training:

@@ -113,7 +113,7 @@ class SemanticSystem(SemanticSegmentor):
         Raises:
             ValueError: a label outside the classes, with the file's name.
         """
-        images = [sample["image"].to(self.device) for sample in batched_inputs]
+        images = [s["image"].to(self.device, non_blocking=True) for s in batched_inputs]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
         if self.training:
             return self._losses(images, batched_inputs)
