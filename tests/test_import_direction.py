@@ -22,7 +22,7 @@ ALLOWED = {
     "visualization": {"tasks", "data", "io"},
     "modeling": {"config", "io", "ops"},
     "evaluation": {"io", "ops", "data", "tasks"},
-    "registration": {"modeling", "data", "evaluation"},
+    "registration": {"modeling", "data", "evaluation", "io"},
     "plugins": {"config", "modeling", "data", "evaluation"},
     "engine": {
         "config",

@@ -1,11 +1,14 @@
 #!/usr/bin/env python
-"""Write weights of torchvision, timm or Caffe releases under the names of one of our models.
+"""Write weights of other libraries under the names of one of our models.
 
     python tools/convert_weights.py --config-file configs/voc/fcn32s_vgg16.yaml \\
         vgg16-397923af.pth vgg16_fcn.pth
 
-Then train with MODEL.WEIGHTS vgg16_fcn.pth. Input: .pth, .safetensors, .pkl (arrays only) or
-.npz with an array per parameter (conv1_1.weight, conv1_1.bias, ...), which is how Caffe models
+MODEL.WEIGHTS takes such files itself, and converts them in the same way; this command lists every
+name, and writes what Detectron2's own checkpointer loads as well. Libraries: torchvision, timm,
+segmentation_models.pytorch, mmdetection and mmsegmentation (backbones, and the regions of Mask
+R-CNN), efficientnet_pytorch and the Caffe releases. Input: .pth, .safetensors, .pkl (arrays only)
+or .npz with an array per parameter (conv1_1.weight, conv1_1.bias, ...), which is how Caffe models
 are best exported.
 """
 
@@ -23,6 +26,7 @@ from seg_plugins.io.weights import WeightsError, read_weights
 from seg_plugins.io.weights.conversion import convert
 from seg_plugins.io.weights.fit import next_to_nothing
 from seg_plugins.io.weights.layout import named
+from seg_plugins.io.weights.names import described
 from seg_plugins.plugins import add_import_argument
 
 import torch
@@ -58,9 +62,8 @@ def main() -> None:
     if next_to_nothing(len(result.weights), source, target):
         raise WeightsError(
             f"{args.input}: {len(result.weights)} of its {len(source)} tensors have a place in the "
-            f"model, which has {len(target)}; nothing was written. Known are the names of "
-            f"torchvision's and timm's VGG, of timm's network in MODEL.TIMM.NAME and of Caffe's "
-            f"releases; this file has {named(source)}."
+            f"model, which has {len(target)}; nothing was written. It looks like "
+            f"{described(source) or 'no known library'}, with {named(source)}."
         )
     content = {"model": result.weights, "matching_heuristics": False}
     write_atomically(args.output, lambda file: torch.save(content, file))

@@ -91,7 +91,10 @@ class Builders:
     def build_checkpointer(cls, cfg: CfgNode, model: nn.Module, **states: Any) -> Checkpointer:
         """Reads ``MODEL.WEIGHTS``, writes to ``OUTPUT_DIR``."""
         keep, background = cfg.SOLVER.KEEP_CHECKPOINTS, cfg.SOLVER.BACKGROUND_CHECKPOINTS
-        return Checkpointer(model, cfg.OUTPUT_DIR, keep=keep, background=background, **states)
+        return Checkpointer(
+            model, cfg.OUTPUT_DIR, keep=keep, background=background,
+            image_format=cfg.INPUT.FORMAT, **states,
+        )  # fmt: skip
 
     @classmethod
     def build_best_metric(cls, cfg: CfgNode) -> BestMetric | None:

@@ -18,7 +18,9 @@ from iopath.common.file_io import get_cache_dir
 
 from ..io.files import WriteError, damage, digest_file, remove_temporaries, write_atomically
 from ..io.weights import Weights, WeightsError, read_weights
-from ..io.weights.fit import check_start, check_whole, fit, load_into
+from ..io.weights.addresses import PackageWeights
+from ..io.weights.expectations import contradictions
+from ..io.weights.fit import Fit, check_start, check_whole, fit, load_into
 from ..io.weights.layout import plain_name, take_ema
 from .failures import require_finite
 
@@ -34,6 +36,7 @@ class Checkpointer(DetectionCheckpointer):
         save_to_disk: None: only in the main process.
         keep: numbered checkpoints to keep; 0 keeps all.
         background: copy the states and write them in a thread.
+        image_format: ``INPUT.FORMAT``, which is compared with what weights expect.
         checkpointables: further objects with ``state_dict``.
     """
 
@@ -45,10 +48,11 @@ class Checkpointer(DetectionCheckpointer):
         save_to_disk: bool | None = None,
         keep: int = 0,
         background: bool = False,
+        image_format: str = "",
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
-        self.keep, self.background = keep, background
+        self.keep, self.background, self.image_format = keep, background, image_format
         self._pool: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
 
@@ -228,12 +232,24 @@ class Checkpointer(DetectionCheckpointer):
         load_into(found, self.model)
         partial = found.misfits or found.missing
         self.logger.log(logging.WARNING if partial else logging.INFO, "%s", found)
+        if partial:
+            self.logger.debug("%s", found.details())
+        self._compare_expectations(path, found)
         for key in wanted:
             if key in weights.rest:
                 self.checkpointables[key].load_state_dict(weights.rest.pop(key))
             else:
                 self.logger.warning("%s holds no state of the %s, which starts anew", path, key)
         return weights.rest
+
+    def _compare_expectations(self, path: str, found: Fit) -> None:
+        if not self.image_format:
+            return
+        for text in contradictions(found, self.model, self.image_format):
+            message = f"{path} ({found.kind}) expects {text}"
+            if path.startswith(PackageWeights.prefix):
+                raise WeightsError(message)
+            self.logger.warning("%s", message)
 
     def _require(self, path: str) -> None:
         if "://" not in path:

@@ -148,7 +148,8 @@ def test_caffe_layers_of_segnet_basic() -> None:
 def test_other_sizes_are_reported() -> None:
     result = convert({"features.0.weight": torch.zeros(64, 3, 3, 3)}, fcn(["fc7"]).state_dict())
     assert result.misfits == [
-        "features.0.weight -> backbone.features.0.weight: (64, 3, 3, 3) against (2, 3, 3, 3)"
+        "features.0.weight -> backbone.features.0.weight: (64, 3, 3, 3) in the file, "
+        "(2, 3, 3, 3) in the model"
     ]
     assert "backbone.features.0.weight" in result.missing
 
@@ -159,7 +160,8 @@ def test_a_kernel_in_another_order_of_axes_is_no_kernel() -> None:
     result = convert({"conv1_2.weight": torch.zeros(3, 3, 2, 2)}, own)
     assert result.weights == {}
     assert result.misfits == [
-        "conv1_2.weight -> backbone.features.2.weight: (3, 3, 2, 2) against (2, 2, 3, 3)"
+        "conv1_2.weight -> backbone.features.2.weight: (3, 3, 2, 2) in the file, "
+        "(2, 2, 3, 3) in the model"
     ]
 
 
@@ -172,12 +174,13 @@ def test_the_second_of_two_names_for_one_tensor_is_reported() -> None:
 
 def test_statistics_are_folded_only_where_the_source_has_none_at_all() -> None:
     own = model(VGGBackbone(depth=11, width=2, norm="BN")).state_dict()
-    source = {"features.1.weight": torch.ones(2), "features.5.running_mean": torch.zeros(4)}
-    assert "backbone.features.1.running_mean" in convert(source, own).missing
-    assert (
-        "backbone.features.1.running_mean"
-        not in convert({"features.1.weight": torch.ones(2)}, own).missing
-    )
+    mean, folded = "backbone.features.1.running_mean", {"conv1_1_bn.weight": torch.ones(2)}
+    # What shows a Caffe release; another library's file without statistics is not whole.
+    release = {f"conv{i}_1.weight": torch.zeros(1) for i in (1, 2)}
+    assert mean not in convert({**release, **folded}, own).missing
+    statistics = {"features.5.running_mean": torch.zeros(4)}
+    assert mean in convert({**release, **folded, **statistics}, own).missing
+    assert mean in convert({"features.1.weight": torch.ones(2)}, own).missing
 
 
 def test_the_command_refuses_a_file_of_which_next_to_nothing_fits(tmp_path, monkeypatch) -> None:

@@ -1,9 +1,11 @@
 """Weights of other libraries under the names of this package's models.
 
-Understood layouts:
+Understood layouts, besides those of :mod:`.names`, which brings names of libraries and of models to
+common ones:
 
 * torchvision's and timm's VGG, their classifier becoming fc6 and fc7;
 * any timm model for :class:`~seg_plugins.modeling.backbones.timm.TimmBackbone`;
+* efficientnet_pytorch's networks for timm's;
 * Caffe layer names of the VGG-FCN, SegNet and SegNet-Basic releases (``conv1_1``, ``score_fr``,
   ``conv5_3_D``, ``conv1_1_bn``, ...), each with ``.weight`` and ``.bias`` or ``.0`` and ``.1``.
 """
@@ -15,7 +17,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from timm.models import adapt_input_conv
 from torch import Tensor
+
+from .layout import without_owner
+from .names import Library, common_names, library_of, names_of_model
 
 # The release's FCN layers; `upscore` names end with the factor here.
 FCN_LAYERS = {
@@ -38,6 +45,8 @@ CLASSIFIERS = {
     "pre_logits.fc2": "backbone.fc.fc7",
 }
 CAFFE_PARAMETERS = {"0": "weight", "1": "bias"}
+# COCO's numbers of its 80 classes, which torchvision keeps as classes of 91.
+COCO_IDS = [category["id"] for category in COCO_CATEGORIES if category["isthing"]]
 
 
 @dataclass
@@ -50,12 +59,16 @@ class Conversion:
         misfits: source names whose tensors have another shape, with both; or that stand for a
             name which another one gave already.
         missing: names of the target that the source does not give.
+        library: whose names the source has.
+        adapted: the first convolution, where it got another number of input channels.
     """
 
     weights: dict[str, Tensor] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
     misfits: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    library: Library | None = None
+    adapted: str = ""
 
 
 def convert(
@@ -68,20 +81,38 @@ def convert(
         target: the model's state dict; only names and shapes are read.
         from_bgr: reverse the input channels of the first convolution (Caffe's images are BGR).
     """
-    layers = _caffe_layers(target)
-    result = Conversion()
+    source = without_owner(source)
+    library = library_of(source)
+    common = common_names(source, library)
+    layers = {**_caffe_layers(target), **_efficientnet_layers(source, target)}
+    of_model = names_of_model(target)
+    result = Conversion(library=library)
+    stem = next((name for name, tensor in source.items() if tensor.dim() == 4), "")
     for name, tensor in source.items():
-        wanted = next((n for n in _candidates(name, layers) if n in target), None)
+        direct = (n for n in _candidates(name, layers) if n in target)
+        joined = (of_model[n] for n in common[name] if n in of_model)
+        wanted = next(direct, None) or next(joined, None)
         if wanted is None:
             result.unused.append(name)
-        elif wanted in result.weights:
+            continue
+        tensor = _classes(wanted, tensor, target[wanted].shape, library)
+        if wanted in result.weights:
             result.misfits.append(f"{name} -> {wanted}: given before")
+        elif name == stem and _of_other_channels(tensor, target[wanted]):
+            channels = target[wanted].shape[1]
+            result.adapted = f"{wanted} from {tensor.shape[1]} to {channels} input channels"
+            result.weights[wanted] = adapt_input_conv(channels, tensor.clone())
+        elif target[wanted].is_floating_point() and not tensor.is_floating_point():
+            types = f"{tensor.dtype} in the file, {target[wanted].dtype} in the model"
+            result.misfits.append(f"{name} -> {wanted}: {types}")
         elif not _same_values(tensor.shape, target[wanted].shape):
-            shapes = f"{tuple(tensor.shape)} against {tuple(target[wanted].shape)}"
+            sizes = tuple(tensor.shape), tuple(target[wanted].shape)
+            shapes = f"{sizes[0]} in the file, {sizes[1]} in the model"
             result.misfits.append(f"{name} -> {wanted}: {shapes}")
         else:
             result.weights[wanted] = tensor.reshape(target[wanted].shape).clone()
-    if not any(name.endswith("running_mean") for name in source):
+    folded = library is not None and library.folded
+    if folded and not any(name.endswith("running_mean") for name in source):
         _complete_batch_norms(result.weights, target)
     if from_bgr:
         backbone = (n for n, t in target.items() if n.startswith("backbone.") and t.dim() == 4)
@@ -106,6 +137,64 @@ def _same_values(source: torch.Size, target: torch.Size) -> bool:
         return True
     matrix = len(left) == 2 and len(target) == 4
     return matrix and left[0] == target[0] and left[1] == target[1:].numel()
+
+
+def _of_other_channels(tensor: Tensor, wanted: Tensor) -> bool:
+    """Whether a first convolution of RGB images differs in the number of channels alone."""
+    shape, other = tensor.shape, wanted.shape
+    return len(shape) == 4 and shape[1] == 3 != other[1] and shape[::2] == other[::2]
+
+
+def _classes(name: str, tensor: Tensor, wanted: torch.Size, library: Library | None) -> Tensor:
+    """A predictor's rows in Detectron2's order: classes 0 to K - 1, then the background.
+
+    torchvision has the background first, and COCO's 80 classes among 91.
+    """
+    predictors = ("box_predictor.cls_score", "box_predictor.bbox_pred", "mask_head.predictor")
+    kind = next((p for p in predictors if f".{p}." in name), None)
+    if library is None or not library.background_first or kind is None:
+        return tensor
+    rows = 4 if kind.endswith("bbox_pred") else 1
+    extra = kind.endswith("cls_score")
+    count, classes = len(tensor) // rows, wanted[0] // rows - extra
+    if count == 91 and classes == len(COCO_IDS):
+        order = COCO_IDS
+    elif count == classes + 1:
+        order = list(range(1, count))
+    else:
+        return tensor
+    parts = tensor.unflatten(0, (count, rows))
+    return parts[[*order, 0] if extra else order].flatten(0, 1)
+
+
+def _efficientnet_layers(
+    source: Mapping[str, Tensor], target: Mapping[str, Tensor]
+) -> dict[str, str]:
+    """Module of efficientnet_pytorch -> module of timm's network in the target."""
+    pattern = re.compile(
+        r"(backbone\.(?:bottom_up\.)?model\.)blocks\.(\d+)\.(\d+)\.conv_dw\.weight"
+    )
+    places = sorted(
+        (int(found[2]), int(found[3]), found[1])
+        for found in map(pattern.fullmatch, target) if found
+    )  # fmt: skip
+    if not places or "_conv_stem.weight" not in source:
+        return {}
+    prefix = places[0][2]
+    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2",
+             "_fc": "classifier"}  # fmt: skip
+    layers = {old: f"{prefix}{new}" for old, new in outer.items()}
+    for number, (stage, block, _) in enumerate(places):
+        old, new = f"_blocks.{number}", f"{prefix}blocks.{stage}.{block}"
+        names = ["conv_dw", "bn1", "conv_pw", "bn2"]
+        if f"{old}._expand_conv.weight" in source:
+            layers |= {f"{old}._expand_conv": f"{new}.conv_pw", f"{old}._bn0": f"{new}.bn1"}
+            names = ["conv_dw", "bn2", "conv_pwl", "bn3"]
+        parts = ("_depthwise_conv", "_bn1", "_project_conv", "_bn2")
+        layers |= {f"{old}.{a}": f"{new}.{b}" for a, b in zip(parts, names, strict=True)}
+        layers |= {f"{old}._se_reduce": f"{new}.se.conv_reduce"}
+        layers |= {f"{old}._se_expand": f"{new}.se.conv_expand"}
+    return layers
 
 
 def _candidates(name: str, layers: Mapping[str, str]) -> list[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from torch import Tensor, nn
 
 from .conversion import convert
 from .layout import Weights, WeightsError, named, nonfinite_names, plain_name, spellings
+from .names import Library, depth_of_resnet, described
 
 # Counts batches for an average that neither training nor inference uses; many files leave it out.
 _OPTIONAL = "num_batches_tracked"
@@ -29,6 +29,9 @@ class Fit:
         misfits: tensors of another size or kind, with both.
         missing: names of the model that the file does not give.
         unused: names of the file that the model does not have.
+        kind: what the file looks like: library and network; "" for a file of this package.
+        library: whose names the file has, where they were brought to the model's.
+        adapted: the first convolution, where it got another number of input channels.
     """
 
     weights: Weights
@@ -37,6 +40,9 @@ class Fit:
     misfits: list[str]
     missing: list[str]
     unused: list[str]
+    kind: str = ""
+    library: Library | None = None
+    adapted: str = ""
 
     @property
     def total(self) -> int:
@@ -50,7 +56,7 @@ class Fit:
 
     def __str__(self) -> str:
         """One line."""
-        parts = []
+        parts = [f"{self.adapted}"] if self.adapted else []
         if self.misfits:
             parts.append(f"{len(self.misfits)} of another size ({named(self.misfits, 2)})")
         if self.missing:
@@ -59,8 +65,15 @@ class Fit:
             parts.append(
                 f"{len(self.unused)} of the file are not the model's ({named(self.unused, 3)})"
             )
-        line = f"{self.count} of {self.total} tensors loaded from {self.weights.origin}"
+        kind = f" ({self.kind})" if self.kind else ""
+        line = f"{self.count} of {self.total} tensors loaded from {self.weights.origin}{kind}"
         return f"{line}: {', '.join(parts)}" if parts else line
+
+    def details(self) -> str:
+        """Every name, one on a line."""
+        groups = (("other size", self.misfits), ("missing", self.missing),
+                  ("not the model's", self.unused))  # fmt: skip
+        return "\n".join(f"{title}: {name}" for title, names in groups for name in names)
 
     def foreign(self) -> list[str]:
         """Unused learned tensors within parts that the model has: the file's model is another one.
@@ -82,10 +95,35 @@ class Fit:
 def fit(weights: Weights, model: nn.Module) -> Fit:
     """Compare a file with a model, which is not changed.
 
+    Names are the model's, but for what wraps or owns a model, or Detectron2's rules apply; where
+    other libraries' names (:mod:`.conversion`) bring more tensors into the model, those.
+
     Raises:
         WeightsError: a name of the file stands for several of the model.
     """
     target = model.state_dict(keep_vars=True)
+    found = _by_own_names(weights, target)
+    if found.count < found.total:
+        converted = _by_other_names(weights, target)
+        if converted.count > found.count:
+            return converted
+    return found
+
+
+def _by_other_names(weights: Weights, target: Mapping[str, Tensor]) -> Fit:
+    result = convert(weights.tensors, target)
+    given = {id(target[name]) for name in result.weights}  # one tensor may have several names
+    places = [text.partition(": ") for text in result.misfits]
+    wrong = {place.rpartition(" -> ")[2]: sizes for place, _, sizes in places}
+    missing = [n for n in result.missing if n not in wrong and id(target[n]) not in given]
+    misfits = [f"{name}: {sizes}" for name, sizes in wrong.items() if not name.endswith(_OPTIONAL)]
+    return Fit(
+        weights, target, result.weights, misfits, missing, result.unused,
+        described(weights.tensors), result.library, result.adapted,
+    )  # fmt: skip
+
+
+def _by_own_names(weights: Weights, target: Mapping[str, Tensor]) -> Fit:
     source = weights.tensors
     if weights.heuristics:
         source = _aligned(weights, target)
@@ -174,7 +212,7 @@ def check_start(found: Fit) -> None:
         raise WeightsError(
             f"{found.weights.origin} does not fit the model: {found.count} of the model's "
             f"{found.total} tensors are in it with their size. The file has {len(tensors)}, such "
-            f"as {_examples(tensors)}; the model wants {_examples(found.target)}.{_advice(found)}"
+            f"as {_examples(tensors)}; the model wants {_examples(found.target)}.{_advice(tensors)}"
         )
 
 
@@ -183,17 +221,24 @@ def _examples(tensors: Mapping[str, Tensor]) -> str:
     return ", ".join(f"{name} {tuple(value.shape)}" for name, value in large[:3]) or named(tensors)
 
 
-def _advice(found: Fit) -> str:
-    with torch.device("meta"):
-        shapes = {name: torch.empty(t.shape) for name, t in found.target.items()}
-    converted = len(convert(found.weights.tensors, shapes).weights)
-    if not next_to_nothing(converted, found.weights.tensors, shapes):
+def _advice(tensors: Mapping[str, Tensor]) -> str:
+    kind, depth = described(tensors), depth_of_resnet(tensors)
+    looks = f" It looks like {kind}" if kind else ""
+    if depth:
         return (
-            f" tools/convert_weights.py --config-file CONFIG {found.weights.path} NEW.pth finds "
-            f"{converted} of them under other names (CONFIG: this training's, with its keys at "
-            "the end); then set MODEL.WEIGHTS NEW.pth."
+            f"{looks}: that fits MODEL.BACKBONE.NAME build_resnet_backbone or "
+            f"build_resnet_fpn_backbone with MODEL.RESNETS.DEPTH {depth}, and build_timm_backbone "
+            f"with MODEL.TIMM.NAME resnet{depth}."
         )
-    return ' Name a file that this model wrote; MODEL.WEIGHTS "" starts from random weights.'
+    if kind == "torchvision VGG":
+        return f"{looks}: that fits MODEL.BACKBONE.NAME build_vgg_backbone of its depth and norm."
+    if kind.startswith(("timm", "efficientnet_pytorch")):
+        return (
+            f"{looks}: that fits MODEL.BACKBONE.NAME build_timm_backbone or "
+            "build_timm_fpn_backbone with MODEL.TIMM.NAME of the same network."
+        )
+    own = 'Name a file that this model wrote; MODEL.WEIGHTS "" starts from random weights.'
+    return f"{looks}. {own}" if looks else f" {own}"
 
 
 def check_whole(found: Fit, *, other_sizes: bool = False) -> None:

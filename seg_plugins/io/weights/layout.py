@@ -190,6 +190,17 @@ def plain_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
+def without_owner(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by names without wrappers, and without what all begin with where that is one."""
+    result = {plain_name(name): value for name, value in tensors.items()}
+    while result:
+        first = {name.partition(".")[0] for name in result}
+        if len(first) != 1 or not first <= _OWNERS:
+            break
+        result = {name.partition(".")[2]: value for name, value in result.items()}
+    return result
+
+
 def spellings(name: str) -> list[str]:
     """What a name of a file may be called in the model, the likeliest first."""
     parts = plain_name(name).split(".")
