@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,30 +20,53 @@ from .class_table import ClassTable
 from .custom_classes import class_table
 from .folder_pairs import apply_folder_datasets
 from .instance_layouts import CocoInstances, CocoPanoptic, CocoPanopticSeparated
+from .labelme import Labelme
 from .layouts import Folders, Layout
 from .row import Row
+from .via import Via
+from .yolo import Yolo
 
-__all__ = ["CustomFolders", "apply_custom_dataset", "register_custom_dataset"]
+__all__ = ["RandomPart", "apply_custom_dataset", "register_custom_dataset"]
 
 _TASKS = (*(task.name for task in reversed(TASKS)), "panoptic_separated")
 _KEYS = {
-    "name", "task", "root", "classes", "ignore_label", "labels", "images", "masks",
-    "image_suffix", "mask_suffix", "split", "train", "unlisted", "val",
+    "name",
+    "task",
+    "root",
+    "classes",
+    "ignore_label",
+    "labels",
+    "images",
+    "masks",
+    "format",
+    "image_suffix",
+    "mask_suffix",
+    "split",
+    "train",
+    "unlisted",
+    "val",
+}
+# Annotations of instances: format -> the layout of a part's keys.
+FORMATS: dict[str, Callable[[dict[str, Any]], Layout]] = {
+    "coco": lambda part: CocoInstances(_path(part, "images"), _path(part, "json")),
+    "yolo": lambda part: Yolo(_path(part, "images"), _path(part, "labels")),
+    "labelme": lambda part: Labelme(_path(part, "labels"), _path(part, "images", "")),
+    "via": lambda part: Via(_path(part, "images"), _path(part, "json")),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class CustomFolders:
-    """One part of two folders of images and masks, split at random with a fixed seed.
+class RandomPart:
+    """One part of a dataset that is split at random with a fixed seed.
 
     Attributes:
-        folders: where images and masks lie.
+        layout: where all its samples lie.
         fraction: of the samples that validate, the first in the random order.
         validates: whether this part is theirs, or the rest.
         seed: of the order.
     """
 
-    folders: Folders
+    layout: Layout
     fraction: float
     validates: bool
     seed: int
@@ -51,7 +75,7 @@ class CustomFolders:
         self, folder: Path, table: ClassTable, report: Report = raise_error
     ) -> list[dict[str, Any]]:
         """The samples of this part, in the order of their names."""
-        records = self.folders.records(folder, table, report)
+        records = self.layout.records(folder, table, report)
         _check_parts(len(records), self.fraction)
         order = np.random.default_rng(self.seed).permutation(len(records))
         count = round(self.fraction * len(records))
@@ -59,8 +83,8 @@ class CustomFolders:
         return [records[i] for i in sorted(chosen)]
 
     def paths(self, folder: Path) -> dict[str, str]:
-        """As of the folders."""
-        return self.folders.paths(folder)
+        """As of the layout."""
+        return self.layout.paths(folder)
 
 
 def register_custom_dataset(path: str | Path) -> dict[str, str]:
@@ -157,6 +181,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _layouts(content: dict[str, Any], task: str) -> dict[str, Layout]:
+    form = content.get("format", "coco")
+    if form not in FORMATS or (form != "coco" and task != "instance"):
+        known = ", ".join(FORMATS) if task == "instance" else "coco"
+        raise DatasetError(f"format is {form!r}; for task {task} it should be one of {known}")
     if task == "semantic":
         return _folders(content)
     layouts: dict[str, Layout] = {}
@@ -167,7 +195,7 @@ def _layouts(content: dict[str, Any], task: str) -> dict[str, Layout]:
         if not isinstance(part, dict):
             raise DatasetError(f"{split} should have the keys of the {task} layout")
         if task == "instance":
-            layouts[split] = CocoInstances(_path(part, "images"), _path(part, "json"))
+            layouts[split] = FORMATS[form](part)
         elif task == "panoptic":
             layouts[split] = CocoPanoptic(
                 _path(part, "images"), _path(part, "panoptic"), _path(part, "json")
@@ -182,7 +210,12 @@ def _layouts(content: dict[str, Any], task: str) -> dict[str, Layout]:
             )
     if "train" not in layouts:
         raise DatasetError("train is missing")
-    return layouts
+    if "split" not in content:
+        return layouts
+    if "val" in layouts or task != "instance" or form == "coco":
+        raise DatasetError("split parts train where there is no val, of task instance and format "
+                           "yolo, labelme or via")  # fmt: skip
+    return _random_parts(layouts["train"], content["split"])
 
 
 def _folders(content: dict[str, Any]) -> dict[str, Layout]:
@@ -200,10 +233,14 @@ def _folders(content: dict[str, Any]) -> dict[str, Layout]:
             for split in ("train", "val")
             if split in content
         }
-    fraction, seed = _split(content.get("split", {}))
-    parts: dict[str, Layout] = {"train": CustomFolders(folders, fraction, False, seed)}
+    return _random_parts(folders, content.get("split", {}))
+
+
+def _random_parts(layout: Layout, given: Any) -> dict[str, Layout]:
+    fraction, seed = _split(given)
+    parts: dict[str, Layout] = {"train": RandomPart(layout, fraction, False, seed)}
     if fraction:
-        parts["val"] = CustomFolders(folders, fraction, True, seed)
+        parts["val"] = RandomPart(layout, fraction, True, seed)
     return parts
 
 

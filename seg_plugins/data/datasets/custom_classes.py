@@ -10,6 +10,7 @@ from ..errors import DatasetError
 from .class_table import ClassTable, parse_class_table
 from .coco_fields import objects
 from .files import read_json
+from .labelme import labels_of
 
 __all__ = ["class_table"]
 
@@ -55,7 +56,9 @@ def class_table(content: dict[str, Any], name: str, folder: Path) -> ClassTable:
 def _entries(content: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     """One mapping for each class, as files of class tables have them."""
     classes, task = content.get("classes"), content.get("task")
-    if classes is None and task != "semantic":
+    if classes is None and content.get("format") == "labelme":
+        return _labels(content, folder)
+    if classes is None and task != "semantic" and content.get("format", "coco") == "coco":
         return _categories(content, folder)
     if not isinstance(classes, list) or not classes:
         raise DatasetError("classes should be a list of names, or of name, color, thing, value")
@@ -71,6 +74,17 @@ def _entries(content: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
         entry["label_value"] = entry.pop("value", None)
         entries.append(entry)
     return entries
+
+
+def _labels(content: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """The labels of labelme's files, of all parts, sorted."""
+    parts = [content[split] for split in ("train", "val") if isinstance(content.get(split), dict)]
+    found = {
+        name for part in parts for name in labels_of(folder / str(part.get("labels", "")))
+    }  # fmt: skip
+    if not found:
+        raise DatasetError("classes is missing, and no file of train has a shape with a label")
+    return [{"name": name, "isthing": True, "label_value": None} for name in sorted(found)]
 
 
 def _categories(content: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
