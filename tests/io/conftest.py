@@ -8,9 +8,12 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _checkpointers_log_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Detectron2's set-up of logging, in a test before, keeps fvcore's lines to itself."""
+def _checkpointers_log_is_seen(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tests before may have set up Detectron2's logging, or have quietened fvcore's."""
     for name in ("fvcore", "fvcore.common", "fvcore.common.checkpoint"):
         logger = logging.getLogger(name)
         monkeypatch.setattr(logger, "propagate", True)
         monkeypatch.setattr(logger, "disabled", False)
+    caplog.set_level(logging.INFO, logger="fvcore.common.checkpoint")
