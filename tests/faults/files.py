@@ -63,7 +63,16 @@ def _limit_after_first_save(limit: int) -> None:
 
 def damaged(runs: int, rng: random.Random, folder: Path) -> Row:
     """The newest checkpoint is cut off or has one bit flipped, or a file beside it has."""
-    logging.getLogger("fvcore.common.checkpoint").setLevel(logging.ERROR)
+    logger = logging.getLogger("fvcore.common.checkpoint")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # each run warns of what it broke
+    try:
+        return _damaged(runs, rng, folder)
+    finally:
+        logger.setLevel(level)
+
+
+def _damaged(runs: int, rng: random.Random, folder: Path) -> Row:
     source = folder / "whole"
     model = nn.Linear(64, 64)
     checkpointer = Checkpointer(model, str(source))
