@@ -224,17 +224,15 @@ class Checkpointer(DetectionCheckpointer):
         continues = bool(wanted)
         if not continues:
             take_ema(weights)
-        found = fit(weights, self.model)
+        found = fit(weights, self.model, start=not (complete or continues))
         if complete or continues:
             check_whole(found, other_sizes=not complete)
         else:
             check_start(found)
+        self._compare_expectations(path, found)
         load_into(found, self.model)
         partial = found.misfits or found.missing
         self.logger.log(logging.WARNING if partial else logging.INFO, "%s", found)
-        if partial:
-            self.logger.debug("%s", found.details())
-        self._compare_expectations(path, found)
         for key in wanted:
             if key in weights.rest:
                 self.checkpointables[key].load_state_dict(weights.rest.pop(key))

@@ -66,7 +66,8 @@ def load_for_export(
     if cfg.MODEL.META_ARCHITECTURE in ("MaskRCNNC4", "MaskRCNNFPN"):
         cfg.MODEL.ROI_MASK_HEAD.OUTPUT_FORMAT = "bitmask"
     model = build_model(cfg)
-    Checkpointer(model, save_to_disk=False).load(cfg.MODEL.WEIGHTS, complete=True)
+    checkpointer = Checkpointer(model, save_to_disk=False, image_format=cfg.INPUT.FORMAT)
+    checkpointer.load(cfg.MODEL.WEIGHTS, complete=True)
     return cfg, model.eval()
 
 

@@ -96,7 +96,8 @@ class Predictor:
         cfg.MODEL.ROI_MASK_HEAD.OUTPUT_FORMAT = "rle"  # the memory of the outlines
         labels = labels_from_config(cfg)
         model = build_model(cfg)
-        Checkpointer(model, save_to_disk=False).load(cfg.MODEL.WEIGHTS, complete=True)
+        checkpointer = Checkpointer(model, save_to_disk=False, image_format=cfg.INPUT.FORMAT)
+        checkpointer.load(cfg.MODEL.WEIGHTS, complete=True)
         return cls(
             model=model,
             preparation=Preparation(cfg),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import sys
 from pathlib import Path
@@ -143,8 +142,3 @@ def test_without_a_network_the_place_in_the_cache_is_named(tmp_path, monkeypatch
         Checkpointer(Nothing()).load("torchvision://resnet18")
     with pytest.raises(WeightsError, match=r"no such weights\. Nearest: .*resnet"):
         Checkpointer(Nothing()).load("torchvision://resnett18")
-
-
-def test_digests_are_of_sha256():
-    assert all(len(package.sha256) == hashlib.sha256().digest_size * 2
-               for package in PACKAGES.values())  # fmt: skip

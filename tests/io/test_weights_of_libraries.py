@@ -231,6 +231,41 @@ def test_a_file_of_one_system_starts_another(tmp_path, caplog):
     assert model.state_dict()["roi_heads.res5.2.conv3.weight"].equal(theirs)
 
 
+def test_a_file_of_another_system_is_no_whole_model(tmp_path):
+    """Detectron2's ResNet and timm's have the same tensors, and strides in other places."""
+    timms = ["MODEL.BACKBONE.NAME", "build_timm_fpn_backbone", "MODEL.TIMM.NAME", "resnet50",
+             "MODEL.TIMM.NORM", "", "MODEL.FPN.IN_FEATURES", ["res2", "res3", "res4", "res5"],
+             "MODEL.TIMM.OUT_FEATURES", ["res2", "res3", "res4", "res5"]]  # fmt: skip
+    source = build("coco/mask_rcnn_r50_fpn_1x.yaml", "MODEL.RESNETS.NORM", "BN")
+    torch.save(source.state_dict(), tmp_path / "other.pth")
+    model = build("coco/mask_rcnn_r50_fpn_1x.yaml", *timms)
+    with pytest.raises(WeightsError, match="is not this model, of which every tensor is needed"):
+        Checkpointer(model).load(str(tmp_path / "other.pth"), complete=True)
+    Checkpointer(model).load(str(tmp_path / "other.pth"))  # a start
+
+
+def test_a_whole_model_has_its_own_first_layer(tmp_path):
+    peer = DETECTION.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    torch.save(peer.state_dict(), tmp_path / "rgb.pth")
+    grey = ["MODEL.PIXEL_MEAN", [0.0], "MODEL.PIXEL_STD", [1.0]]
+    model = build("coco/mask_rcnn_r50_fpn_1x.yaml", *grey)
+    with pytest.raises(WeightsError, match="from 3 to 1 input channels"):
+        Checkpointer(model).load(str(tmp_path / "rgb.pth"), complete=True)
+    Checkpointer(model).load(str(tmp_path / "rgb.pth"))
+
+
+def test_nothing_is_said_of_a_scale_that_names_do_not_tell(tmp_path, caplog):
+    """timm's networks have several."""
+    name = "efficientnet_b0"
+    torch.save(timm.create_model(name).state_dict(), tmp_path / "b0.pth")
+    options = ["MODEL.TIMM.NAME", name, "MODEL.TIMM.NORM", "", "MODEL.UNET.DECODER_CHANNELS", []]
+    cfg = load_config("ade20k/unet_r50.yaml", [*COMMON, *options])
+    with caplog.at_level(logging.WARNING):
+        Builders.build_checkpointer(cfg, build_model(cfg)).load(str(tmp_path / "b0.pth"))
+    assert "(timm)" in caplog.text
+    assert " expects " not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("opts", "expected"),
     [

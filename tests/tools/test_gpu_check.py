@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,11 @@ def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path):
     assert done.returncode == 1
     assert "GPU: not run" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_the_limits_of_all_phases_are_six_minutes():
+    phases = runpy.run_path(str(TOOLS / "gpu_check.py"))["PHASES"]
+    assert sum(phase.seconds for phase in phases.values()) <= 360
 
 
 def test_an_unknown_phase_is_named():

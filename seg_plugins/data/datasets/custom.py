@@ -181,10 +181,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _layouts(content: dict[str, Any], task: str) -> dict[str, Layout]:
-    form = content.get("format", "coco")
-    if form not in FORMATS or (form != "coco" and task != "instance"):
-        known = ", ".join(FORMATS) if task == "instance" else "coco"
-        raise DatasetError(f"format is {form!r}; for task {task} it should be one of {known}")
+    known = tuple(FORMATS) if task == "instance" else ("coco",)
+    form = _choice({"format": content.get("format", "coco")}, "format", known)
     if task == "semantic":
         return _folders(content)
     layouts: dict[str, Layout] = {}

@@ -79,9 +79,8 @@ def _entries(content: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
 def _labels(content: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     """The labels of labelme's files, of all parts, sorted."""
     parts = [content[split] for split in ("train", "val") if isinstance(content.get(split), dict)]
-    found = {
-        name for part in parts for name in labels_of(folder / str(part.get("labels", "")))
-    }  # fmt: skip
+    folders = [folder / str(part.get("labels", "")).replace("\\", "/") for part in parts]
+    found = {name for place in folders for name in labels_of(place)}
     if not found:
         raise DatasetError("classes is missing, and no file of train has a shape with a label")
     return [{"name": name, "isthing": True, "label_value": None} for name in sorted(found)]

@@ -145,7 +145,7 @@ def _object(
     members: list[tuple[int, Shape]], categories: dict[str, int], height: int, width: int
 ) -> dict[str, Any]:
     label = members[0][1].get("label")
-    if label not in categories:
+    if not isinstance(label, str) or label not in categories:
         raise DatasetError(
             f"label {label!r} is none of the classes {', '.join(categories)}; list it there"
         )
@@ -163,39 +163,49 @@ def _object(
 
 def _outline(shape: Shape) -> list[float]:
     kind = shape.get("shape_type", "polygon")
+    xs, ys = _points(shape)
+    if kind == "rectangle" and len(xs) in (2, 4):
+        return rectangle(min(xs), min(ys), max(xs), max(ys))
+    if kind == "circle" and len(xs) == 2:
+        radius = float(np.hypot(xs[1] - xs[0], ys[1] - ys[0]))
+        return ellipse(xs[0], ys[0], radius, radius)
+    if kind == "polygon":
+        return outline(xs, ys)
+    raise DatasetError(
+        f"a {kind} of {len(xs)} points is no area; draw a polygon, rectangle, circle or mask"
+    )
+
+
+def _points(shape: Shape) -> tuple[list[float], list[float]]:
     points = shape.get("points")
     if not isinstance(points, list) or not all(
         isinstance(point, list) and len(point) == 2 for point in points
     ):
         raise DatasetError("points should be a list of x and y")
     xs, ys = ([number_of(point[i]) for point in points] for i in (0, 1))
-    if kind == "rectangle" and len(points) in (2, 4):
-        return rectangle(min(xs), min(ys), max(xs), max(ys))
-    if kind == "circle" and len(points) == 2:
-        radius = float(np.hypot(xs[1] - xs[0], ys[1] - ys[0]))
-        return ellipse(xs[0], ys[0], radius, radius)
-    if kind == "polygon":
-        return outline(xs, ys)
-    raise DatasetError(
-        f"a {kind} of {len(points)} points is no area; draw a polygon, rectangle, circle or mask"
-    )
+    return xs, ys
 
 
 def _mask(shape: Shape, height: int, width: int) -> np.ndarray:
     """The pixels of a shape, (height, width) bool."""
     if shape.get("shape_type") != "mask":
         return to_bitmask([_outline(shape)], height, width)
-    (left, top), _ = ((round(number_of(v)) for v in point) for point in shape["points"])
+    xs, ys = _points(shape)
+    if len(xs) != 2:
+        raise DatasetError(f"a mask has two points, its corners, this has {len(xs)}")
+    left, top = round(xs[0]), round(ys[0])
     try:
         with Image.open(io.BytesIO(base64.b64decode(str(shape.get("mask", ""))))) as image:
-            part = np.asarray(image) > 0
-    except (binascii.Error, OSError, ValueError) as error:
+            right, bottom = left + image.size[0], top + image.size[1]
+            if left < 0 or top < 0 or right > width or bottom > height:
+                raise DatasetError("its mask reaches over the border of the image")
+            part = np.asarray(image.convert("L")) > 0
+    except DatasetError:
+        raise
+    except (
+        binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError,
+    ) as error:  # fmt: skip
         raise DatasetError(f"its mask is no image ({error})") from None
     whole = np.zeros((height, width), bool)
-    if part.ndim != 2 or top < 0 or left < 0:
-        raise DatasetError("its mask is no grey image inside the image")
-    target = whole[top : top + part.shape[0], left : left + part.shape[1]]
-    if target.shape != part.shape:
-        raise DatasetError("its mask reaches over the border of the image")
-    target |= part
+    whole[top:bottom, left:right] = part
     return whole

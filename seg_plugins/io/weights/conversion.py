@@ -142,7 +142,8 @@ def _same_values(source: torch.Size, target: torch.Size) -> bool:
 def _of_other_channels(tensor: Tensor, wanted: Tensor) -> bool:
     """Whether a first convolution of RGB images differs in the number of channels alone."""
     shape, other = tensor.shape, wanted.shape
-    return len(shape) == 4 and shape[1] == 3 != other[1] and shape[::2] == other[::2]
+    same = len(shape) == len(other) == 4 and (shape[0], *shape[2:]) == (other[0], *other[2:])
+    return same and shape[1] == 3 != other[1]
 
 
 def _classes(name: str, tensor: Tensor, wanted: torch.Size, library: Library | None) -> Tensor:

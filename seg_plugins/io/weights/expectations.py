@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from .fit import Fit
+from .names import Library
 
 
 def contradictions(found: Fit, model: nn.Module, image_format: str) -> list[str]:
@@ -16,24 +17,28 @@ def contradictions(found: Fit, model: nn.Module, image_format: str) -> list[str]
         image_format: ``INPUT.FORMAT``.
     """
     library = found.library
-    if library is None or not library.mean:
+    if library is None:
         return []
     wrong = []
-    mean, std = (getattr(model, name, None) for name in ("pixel_mean", "pixel_std"))
-    alike = (
-        mean is not None and std is not None and mean.numel() == len(library.mean)
-        and all(abs(a - b) < 2 for a, b in zip(mean.flatten().tolist(), library.mean, strict=True))
-        and all(abs(a - b) < 2 for a, b in zip(std.flatten().tolist(), library.std, strict=True))
-    )  # fmt: skip
-    three = mean is None or mean.numel() == len(library.mean)
-    if three and (image_format != "RGB" or not alike):
+    if library.mean and not _scaled_alike(model, library, image_format):
         wrong.append(
             "images as its network saw them: INPUT.FORMAT RGB "
             f"MODEL.PIXEL_MEAN {list(library.mean)} MODEL.PIXEL_STD {list(library.std)}"
         )
-    if any(_strides_early(module) for module in model.modules()):
+    if library.late_stride and any(_strides_early(module) for module in model.modules()):
         wrong.append("the stride in the 3x3 convolution: MODEL.RESNETS.STRIDE_IN_1X1 False")
     return wrong
+
+
+def _scaled_alike(model: nn.Module, library: Library, image_format: str) -> bool:
+    """Whether images come as the library's; those of other than three channels cannot."""
+    for name, wanted in (("pixel_mean", library.mean), ("pixel_std", library.std)):
+        values = getattr(model, name).flatten().tolist() if hasattr(model, name) else []
+        if values and len(values) != len(wanted):
+            return True
+        if not values or any(abs(a - b) >= 2 for a, b in zip(values, wanted, strict=True)):
+            return False
+    return image_format == "RGB"
 
 
 def _strides_early(module: nn.Module) -> bool:

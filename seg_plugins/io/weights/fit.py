@@ -69,12 +69,6 @@ class Fit:
         line = f"{self.count} of {self.total} tensors loaded from {self.weights.origin}{kind}"
         return f"{line}: {', '.join(parts)}" if parts else line
 
-    def details(self) -> str:
-        """Every name, one on a line."""
-        groups = (("other size", self.misfits), ("missing", self.missing),
-                  ("not the model's", self.unused))  # fmt: skip
-        return "\n".join(f"{title}: {name}" for title, names in groups for name in names)
-
     def foreign(self) -> list[str]:
         """Unused learned tensors within parts that the model has: the file's model is another one.
 
@@ -92,11 +86,17 @@ class Fit:
         ]
 
 
-def fit(weights: Weights, model: nn.Module) -> Fit:
+def fit(weights: Weights, model: nn.Module, *, start: bool = True) -> Fit:
     """Compare a file with a model, which is not changed.
 
     Names are the model's, but for what wraps or owns a model, or Detectron2's rules apply; where
     other libraries' names (:mod:`.conversion`) bring more tensors into the model, those.
+
+    Args:
+        weights: the file.
+        model: as built.
+        start: for a start a file of another of this package's or Detectron2's models is taken by
+            what both have, too. It is no whole model: networks of one shape differ in strides.
 
     Raises:
         WeightsError: a name of the file stands for several of the model.
@@ -105,7 +105,8 @@ def fit(weights: Weights, model: nn.Module) -> Fit:
     found = _by_own_names(weights, target)
     if found.count < found.total:
         converted = _by_other_names(weights, target)
-        if converted.count > found.count:
+        known = start or converted.library is not None
+        if known and converted.count > found.count:
             return converted
     return found
 
@@ -253,7 +254,8 @@ def check_whole(found: Fit, *, other_sizes: bool = False) -> None:
     """
     _check_finite(found)
     foreign = found.foreign()
-    if found.missing or foreign or (found.misfits and not other_sizes):
+    other_size = found.misfits or found.adapted
+    if found.missing or foreign or (other_size and not other_sizes):
         raise WeightsError(
             f"{found.weights.origin} is not this model, of which every tensor is needed: {found}. "
             + (

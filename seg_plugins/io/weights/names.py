@@ -77,8 +77,9 @@ class Library:
         marks: patterns of names, all of which a file of it has.
         rules: from its names to the common ones, the first that matches.
         background_first: class 0 of its regions is the background.
-        mean: of each channel of the RGB images that its networks see; () where they are not RGB.
+        mean: of each channel of the RGB images that its networks see; () where names do not tell.
         std: the same.
+        late_stride: its ResNets have the stride in the 3x3 convolution.
         folded: statistics of batch norms may be folded into scale and shift.
     """
 
@@ -86,8 +87,9 @@ class Library:
     marks: tuple[str, ...]
     rules: Rules
     background_first: bool = False
-    mean: tuple[float, ...] = (123.675, 116.28, 103.53)  # ImageNet's, in 0 to 255
-    std: tuple[float, ...] = (58.395, 57.12, 57.375)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    late_stride: bool = False
     folded: bool = False
 
 
@@ -140,12 +142,17 @@ _OPEN_MMLAB: Rules = (
     (r"^roi_head\.mask_head\.conv_logits\.", "mask.scores."),
 )
 
+# ImageNet's, in 0 to 255.
+_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 LIBRARIES: tuple[Library, ...] = (
     Library(
         "torchvision Mask R-CNN or Faster R-CNN",
         (r"^backbone\.body\.", r"^rpn\.head\."),
         _REGIONS_OF_TORCHVISION,
         background_first=True,
+        mean=_MEAN,
+        std=_STD,
+        late_stride=True,
     ),
     Library("mmdetection", (r"^backbone\.", r"^(neck|rpn_head|roi_head|bbox_head)\."), _OPEN_MMLAB),
     Library("mmsegmentation", (r"^backbone\.", r"^decode_head\."), _OPEN_MMLAB),
@@ -153,21 +160,32 @@ LIBRARIES: tuple[Library, ...] = (
         "torchvision FCN or DeepLabv3",
         (r"^backbone\.(layer1|features|0)\.", r"^classifier\.\d+\."),
         _SEMANTIC_OF_TORCHVISION,
+        mean=_MEAN,
+        std=_STD,
+        late_stride=True,
     ),
     Library(
         "segmentation_models.pytorch",
-        (r"^encoder\.", r"^(decoder|segmentation_head)\."),
+        (r"^encoder\.",),
         ((r"^encoder\.(?:model\.)?", "backbone."),),
+        late_stride=True,
     ),
-    Library("encoder of segmentation_models.pytorch", (r"^encoder\.",),
-            ((r"^encoder\.(?:model\.)?", "backbone."),)),
     # Backbones alone, with or without their classifier.
-    Library("torchvision or timm", (r"^layer1\.\d+\.conv1\.",), ((r"^", "backbone."),)),
-    Library("torchvision VGG", (r"^features\.0\.",), ()),
+    Library(
+        "torchvision or timm",
+        (r"^layer1\.\d+\.conv1\.",),
+        ((r"^", "backbone."),),
+        mean=_MEAN,
+        std=_STD,
+        late_stride=True,
+    ),
+    Library("torchvision VGG", (r"^features\.0\.",), (), mean=_MEAN, std=_STD),
     Library(
         "efficientnet_pytorch",
         (r"^_blocks\.0\._depthwise_conv\.", r"^_blocks\.0\._se_reduce\."),
         (),
+        mean=_MEAN,
+        std=_STD,
     ),
     # Without squeeze and excitation: made for 8-bit integers, and trained on images of -1 to 1.
     Library(
@@ -177,10 +195,14 @@ LIBRARIES: tuple[Library, ...] = (
         mean=(127.0,) * 3,
         std=(128.0,) * 3,
     ),
-    Library("Caffe release", (r"^conv1(_1)?\.(0|weight)$", r"^conv2(_1)?\.(0|weight)$"), (),
-            mean=(), std=(), folded=True),
+    Library(
+        "Caffe release",
+        (r"^conv1(_1)?\.(0|weight)$", r"^conv2(_1)?\.(0|weight)$"),
+        (),
+        folded=True,
+    ),
     Library("timm", (r"^(stem|stages|blocks|conv_stem|patch_embed)\b",), ((r"^", "backbone."),)),
-)  # fmt: skip
+)
 
 
 def library_of(tensors: Mapping[str, Tensor]) -> Library | None:

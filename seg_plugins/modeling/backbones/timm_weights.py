@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from iopath.common.file_io import PathHandler, get_cache_dir
+from iopath.common.file_io import get_cache_dir
 
 from ...io.files import write_atomically
+from ...io.weights.addresses import Address
 from .timm import create_timm_model
 
-PREFIX = "timm://"
 
-
-class TimmWeights(PathHandler):
+class TimmWeights(Address):
     """``timm://NAME``: the weights of a timm model for a :class:`~.timm.TimmBackbone`.
 
     As with ``detectron2://`` a model is built without a network, and the checkpointer, Detectron2's
@@ -22,8 +21,7 @@ class TimmWeights(PathHandler):
     that the backbone may lie below a pyramid. The file stays in iopath's cache.
     """
 
-    def _get_supported_prefixes(self) -> list[str]:
-        return [PREFIX]
+    prefix = "timm://"
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
         """A file with the weights.
@@ -31,7 +29,7 @@ class TimmWeights(PathHandler):
         Raises:
             ConfigError: timm has no such model, or its weights are not at hand.
         """
-        name = path.removeprefix(PREFIX)
+        name = path.removeprefix(self.prefix)
         file = Path(get_cache_dir()) / "timm" / f"{name}.pth"
         if force or not file.is_file():
             state = create_timm_model(name, pretrained=True).state_dict()
@@ -42,9 +40,3 @@ class TimmWeights(PathHandler):
                 lambda out: torch.save({"model": content, "matching_heuristics": True}, out),
             )
         return str(file)
-
-    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> Any:
-        return open(self._get_local_path(path), mode, buffering)
-
-    def _isfile(self, path: str, **kwargs: Any) -> bool:
-        return True  # asked before an address is opened

@@ -8,7 +8,10 @@ import json
 from pathlib import Path
 
 from seg_plugins.data import Dataset
+from seg_plugins.data.datasets.class_table import parse_class_table
 from seg_plugins.data.datasets.custom import register_custom_dataset
+from seg_plugins.data.datasets.labelme import Labelme
+from seg_plugins.data.datasets.via import Via
 from seg_plugins.data.errors import DatasetError
 from seg_plugins.io.masks import to_bitmask
 
@@ -227,9 +230,9 @@ def test_vias_points_are_no_area(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"format": "cvat"}, "format is 'cvat'; for task instance .* coco, yolo, labelme, via"),
-        ({"format": "yolo", "task": "semantic"}, "for task semantic it should be one of coco"),
-        ({"format": "yolo", "task": "panoptic"}, "for task panoptic it should be one of coco"),
+        ({"format": "cvat"}, "format is 'cvat'; it should be one of coco, yolo, labelme, via"),
+        ({"format": "yolo", "task": "semantic"}, "format is 'yolo'; it should be one of coco"),
+        ({"format": "yolo", "task": "panoptic"}, "format is 'yolo'; it should be one of coco"),
         ({"format": "yolo", "train": {"images": "images"}}, "labels is missing"),
         ({"format": "yolo", "classes": None}, "classes"),
     ],
@@ -272,3 +275,79 @@ def test_the_hundred_images_of_coco128(shared_data, tmp_path):
     objects = [a for record in found for a in record["annotations"]]
     assert len(objects) == 778
     assert len({a["category_id"] for a in objects}) == 69
+
+
+# ---------------------------------------------------------------------------------- hostile files
+
+ODD = (None, True, -1, 1e30, float("nan"), "", "cat", [], {}, [[]], {"a": 1}, [1, 2], "../x")
+
+
+def places(value: object, path: tuple = ()) -> list[tuple]:
+    """The way to every value of a JSON document."""
+    if not isinstance(value, dict | list):
+        return []
+    found = []
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        found += [(*path, key), *places(item, (*path, key))]
+    return found
+
+
+def changed(content: object, path: tuple, new: object) -> object:
+    copy = json.loads(json.dumps(content))
+    inner = copy
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = new
+    return copy
+
+
+@pytest.mark.parametrize("form", ["labelme", "via"])
+def test_an_odd_value_anywhere_is_read_or_refused_by_name(tmp_path, form):
+    """Every value of a file in turn becomes each of ODD: nothing but DatasetError comes of it."""
+    if form == "labelme":
+        stored = io.BytesIO()
+        Image.new("L", (6, 4), 255).save(stored, "PNG")
+        mask = base64.b64encode(stored.getvalue()).decode()
+        labelme(tmp_path, shape("cat", BOX, "rectangle"), shape("cat", BOX, "mask", mask=mask),
+                shape("cat", [[1, 1], [9, 1], [9, 9]], group_id=1), classes=["cat"])  # fmt: skip
+        path, layout = tmp_path / "json" / "a.json", Labelme("json", "photos")
+    else:
+        drawn = [region({"kind": "cat"}, **POLYGON),
+                 region({"kind": {"dog": True}}, name="circle", cx=20, cy=10, r=5)]  # fmt: skip
+        via(tmp_path, drawn, classes=["cat", "dog"])
+        path, layout = tmp_path / "via.json", Via("images", "via.json")
+    names = [{"name": name, "isthing": True, "label_value": None} for name in ("cat", "dog")]
+    table = parse_class_table({"classes": names, "ignore_label": 255}, "test")
+    content = json.loads(path.read_text())
+    refused, unnamed, read = 0, 0, 0
+    for place in places(content):
+        for new in ODD:
+            path.write_text(json.dumps(changed(content, place, new)))
+            try:
+                layout.records(tmp_path, table)
+                read += 1
+            except DatasetError as error:
+                refused += path.name in str(error)
+                unnamed += path.name not in str(error)
+    assert unnamed == 0
+    assert refused > 100
+    assert read > 40  # what does not matter: versions, notes
+
+
+def test_a_corner_far_away_is_refused_before_it_costs_memory(tmp_path):
+    with pytest.raises(DatasetError, match="a corner lies far outside the image of 40 x 20"):
+        labelme(tmp_path, shape("cat", [[0, 0], [1e9, 0], [5, 5]]))
+
+
+def test_a_mask_larger_than_the_image_is_not_decoded(tmp_path):
+    stored = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(stored, "PNG")
+    mask = base64.b64encode(stored.getvalue()).decode()
+    with pytest.raises(DatasetError, match="its mask reaches over the border"):
+        labelme(tmp_path, shape("cat", BOX, "mask", mask=mask))
+
+
+def test_ticked_boxes_of_via_name_the_class(tmp_path):
+    drawn = [region({"kind": {"dog": True, "cat": False}}, **POLYGON)]
+    (record,) = via(tmp_path, drawn, classes=["cat", "dog"])
+    assert record["annotations"][0]["category_id"] == 1
