@@ -1,5 +1,5 @@
 # make setup      everything into .venv (seconds when nothing changed)
-# make demo       set-up, then train and evaluate a small model on the embedded dataset
+# make demo       set-up, a prediction by the shipped model, then a training of minutes
 # make test       set-up, then the tests          make test-slow   the longer proofs
 # make check      lint, format, types, C++ format, and the CUDA file where nvcc is installed
 # make bench      every benchmark table          make fuzz        damaged annotations and images
@@ -46,10 +46,7 @@ $(VENV)/.extension: $(VENV)/.detectron2 $(SOURCES)
 	@touch $@
 
 demo: setup
-	@out=output/demo-$$(date +%Y%m%d-%H%M%S) && \
-	$(PY) tools/train_net.py --config-file configs/quickstart/deeplabv3plus_r18_shapes.yaml OUTPUT_DIR $$out && \
-	echo "Results: $$out/inference/sem_seg_results.json, the run: $$out" && \
-	echo "Pictures (image | ground truth | prediction): $$out/inference/pictures.png"
+	$(PY) tools/demo.py
 
 test: setup
 	$(PY) -m pytest

@@ -193,6 +193,7 @@ def configuration_package() -> dict:
             "py.typed",
             "data/datasets/class_tables/*.json",
             "visualization/report/templates/*",
+            "zoo/*.safetensors",
         ]
     }
     if not (ROOT / "configs").is_dir():

@@ -58,6 +58,7 @@ from .modeling.sem_seg_heads.fcn import SemSegFCNHead
 from .modeling.sem_seg_heads.pyramid import SemSegPyramidHead
 from .modeling.sem_seg_heads.segnet import SemSegSegNetHead
 from .modeling.sem_seg_heads.unet import SemSegUNetHead
+from .zoo import ZooWeights
 
 
 def _register(registry: Registry, *objects: Any) -> None:
@@ -97,7 +98,7 @@ def _register_modeling() -> None:
     _register(BACKBONE_REGISTRY, build_resnet_extended_fpn_backbone)
     _register(BACKBONE_REGISTRY, build_timm_backbone, build_timm_fpn_backbone)
     _register(BACKBONE_REGISTRY, build_unet_backbone, build_vgg_backbone, build_vgg_fpn_backbone)
-    for address in (TimmWeights(), TorchvisionWeights(), PackageWeights()):
+    for address in (TimmWeights(), TorchvisionWeights(), PackageWeights(), ZooWeights()):
         PathManager.register_handler(address, allow_override=True)
 
 

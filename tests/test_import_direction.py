@@ -22,7 +22,8 @@ ALLOWED = {
     "visualization": {"tasks", "data", "io"},
     "modeling": {"config", "io", "ops"},
     "evaluation": {"io", "ops", "data", "tasks"},
-    "registration": {"modeling", "data", "evaluation", "io"},
+    "zoo": {"config", "io"},
+    "registration": {"modeling", "data", "evaluation", "io", "zoo"},
     "plugins": {"config", "modeling", "data", "evaluation"},
     "engine": {
         "config",
@@ -46,6 +47,7 @@ ALLOWED = {
         "data",
         "visualization",
         "ops",
+        "zoo",
     },
     "testing": {"data", "modeling", "evaluation"},
     "__init__": {"compat", "config", "io", "plugins", "registration"},

@@ -4,7 +4,10 @@
 python tools/model_zoo.py output/camvid_deeplabv3plus_r18 output/other_run > rows.md
 python tools/model_zoo.py --verify output/camvid_deeplabv3plus_r18
 
+python tools/model_zoo.py --weights nuclei.safetensors output/run
+
 --verify evaluates the weights again and compares: exit status 1 where a value differs.
+--weights writes the best weights in float16, as seg_plugins.zoo's table names them.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from seg_plugins.io.files import write_atomically
+from seg_plugins.io.weights import read_weights, safetensors_bytes
+from seg_plugins.io.weights.layout import take_ema
 from seg_plugins.plugins import add_import_argument
 from seg_plugins.tasks import TASKS
 
@@ -27,6 +33,7 @@ COLUMNS = (
     "parameters", "sha256",
 )  # fmt: skip
 KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")  # of the configuration
+BEST = ("model_best.pth", "model_final.pth")
 TRAIN_NET = Path(__file__).with_name("train_net.py")
 
 
@@ -100,6 +107,23 @@ def verify(run: Path, imports: list[str]) -> bool:
     return same
 
 
+def write_weights(run: Path, target: Path) -> str:
+    """Write a run's best weights as safetensors, in float16 but for vectors; its SHA-256.
+
+    Vectors (biases, norms and their statistics) are few, and may lie outside float16's range.
+    """
+    best = next(run / name for name in BEST if (run / name).is_file())
+    weights = read_weights(best)
+    take_ema(weights)
+    state = {
+        name: tensor.half() if tensor.is_floating_point() and tensor.dim() > 1 else tensor
+        for name, tensor in weights.tensors.items()
+    }
+    content = safetensors_bytes(state, {})
+    write_atomically(target, lambda file: file.write(content))
+    return hashlib.sha256(content).hexdigest()
+
+
 def _config(command: str) -> str:
     """The configuration and what the command line changed in it, but for folder and seed."""
     words = shlex.split(command)
@@ -120,8 +144,14 @@ def main() -> int:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
     parser.add_argument("--verify", action="store_true", help="evaluate the weights again")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="of one run, written here")
     add_import_argument(parser)
     args = parser.parse_args()
+    if args.weights:
+        if len(args.runs) != 1:
+            parser.error("--weights takes one run")
+        print(f"{args.weights}: SHA-256 {write_weights(args.runs[0], args.weights)}")
+        return 0
     if args.verify:
         return 1 if [run for run in args.runs if not verify(run, args.imports)] else 0
     print("| " + " | ".join(COLUMNS) + " |")

@@ -25,23 +25,27 @@ def main(args: argparse.Namespace) -> int:
     output = Path(args.output)
     outputs = OutputOptions(names(args.save), names(args.classes), args.edge, args.blur_strength)
     sources = find_sources(args.input, output)
-    predictor = Predictor.from_config(
-        args.config_file,
-        args.weights,
-        opts=args.opts,
-        device=args.device,
-        min_score=args.min_score,
-        batch_size=args.batch_size,
-    )
+    if bool(args.model) == bool(args.config_file) or (args.model and args.weights):
+        raise SegPluginsError("Give either --config-file (and --weights) or --model")
+    options = {
+        "opts": args.opts,
+        "device": args.device,
+        "min_score": args.min_score,
+        "batch_size": args.batch_size,
+    }
+    if args.model:
+        predictor = Predictor.from_zoo(args.model, **options)
+    else:
+        predictor = Predictor.from_config(args.config_file, args.weights, **options)
     if next(predictor.model.parameters()).device.type == "cpu":
         keep_freed_memory()
-    options = RunOptions(
+    run_options = RunOptions(
         outputs,
         grid_for(predictor.model, args.window, args.overlap, args.margin),
         smoothing=args.smooth,
         **({"window_pixels": 0} if args.window else {}),
     )
-    summary = run(predictor, sources, output, options)
+    summary = run(predictor, sources, output, run_options)
     print(f"{output}: {summary.done} predicted, {summary.skipped} there already")
     for path in summary.files:
         print(f"  {path}")

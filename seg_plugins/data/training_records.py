@@ -13,9 +13,19 @@ from .build import reads_masks
 from .dataset import Dataset
 from .errors import CollectedErrors, DatasetError
 
-__all__ = ["has_object", "training_records"]
+__all__ = ["has_object", "training_records", "training_size"]
 
 logger = logging.getLogger(__name__)
+
+
+def training_size(cfg: CfgNode) -> int:
+    """The number of :func:`training_records`, with nothing in the log."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return len(_chosen(cfg)[0])
+    finally:
+        logger.setLevel(level)
 
 
 def training_records(cfg: CfgNode) -> list[dict[str, Any]]:
@@ -29,6 +39,16 @@ def training_records(cfg: CfgNode) -> list[dict[str, Any]]:
         DatasetError: an unreadable file, more wrong annotations, no mask at all where masks are
             wanted, or nothing to train on.
     """
+    chosen, has_annotations = _chosen(cfg)
+    things = Dataset.get(cfg.DATASETS.TRAIN[0]).things
+    if has_annotations and things:
+        annotated = [record for record in chosen if "annotations" in record]
+        print_instances_class_histogram(annotated, things.names)
+    return chosen
+
+
+def _chosen(cfg: CfgNode) -> tuple[list[dict[str, Any]], bool]:
+    """The records, and whether there are annotations in any of them or of those left out."""
     needs_masks = cfg.MODEL.MASK_ON and reads_masks(cfg)
     chosen: list[dict[str, Any]] = []
     for name in cfg.DATASETS.TRAIN:
@@ -41,13 +61,10 @@ def training_records(cfg: CfgNode) -> list[dict[str, Any]]:
     names = ", ".join(cfg.DATASETS.TRAIN)
     if not chosen:
         raise DatasetError(f"{names}: there is no sample to train on")
-    if any("annotations" in record for record in chosen):
+    has_annotations = any("annotations" in record for record in chosen)
+    if has_annotations:
         chosen = _with_objects(chosen, names, drop=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-        things = Dataset.get(cfg.DATASETS.TRAIN[0]).things
-        if things:
-            annotated = [record for record in chosen if "annotations" in record]
-            print_instances_class_histogram(annotated, things.names)
-    return chosen
+    return chosen, has_annotations
 
 
 def _with_masks(

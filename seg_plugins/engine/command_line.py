@@ -23,6 +23,9 @@ from .process import passed_on
 
 EXAMPLES = """
 examples:
+  Train on your own images, described by one file:
+    %(prog)s --data my.yaml
+
   Train on the embedded dataset (no GPU and no download needed):
     %(prog)s --config-file configs/quickstart/deeplabv3plus_r18_shapes.yaml
 
@@ -47,9 +50,16 @@ def argument_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "--config-file",
-        required=True,
+        default="",
         metavar="FILE",
         help="YAML configuration; a shipped one is found by its name from anywhere",
+    )
+    add(
+        "--data",
+        default="",
+        metavar="FILE",
+        help="description of your own dataset (datasets/custom.example.yaml); without "
+        "--config-file, a configuration for its task with sizes and channels of its images",
     )
     add_import_argument(parser)
     add(

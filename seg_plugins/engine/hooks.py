@@ -15,7 +15,7 @@ from torch import nn
 from ..io.files import WriteError
 from .checkpoint import Checkpointer
 from .checks.best_metric import BestMetric
-from .run_report import write_pictures, write_record, write_report
+from .run_report import tell_end, write_pictures, write_record, write_report
 from .training_state import ModelEMA
 
 logger = logging.getLogger(__name__)
@@ -194,3 +194,6 @@ class ReportHook(HookBase):
         if self.trainer.complete:
             with self.trainer.ema_applied():
                 write_report(self.cfg, self.trainer.checkpointer.model)
+            best = self.trainer.best_metric
+            names = (best.name, *best.others) if best else ()
+            tell_end(self.cfg, self.trainer.storage.latest(), names)

@@ -22,8 +22,10 @@ from ..data.doctor import check_before_training
 from ..plugins import import_parts, imports_of
 from .checks.consistency import check_datasets, check_masks
 from .checks.run_folder import check_output_dir, former_config, hold, log_changes
-from .checks.settings import check_training, complete_schedule, tell_rate
+from .checks.settings import apply_epochs, check_training, complete_schedule, tell_rate
 from .checks.values import check_values
+from .console import quiet
+from .own_data import fit_to_data, own_config, plan_evaluations
 from .process import be_deterministic, keep_freed_memory, use_available_device
 
 PACKAGE_LOGGER = logging.getLogger("seg_plugins")
@@ -42,14 +44,19 @@ def setup(args: argparse.Namespace) -> CfgNode:
         import_parts(getattr(args, "imports", ()))  # anew in a process of its own
         if "IMPORTS" in list(args.opts or ())[::2]:
             raise ConfigError("IMPORTS is a record of what --import named: give --import itself")
-        args.config_file = str(find_config(args.config_file))
-        cfg = load_config(args.config_file, args.opts or ())
+        fits_data = _choose_config(args)
+        cfg = load_config(args.config_file, args.opts)
         use_available_device(cfg, args)
         check_values(cfg)
         apply_custom_dataset(cfg)
+        origin = Origin(args.config_file, args.opts)
+        if fits_data:
+            fit_to_data(cfg, origin)
         if not args.eval_only:
+            apply_epochs(cfg, origin)
+            if fits_data:
+                plan_evaluations(cfg, origin)
             check_training(cfg)
-            origin = Origin(args.config_file, args.opts or ())
             complete_schedule(cfg, origin)
             tell_rate(cfg, origin)
         if comm.is_main_process() and not (args.resume or args.eval_only):
@@ -68,13 +75,40 @@ def setup(args: argparse.Namespace) -> CfgNode:
         be_deterministic()
     if cfg.MODEL.DEVICE == "cpu":
         keep_freed_memory()
+    # As Detectron2 asks for them below: it keeps what these calls give.
+    folder, rank = cfg.OUTPUT_DIR, comm.get_rank()
+    setup_logger(folder, distributed_rank=rank)
+    for name in ("fvcore", PACKAGE_LOGGER.name):
+        setup_logger(folder, distributed_rank=rank, name=name)
+    quiet()
     default_setup(cfg, args)
     if comm.is_main_process():
         hold(Path(cfg.OUTPUT_DIR))
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=PACKAGE_LOGGER.name)
     for record in records:
         PACKAGE_LOGGER.handle(record)
     return cfg
+
+
+def _choose_config(args: argparse.Namespace) -> bool:
+    """Put ``--data`` into the options and find the configuration.
+
+    Returns:
+        Whether it is that of the data's task, and is to be fitted to the images.
+    """
+    data = getattr(args, "data", "")
+    args.opts = list(args.opts or ())
+    if data and "DATASETS.CUSTOM" in args.opts[::2]:
+        raise ConfigError(f"--data {data} and DATASETS.CUSTOM say the same: give one of them")
+    if not (data or args.config_file):
+        raise ConfigError(
+            "Give --config-file FILE, or --data FILE for images of your own "
+            "(datasets/custom.example.yaml shows how to describe them)"
+        )
+    fits_data = not args.config_file
+    args.config_file = str(find_config(args.config_file or own_config(data)))
+    if data:
+        args.opts = ["DATASETS.CUSTOM", data, *args.opts]
+    return fits_data
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import logging
 import platform
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,28 @@ def write_report(cfg: CfgNode, model: nn.Module) -> Path | None:
     if written:
         logger.info("Report: %s", path)
     return written
+
+
+def tell_end(cfg: CfgNode, figures: Mapping[str, tuple[float, int]], names: Sequence[str]) -> None:
+    """Log the score, the weights to use, and the command that uses them.
+
+    Args:
+        cfg: the run's configuration.
+        figures: metric -> value and iteration, the last of each.
+        names: of metrics; the first that was measured is told.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    score = next((f"{name} {figures[name][0]:.2f}" for name in names if name in figures), "")
+    if score:
+        logger.info("Result: %s on %s", score, ", ".join(cfg.DATASETS.TEST))
+    best = next(
+        (folder / name for name in ("model_best.pth", "model_final.pth") if (folder / name).exists()),
+        None,
+    )
+    if best:
+        parts = ["python", "tools/predict.py", "--config-file", str(folder / "config.yaml")]
+        parts += ["--weights", str(best), "--input", "IMAGES", "--output", "results"]
+        logger.info("Next, on images of your own: %s", shlex.join(parts))
 
 
 def _attempt(part: str, problems: list[str], make: Callable[[], Any]) -> Any:

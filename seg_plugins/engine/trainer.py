@@ -16,6 +16,7 @@ from torch import nn
 
 from ..io.weights.layout import EMA_KEY
 from .builders import Builders
+from .console import ProgressBar
 from .evaluating import EvaluationStopped, interruptible, validation_loss
 from .failures import INTERRUPTED, explained, logged_without_traceback
 from .hooks import BestCheckpoint, EMAHook, PeriodicCheckpoint, PicturesHook, ReportHook, RunRecord
@@ -126,7 +127,7 @@ class Trainer(Builders, TrainerBase):
             return None
         if comm.is_main_process():
             writers = hooks.PeriodicWriter(self.build_writers(), self.cfg.LOG_PERIOD)
-            self.register_hooks([writers, ReportHook(self.cfg)])
+            self.register_hooks([writers, ProgressBar(), ReportHook(self.cfg)])
         self._trainer.start(self.start_iter, self._drawn_before)
         states, self._random_states = self._random_states, []
         resume_random_states(states, self.cfg.SEED, self.start_iter)

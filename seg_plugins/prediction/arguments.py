@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 
 from ..plugins import add_import_argument
+from ..zoo import MODELS
 from .outputs import KINDS
 
 EXAMPLES = """
 examples:
+  Nuclei in microscope pictures, with the model that comes with the package:
+    %(prog)s --model nuclei --input pictures/ --output results/
+
   Overlays and id masks of a folder, with the best weights of a run:
     %(prog)s --config-file output/run/config.yaml --weights output/run/model_best.pth \\
         --input photos/ --output results/ --save overlay,mask
@@ -30,7 +34,13 @@ def argument_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="the config.yaml of the training run")
+    add("--config-file", metavar="FILE", help="the config.yaml of the training run")
+    add(
+        "--model",
+        metavar="NAME",
+        choices=sorted(MODELS),
+        help=f"instead of these two: a trained model of the zoo ({', '.join(sorted(MODELS))})",
+    )
     add_import_argument(parser)
     add("--weights", default="", metavar="FILE", help="trained weights (default: MODEL.WEIGHTS)")
     add(

@@ -26,7 +26,7 @@ from .row import Row
 from .via import Via
 from .yolo import Yolo
 
-__all__ = ["RandomPart", "apply_custom_dataset", "register_custom_dataset"]
+__all__ = ["RandomPart", "apply_custom_dataset", "described_task", "register_custom_dataset"]
 
 _TASKS = (*(task.name for task in reversed(TASKS)), "panoptic_separated")
 _KEYS = {
@@ -125,6 +125,19 @@ def register_custom_dataset(path: str | Path) -> dict[str, str]:
     except DatasetError as error:
         raise DatasetError(f"{path}: {error}") from None
     return names
+
+
+def described_task(path: str | Path) -> str:
+    """``task`` of a description.
+
+    Raises:
+        DatasetError: the file is missing or unreadable, or has no known task.
+    """
+    content = _read(Path(path).expanduser())
+    try:
+        return _choice(content, "task", _TASKS)
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from None
 
 
 def apply_custom_dataset(cfg: CfgNode) -> None:

