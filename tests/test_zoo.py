@@ -19,7 +19,9 @@ import torch
 from detectron2.utils.file_io import PathManager
 
 ROOT = Path(__file__).resolve().parent.parent
-SHIPPED = [model for model in zoo.MODELS.values() if (ROOT / "seg_plugins/zoo" / model.file).exists()]
+SHIPPED = [
+    model for model in zoo.MODELS.values() if (ROOT / "seg_plugins/zoo" / model.file).exists()
+]
 
 
 def test_every_row_is_complete_and_its_configuration_there():
@@ -70,7 +72,7 @@ def released(tmp_path, monkeypatch):
 
 
 def test_files_of_a_release_come_from_a_folder(released, monkeypatch):
-    with pytest.raises(WeightsError, match="does not come with the package: set SEG_PLUGINS_WEIGHTS"):
+    with pytest.raises(WeightsError, match="not come with the package: set SEG_PLUGINS_WEIGHTS"):
         PathManager.get_local_path("zoo://other")
     monkeypatch.setenv(zoo.FOLDER_VARIABLE, str(released.parent.parent))
     with pytest.raises(WeightsError, match=f"and is not in {released.parent.parent}: set"):

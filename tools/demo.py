@@ -3,8 +3,8 @@
 
 python tools/demo.py [--output output/demo] [KEY VALUE ...]
 
-The training starts from ImageNet weights where the extra `pretrained` is installed, else from random
-ones. Everything stays in the output folder.
+The training starts from ImageNet weights where the extra `pretrained` is installed, else from
+random ones. Everything stays in the output folder.
 """
 
 from __future__ import annotations

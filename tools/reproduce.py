@@ -31,9 +31,7 @@ def table() -> str:
     lines = ["| configuration | metric | published | source | run here |", "|---|---|---|---|---|"]
     for name in sorted(PUBLISHED):
         row = PUBLISHED[name]
-        lines.append(
-            f"| configs/{name} | {row.metric} | {row.value:g} | {row.source} | not run |"
-        )
+        lines.append(f"| configs/{name} | {row.metric} | {row.value:g} | {row.source} | not run |")
     return "\n".join(lines)
 
 

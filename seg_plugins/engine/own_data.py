@@ -1,4 +1,4 @@
-"""Training on a user's own data with nothing but their description: ``train_net.py --data FILE``."""
+"""Training on data of the user's own with their description alone: ``train_net.py --data FILE``."""
 
 from __future__ import annotations
 

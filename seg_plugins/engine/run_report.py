@@ -149,7 +149,11 @@ def tell_end(cfg: CfgNode, figures: Mapping[str, tuple[float, int]], names: Sequ
     if score:
         logger.info("Result: %s on %s", score, ", ".join(cfg.DATASETS.TEST))
     best = next(
-        (folder / name for name in ("model_best.pth", "model_final.pth") if (folder / name).exists()),
+        (
+            folder / name
+            for name in ("model_best.pth", "model_final.pth")
+            if (folder / name).exists()
+        ),
         None,
     )
     if best:

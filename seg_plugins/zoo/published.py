@@ -51,7 +51,10 @@ PUBLISHED = {
             for length, value in zip(("1x", "3x"), values, strict=True)
             if value is not None
         ),
-        *(Published(f"coco/{name}.yaml", "segm/AP", *rest) for name, *rest in _ONE_STAGE),
+        *(
+            Published(f"coco/{name}.yaml", "segm/AP", value, source)
+            for name, value, source in _ONE_STAGE
+        ),
         Published("coco/panoptic_fpn_r50_1x.yaml", "panoptic_seg/PQ", 39.4, _ZOO),
         Published("coco/panoptic_fpn_r50_3x.yaml", "panoptic_seg/PQ", 41.5, _ZOO),
         Published("cityscapes/mask_rcnn_r50_fpn.yaml", "segm/AP", 36.5, _ZOO, 1.0),

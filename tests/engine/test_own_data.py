@@ -78,7 +78,7 @@ def test_mistakes_name_the_fix(custom, tmp_path):
         setup(arguments(tmp_path / "d.yaml", tmp_path / "run"))
     with pytest.raises(DatasetError, match=r"none\.yaml: no such file"):
         setup(arguments(tmp_path / "none.yaml", tmp_path / "run"))
-    with pytest.raises(ConfigError, match="DATASETS.CUSTOM say the same"):
+    with pytest.raises(ConfigError, match=r"DATASETS\.CUSTOM say the same"):
         setup(arguments(custom, tmp_path / "run", "DATASETS.CUSTOM", str(custom)))
     args = arguments(custom, tmp_path / "run")
     args.data = ""

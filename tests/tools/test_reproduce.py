@@ -56,7 +56,7 @@ def test_mistakes_are_named(tool, monkeypatch):
     with pytest.raises(SegPluginsError, match="give METRIC=NUMBER"):
         run(tool, monkeypatch, "--expect", "sem_seg/mIoU", "quickstart/unet_shapes.yaml")
     monkeypatch.setattr(sys, "executable", "false")
-    with pytest.raises(SegPluginsError, match="check_dataset.py ended with status 1"):
+    with pytest.raises(SegPluginsError, match=r"check_dataset\.py ended with status 1"):
         run(tool, monkeypatch, "voc/fcn8s_vgg16.yaml")
 
 

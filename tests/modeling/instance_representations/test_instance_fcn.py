@@ -24,7 +24,6 @@ from seg_plugins.modeling.instance_representations.windows import (
     window_targets,
 )
 from seg_plugins.testing import check_instance_system
-from seg_plugins.testing.samples import instance_sample
 
 import pytest
 import torch
@@ -482,43 +481,3 @@ def test_scales_of_the_image(shapes_model):
     assert torch.equal(small_one.pred_masks.strides, large.pred_masks.strides / 2)
     assert both["instances"].image_size == (48, 64)
     assert len(both["instances"]) > 0
-
-
-def test_parts_of_a_batch_have_the_losses_of_the_whole(shapes_model):
-    torch.manual_seed(0)
-    samples = [instance_sample(64, 96, 6, count=count) for count in (1, 4)]
-    representation = shapes_model.representation
-    representation.windows_per_image = 10_000  # all of them: nothing is drawn
-    try:
-        with torch.no_grad():
-            whole = shapes_model._losses(samples)
-            parts = [shapes_model._losses([sample]) for sample in samples]
-    finally:
-        representation.windows_per_image = 256
-    for name in whole:
-        means = [part.loss(name)[0] for part in parts]
-        total = sum(mean.value * mean.count for mean in means)
-        count = sum(mean.count for mean in means)
-        assert whole[name].item() == pytest.approx((total / count).item(), rel=1e-4), name
-
-
-def test_tracing_follows_the_search(shapes_model):
-    size = (64, 96)
-
-    class Search(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = shapes_model
-
-        def forward(self, image):
-            outputs = self.model.representation(self.model.backbone(image))
-            (found,) = self.model.representation.find(outputs, size, [size])
-            return found.scores, found.pred_classes, found.pred_masks.dense(*size)
-
-    generator = torch.Generator().manual_seed(1)
-    first, second = (torch.randn(1, 3, *size, generator=generator) * s for s in (1.0, 2.0))
-    search = Search()
-    with torch.no_grad():
-        traced = torch.jit.trace(search, first, check_trace=False)
-        for found, wanted in zip(traced(second), search(second), strict=True):
-            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)

@@ -25,14 +25,12 @@ from seg_plugins.modeling.instance_representations.yolact_losses import (
 )
 from seg_plugins.ops.suppression import box_iou_matrix, fast_nms, fast_nms_of_classes
 from seg_plugins.testing import check_instance_system
-from seg_plugins.testing.samples import instance_sample
 
 import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
-from detectron2.utils.events import EventStorage
 
 CPU = torch.device("cpu")
 
@@ -393,45 +391,3 @@ def test_odd_sizes_and_independence_of_the_batch(shapes_model):
             assert torch.equal(alone.pred_classes, found.pred_classes)
             maps, other = alone.pred_masks.maps, found.pred_masks.maps
             torch.testing.assert_close(maps, other, rtol=0, atol=1e-4)
-
-
-def test_parts_of_a_batch_have_the_losses_of_the_whole(shapes_model):
-    """Sums with counts: two images taken one by one are the batch."""
-    torch.manual_seed(0)
-    samples = [instance_sample(64, 96, 6, count=count) for count in (1, 4)]
-    model = shapes_model
-    model.representation.train()
-    try:
-        with EventStorage(), torch.no_grad():
-            whole = model._losses(samples)
-            parts = [model._losses([sample]) for sample in samples]
-    finally:
-        model.eval()
-    for name in whole:
-        means = [part.loss(name)[0] for part in parts]
-        total = sum(mean.value * mean.count for mean in means)
-        count = sum(mean.count for mean in means)
-        assert whole[name].item() == pytest.approx((total / count).item(), rel=1e-4), name
-
-
-def test_tracing_follows_the_search(shapes_model):
-    """What is traced with one image finds in another what the model finds there."""
-    size = (64, 96)
-
-    class Search(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = shapes_model
-
-        def forward(self, image):
-            outputs = self.model.representation(self.model.backbone(image))
-            (found,) = self.model.representation.find(outputs, size, [size])
-            return found.scores, found.pred_classes, found.pred_masks.maps
-
-    generator = torch.Generator().manual_seed(1)
-    first, second = (torch.randn(1, 3, *size, generator=generator) * s for s in (1.0, 2.0))
-    search = Search()
-    with torch.no_grad():
-        traced = torch.jit.trace(search, first, check_trace=False)
-        for found, wanted in zip(traced(second), search(second), strict=True):
-            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
