@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import re
 import shlex
@@ -127,8 +128,11 @@ def write_weights(run: Path, target: Path) -> str:
 def _config(command: str) -> str:
     """The configuration and what the command line changed in it, but for folder and seed."""
     words = shlex.split(command)
-    path = words[words.index("--config-file") + 1]
+    given = dict(itertools.pairwise(words))
+    path = given.get("--config-file", "")
     path = path[path.index("configs/") :] if "configs/" in path else path
+    if "--data" in given:
+        path = f"{path} --data {Path(given['--data']).name}".strip()
     first = next((i for i, word in enumerate(words) if KEY.fullmatch(word)), len(words))
     changed = [path]
     for key, value in zip(words[first::2], words[first + 1 :: 2], strict=True):

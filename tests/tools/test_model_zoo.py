@@ -7,7 +7,10 @@ import importlib.util
 import json
 from pathlib import Path
 
+from seg_plugins.io.weights import read_safetensors
+
 import pytest
+import torch
 
 FILE = Path(__file__).resolve().parents[2] / "tools" / "model_zoo.py"
 
@@ -47,6 +50,11 @@ def test_one_row_a_metric_with_the_last_value(model_zoo, run):
     ("command", "expected"),
     [
         ("train_net.py --config-file a.yaml --num-gpus 1", "a.yaml"),
+        (
+            "train_net.py --data /home/me/own.yaml SOLVER.EPOCHS 3",
+            "--data own.yaml SOLVER.EPOCHS 3",
+        ),
+        ("t.py --config-file a.yaml --data own.yaml", "a.yaml --data own.yaml"),
         (
             "t.py --resume --config-file /x/configs/b.yaml SEED 3 SOLVER.BASE_LR 1e-3 "
             "DATASETS.TEST '(\"a b\",)' OUTPUT_DIR /o DATASETS.CUSTOM /home/me/own.yaml",
@@ -89,3 +97,18 @@ def test_verify_evaluates_the_weights_again(
     monkeypatch.setattr("sys.argv", ["model_zoo.py", "--verify", str(run)])
     assert model_zoo.main() == status
     assert f"sem_seg/mIoU  51.2390  {again:.4f}  {word}" in capsys.readouterr().out
+
+
+def test_weights_for_the_zoo_are_halves_but_for_vectors(model_zoo, run):
+    """Of the average where there is one, of the best evaluation where there is one."""
+    state = {"conv.weight": torch.full((2, 3), 1 / 3), "norm.running_var": torch.tensor([1e6])}
+    average = {name: value * 2 for name, value in state.items()}
+    torch.save({"model": state}, run / "model_final.pth")
+    best = {"model": state, "ema": {"average": average, "updates": 1}}
+    torch.save(best, run / "model_best.pth")
+    digest = model_zoo.write_weights(run, run / "w.safetensors")
+    assert digest == hashlib.sha256((run / "w.safetensors").read_bytes()).hexdigest()
+    found, _ = read_safetensors(run / "w.safetensors")
+    assert found["conv.weight"].dtype == torch.float16
+    torch.testing.assert_close(found["conv.weight"], torch.full((2, 3), 2 / 3).half())
+    assert found["norm.running_var"].tolist() == [2e6]  # beyond float16
