@@ -186,7 +186,7 @@ class LvisEvaluator(StreamingEvaluator):
         engine.evaluate()
         engine.accumulate()  # its summarize() would print
         # (T IoU thresholds, R recalls, K categories, A sizes); -1 where a category has no object.
-        precision = engine.eval["precision"][..., 0]
+        precision = np.asarray((engine.eval or {})["precision"])[..., 0]
         order = list(engine.params.cat_ids)
         known = {c["id"]: c for c in self._truth.categories}
         rarity = np.array([known[category]["frequency"] for category in order])

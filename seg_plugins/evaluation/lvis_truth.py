@@ -64,7 +64,9 @@ class LvisTruth:
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self.source = dataset.source
-        records = dataset.instance_records
+        # A user's own loader may give all of it; a json_file beside it is COCO's.
+        given = bool(dataset.records) and _FEDERATED[0] in dataset.records[0]
+        records = dataset.records if given else dataset.instance_records
         #: Whether the truth is known; it is not for the test sets.
         self.has_annotations = any("annotations" in record for record in records)
         found = sorted(records, key=lambda record: record["image_id"])
@@ -73,12 +75,12 @@ class LvisTruth:
         self.category_of_class = {place: i for place, i, _ in dataset.instance_classes}
         self.categories = self._categories() if self.has_annotations else []
         self.images = [self._image(number, record) for number, record in enumerate(found, 1)]
-        given = sum(len(record.get("annotations", ())) for record in found)
-        empty = given - sum(len(image.categories) for image in self.images)
+        listed = sum(len(record.get("annotations", ())) for record in found)
+        empty = listed - sum(len(image.categories) for image in self.images)
         if empty:
             logger.warning(
                 "%s: %d of %d annotations have the area 0 and are left out, as the package lvis "
-                "does", self.source, empty, given,
+                "does", self.source, empty, listed,
             )  # fmt: skip
         self.has_masks = self._check_masks()
 
@@ -122,8 +124,9 @@ class LvisTruth:
             raise EvaluationError(
                 f"{self.source}: evaluator_type 'lvis' needs the 'frequency' (r, c or f) of each "
                 "category, and there is none. Files of LVIS have it, read as "
-                "detectron2.data.datasets.register_lvis_instances registers them; for other files, "
-                "set the evaluator_type 'coco' in the dataset's metadata."
+                "detectron2.data.datasets.register_lvis_instances registers them; a loader of your "
+                "own sets it as thing_frequencies in the dataset's metadata, {0: 'r', 1: 'f'}. For "
+                "other files, set the evaluator_type 'coco' there."
             )
         found = []
         for place, category, name in self.dataset.instance_classes:

@@ -278,13 +278,29 @@ def test_truth_that_is_no_lvis_is_refused(registered):
     del no_list["images"][1]["neg_category_ids"]
     del masks["annotations"][0]["segmentation"]
     for content, message in (
-        (no_frequency, "needs the 'frequency' .* set the evaluator_type 'coco'"),
+        (no_frequency, "needs the 'frequency' .* set the evaluator_type 'coco' there"),
         (some, "category 2 'class2' has no 'frequency'"),
         (no_list, "image 2 has no 'neg_category_ids'"),
         (masks, "1 of 2 annotations have no mask"),
     ):
         with pytest.raises(EvaluationError, match=message):
             LvisEvaluator(registered(content))
+
+
+def test_a_loader_of_the_users_own(registered):
+    """Its records and metadata hold all of it; classes are numbered by their place."""
+    records = deepcopy(Dataset.get(registered(valid())).records)
+    DatasetCatalog.register("own_lvis", lambda: records)
+    frequencies = {0: "r", 1: "f"}
+    metadata = {"thing_classes": ["one", "two"], "thing_frequencies": frequencies}
+    MetadataCatalog.get("own_lvis").set(evaluator_type="lvis", **metadata)
+    try:
+        # The file's id 2 for the absent class is none here: there is no mistake in image 1.
+        found = score(LvisEvaluator("own_lvis"), {1: squares((0, 0.9, 0)), 2: squares((0, 1, 1))})
+        assert [found["segm"][f] for f in ("AP", "APr", "APf")] == pytest.approx([100] * 3)
+    finally:
+        DatasetCatalog.remove("own_lvis")
+        MetadataCatalog.remove("own_lvis")
 
 
 def test_predictions_that_do_not_fit(registered):

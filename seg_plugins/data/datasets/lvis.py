@@ -58,11 +58,12 @@ def read_lvis(
     found = {record["image_id"]: record for record in records}
     for fields in objects(content, "images", path, report):
         record = found.get(as_integer(fields.record.get("id")))
+        if record is None:
+            continue  # which has been reported
         try:
-            if record is not None:
-                record |= _federated(fields)
+            record |= _federated(fields)
         except DatasetError as error:
-            found.pop(record["image_id"])
+            del found[record["image_id"]]
             report(error)
     result = LvisRecords(found.values(), records.category_ids, records.table)
     result.frequencies = _frequencies(content, path, records.category_ids)
