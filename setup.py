@@ -37,6 +37,7 @@ INSTALL_REQUIRES = [
     "pycocotools>=2.0.7",  # COCO's run-length masks
     "timm>=1.0",  # backbones and their pretrained weights
     "cityscapesscripts>=2.2",  # Cityscapes label tables and official scores
+    "hotcoco>=1.3",  # scores of LVIS
     "safetensors>=0.4",  # reads and writes weights without pickle
     "Jinja2>=3.0",  # the page template of report.html
     "matplotlib>=3.7",  # its curves, and the font of legends

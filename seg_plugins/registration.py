@@ -27,6 +27,7 @@ from .evaluation.build import (
     build_cityscapes_semantic,
     build_electron_microscopy,
     build_instance,
+    build_lvis,
     build_panoptic,
     build_semantic,
     build_volume,
@@ -114,7 +115,11 @@ def _register_evaluation() -> None:
         "sem_seg_volume": build_volume,
         "cityscapes_sem_seg": build_cityscapes_semantic,
     }
-    instance = {"coco": build_instance, "cityscapes_instance": build_cityscapes_instance}
+    instance = {
+        "coco": build_instance,
+        "lvis": build_lvis,
+        "cityscapes_instance": build_cityscapes_instance,
+    }
     panoptic = {
         "coco_panoptic_seg": build_panoptic,
         "ade20k_panoptic_seg": build_panoptic,

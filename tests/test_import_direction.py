@@ -47,7 +47,6 @@ ALLOWED = {
         "data",
         "visualization",
         "ops",
-        "zoo",
     },
     "testing": {"data", "modeling", "evaluation"},
     "__init__": {"compat", "config", "io", "plugins", "registration"},

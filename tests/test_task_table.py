@@ -47,7 +47,7 @@ def test_what_a_model_puts_out():
 
 @pytest.mark.parametrize(
     ("look_up", "name"),
-    [(task_named, "detection"), (task_of_evaluator, "lvis"), (task_of_output, "proposals")],
+    [(task_named, "detection"), (task_of_evaluator, "oid"), (task_of_output, "proposals")],
 )
 def test_unknown_names_list_the_known_ones(look_up, name):
     known = {task_named: "instance", task_of_evaluator: "coco", task_of_output: "sem_seg"}

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import seg_plugins  # noqa: F401 - first: it makes Detectron2 run and registers everything
-from seg_plugins import SegPluginsError
+from seg_plugins import SegPluginsError, zoo
 from seg_plugins.engine.process import keep_freed_memory
 from seg_plugins.prediction import Predictor
 from seg_plugins.prediction.arguments import argument_parser
@@ -34,9 +34,9 @@ def main(args: argparse.Namespace) -> int:
         "batch_size": args.batch_size,
     }
     if args.model:
-        predictor = Predictor.from_zoo(args.model, **options)
-    else:
-        predictor = Predictor.from_config(args.config_file, args.weights, **options)
+        model = zoo.get(args.model)
+        args.config_file, args.weights = model.config, model.address
+    predictor = Predictor.from_config(args.config_file, args.weights, **options)
     if next(predictor.model.parameters()).device.type == "cpu":
         keep_freed_memory()
     run_options = RunOptions(

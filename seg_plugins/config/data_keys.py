@@ -58,7 +58,13 @@ def add_dataset_keys(datasets: CfgNode) -> None:
 
 
 def add_dataloader_keys(dataloader: CfgNode) -> None:
-    """What becomes of damaged samples."""
+    """What is drawn how often, and what becomes of damaged samples."""
+    # SAMPLER_TRAIN is Detectron2's. RepeatFactorTrainingSampler: images of classes that fewer than
+    # the share REPEAT_THRESHOLD (Detectron2's) of the images have come sqrt(REPEAT_THRESHOLD /
+    # share) times in an epoch; without the root if REPEAT_SQRT is False.
+    set_defaults(dataloader, REPEAT_SQRT=True)
+    # RandomSubsetTrainingSampler: the share of the images that training draws from.
+    set_defaults(dataloader, RANDOM_SUBSET_RATIO=1.0)
     # Share of the training samples that may be damaged, which are replaced by others, and of the
     # annotations that may be wrong, which are left out; the log names them. 0: an error.
     set_defaults(dataloader, MAX_DAMAGED=0.0)

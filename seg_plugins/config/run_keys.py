@@ -26,7 +26,9 @@ def add_solver_keys(solver: CfgNode) -> None:
     """Optimizer, schedule, precision, checkpoints, when to stop."""
     # "SGD" (Detectron2's) or "AdamW".
     set_defaults(solver, OPTIMIZER="SGD")
-    # Passes over the training set, instead of MAX_ITER; STEPS keep their places. 0 = off.
+    # Passes over the training images, instead of MAX_ITER; STEPS keep their places in the run. A
+    # pass has as many samples as there are images, also where a sampler repeats some (then others
+    # come less often); of a random subset it is the subset. 0 = off.
     set_defaults(solver, EPOCHS=0.0)
     # Learning-rate factors by part of the model, e.g. [["backbone", 0.1]]: the longest prefix of
     # a parameter's name wins.

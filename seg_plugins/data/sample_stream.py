@@ -21,6 +21,7 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from ..config import ConfigError
 from .errors import DatasetError
+from .sample_order import SampleOrder
 
 # A mapper may refuse a sample (None); this many other samples are tried in its place.
 MAX_ATTEMPTS = 100
@@ -34,6 +35,7 @@ class SampleStream(Dataset):
         mapper: ``mapper(record, rng=generator)``, or ``mapper(record)`` for one that draws from
             global random state (Detectron2's own), which is then seeded for the call.
         seed: non-negative integer.
+        order: of the records; each epoch is a permutation of them unless it is given.
         replace_damaged: put another sample in the place of one whose files are damaged, and
             name the file under ``damaged``; else that is an error.
     """
@@ -44,6 +46,7 @@ class SampleStream(Dataset):
         records: Sequence[dict[str, Any]],
         mapper: Callable[..., Any],
         seed: int,
+        order: SampleOrder | None = None,
         replace_damaged: bool = False,
     ) -> None:
         if not len(records):
@@ -52,6 +55,7 @@ class SampleStream(Dataset):
         self.records = DatasetFromList(list(records), copy=False, serialize=True)
         self.mapper = mapper
         self.seed = seed
+        self.order = order or SampleOrder(seed, len(records))
         self.replace_damaged = replace_damaged
         self.takes_rng = "rng" in inspect.signature(mapper).parameters
         # What each data worker is at, for the message when it dies.
@@ -92,9 +96,7 @@ class SampleStream(Dataset):
     def record(self, position: int, attempt: int = 0) -> tuple[dict[str, Any], np.random.Generator]:
         """The record that is tried at a position, a copy, and the generator for its mapping."""
         rng = np.random.Generator(np.random.Philox(key=[self.seed, position * 128 + attempt]))
-        index = record_index(self.seed, position, len(self.records))
-        if attempt:
-            index = int(rng.integers(len(self.records)))
+        index = self.order.draw(rng) if attempt else self.order[position]
         return copy.deepcopy(self.records[index]), rng
 
     def _map(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any] | None:
@@ -122,30 +124,15 @@ class _GlobalRandomState:
         torch.set_rng_state(self.saved[2])
 
 
-_permutations: dict[tuple[int, int, int], np.ndarray] = {}
-
-
-def record_index(seed: int, position: int, size: int) -> int:
-    """Which record stands at a position: a new permutation of all records for each epoch."""
-    epoch, offset = divmod(position, size)
-    key = (seed, epoch, size)
-    if key not in _permutations:
-        if len(_permutations) > 4:
-            _permutations.clear()
-        # A key of its own, so that the order is independent of the augmentations' numbers.
-        rng = np.random.Generator(np.random.Philox(key=[seed + 2**32, epoch]))
-        _permutations[key] = rng.permutation(size)
-    return int(_permutations[key][offset])
-
-
 class StreamBatches(Sampler[list[int]]):
     """Positions of this process's part of each global batch, endlessly.
 
     Args:
         batch_size: samples in a global batch, over all processes.
         rank, world_size: this process, and how many there are.
-        seed, aspect_ratios: with the width / height of each record given, a global batch holds
-            only wide or only high images, which saves padding; else positions come in order.
+        order, aspect_ratios: with the width / height of each record given, and their order, a
+            global batch holds only wide or only high images, which saves padding; else positions
+            come in order.
 
     Attributes:
         skipped: samples that were drawn before; iteration begins after them.
@@ -157,7 +144,7 @@ class StreamBatches(Sampler[list[int]]):
         batch_size: int,
         rank: int = 0,
         world_size: int = 1,
-        seed: int = 0,
+        order: SampleOrder | None = None,
         aspect_ratios: np.ndarray | None = None,
     ) -> None:
         if batch_size % world_size:
@@ -165,7 +152,7 @@ class StreamBatches(Sampler[list[int]]):
                 f"SOLVER.IMS_PER_BATCH {batch_size} cannot be split over {world_size} processes: "
                 f"use {max(world_size, batch_size // world_size * world_size)}"
             )
-        self.batch_size, self.seed, self.aspect_ratios = batch_size, seed, aspect_ratios
+        self.batch_size, self.order, self.aspect_ratios = batch_size, order, aspect_ratios
         share = batch_size // world_size
         self.part = slice(rank * share, (rank + 1) * share)
         self.skipped = 0
@@ -175,7 +162,7 @@ class StreamBatches(Sampler[list[int]]):
             yield batch[self.part]
 
     def _global_batches(self) -> Iterator[list[int]]:
-        if self.aspect_ratios is None:
+        if self.aspect_ratios is None or self.order is None:
             first = self.skipped
             while True:
                 yield list(range(first, first + self.batch_size))
@@ -183,8 +170,7 @@ class StreamBatches(Sampler[list[int]]):
         buckets: tuple[list[int], list[int]] = ([], [])
         position = drawn = 0
         while True:
-            record = record_index(self.seed, position, len(self.aspect_ratios))
-            bucket = buckets[int(self.aspect_ratios[record] > 1)]
+            bucket = buckets[int(self.aspect_ratios[self.order[position]] > 1)]
             bucket.append(position)
             position += 1
             if len(bucket) == self.batch_size:

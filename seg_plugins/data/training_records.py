@@ -12,6 +12,7 @@ from detectron2.data.build import print_instances_class_histogram
 from .build import reads_masks
 from .dataset import Dataset
 from .errors import CollectedErrors, DatasetError
+from .samplers import subset_size
 
 __all__ = ["has_object", "training_records", "training_size"]
 
@@ -19,11 +20,14 @@ logger = logging.getLogger(__name__)
 
 
 def training_size(cfg: CfgNode) -> int:
-    """The number of :func:`training_records`, with nothing in the log."""
+    """The number of :func:`training_records` that are drawn from, with nothing in the log.
+
+    Those that a sampler repeats count once.
+    """
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        return len(_chosen(cfg)[0])
+        return subset_size(cfg, len(_chosen(cfg)[0]))
     finally:
         logger.setLevel(level)
 

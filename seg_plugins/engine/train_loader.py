@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from ..config import ConfigError
 from ..data import Dataset, DatasetError
 from ..data.sample_stream import SampleStream, StreamBatches
+from ..data.samplers import sample_order
 from ..data.training_records import training_records
 from .process import held_back, init_worker
 
@@ -197,16 +198,11 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[..., Any]) -> TrainLoader:
     """The training stream over ``DATASETS.TRAIN`` with ``DATALOADER``'s settings.
 
     Raises:
-        ConfigError: a sampler other than ``TrainingSampler``, or a batch that does not divide
-            among the processes.
+        ConfigError: see :func:`~seg_plugins.data.samplers.sample_order`; or a batch that does not
+            divide among the processes.
         DatasetError: see `training_records`.
     """
-    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
-        raise ConfigError(
-            f"DATALOADER.SAMPLER_TRAIN {cfg.DATALOADER.SAMPLER_TRAIN} is not supported here: "
-            "use TrainingSampler"
-        )
-    records = training_records(cfg)
+    records, order = sample_order(cfg, training_records(cfg))
     if len(records) < cfg.SOLVER.IMS_PER_BATCH:
         logger.warning(
             "The training set has %d images, fewer than SOLVER.IMS_PER_BATCH %d: a batch holds an "
@@ -221,13 +217,14 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[..., Any]) -> TrainLoader:
         batch_size=cfg.SOLVER.IMS_PER_BATCH,
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
-        seed=cfg.SEED,
+        order=order,
         aspect_ratios=ratios,
     )
     max_damaged = cfg.DATALOADER.MAX_DAMAGED
     stream = SampleStream(
-        records=records, mapper=mapper, seed=cfg.SEED, replace_damaged=max_damaged > 0
-    )
+        records=records, mapper=mapper, seed=cfg.SEED, order=order,
+        replace_damaged=max_damaged > 0,
+    )  # fmt: skip
     # The stream has packed them; as Python objects those of large sets take gigabytes.
     for name in set(cfg.DATASETS.TRAIN) - set(cfg.DATASETS.TEST):
         Dataset.forget(name)

@@ -6,6 +6,7 @@ from .cityscapes_semantic import CityscapesSemanticEvaluator
 from .electron_microscopy import ElectronMicroscopyEvaluator
 from .errors import EvaluationError
 from .instance import InstanceEvaluator
+from .lvis import LvisEvaluator
 from .panoptic import PanopticEvaluator
 from .results import format_results
 from .semantic import SemanticEvaluator
@@ -19,6 +20,7 @@ __all__ = [
     "ElectronMicroscopyEvaluator",
     "EvaluationError",
     "InstanceEvaluator",
+    "LvisEvaluator",
     "PanopticEvaluator",
     "SemanticEvaluator",
     "VolumeEvaluator",

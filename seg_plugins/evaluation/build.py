@@ -19,6 +19,7 @@ from .cityscapes_semantic import CityscapesSemanticEvaluator
 from .electron_microscopy import ElectronMicroscopyEvaluator
 from .errors import EvaluationError
 from .instance import COCO_LIMIT, InstanceEvaluator
+from .lvis import LvisEvaluator
 from .panoptic import PanopticEvaluator
 from .semantic import SemanticEvaluator
 from .tasks import TaskEvaluators
@@ -138,6 +139,11 @@ def build_instance(cfg: CfgNode, dataset: Dataset, output_dir: Path | None) -> I
         boundary=cfg.TEST.BOUNDARY_MEASURES,
         save_predictions=cfg.TEST.SAVE_PREDICTIONS,
     )
+
+
+def build_lvis(cfg: CfgNode, dataset: Dataset, output_dir: Path | None) -> LvisEvaluator:
+    """``lvis``: boxes and masks, at LVIS's own limit of detections."""
+    return LvisEvaluator(dataset, output_dir, save_predictions=cfg.TEST.SAVE_PREDICTIONS)
 
 
 def build_panoptic(cfg: CfgNode, dataset: Dataset, output_dir: Path | None) -> TaskEvaluators:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from ..plugins import add_import_argument
-from ..zoo import MODELS
 from .outputs import KINDS
 
 EXAMPLES = """
@@ -37,9 +36,9 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--config-file", metavar="FILE", help="the config.yaml of the training run")
     add(
         "--model",
+        default="",
         metavar="NAME",
-        choices=sorted(MODELS),
-        help=f"instead of these two: a trained model of the zoo ({', '.join(sorted(MODELS))})",
+        help="instead of these two: a trained model of seg_plugins.zoo, e.g. nuclei",
     )
     add_import_argument(parser)
     add("--weights", default="", metavar="FILE", help="trained weights (default: MODEL.WEIGHTS)")

@@ -15,8 +15,7 @@ from detectron2.modeling import build_model
 from PIL import Image
 from torch import nn
 
-from .. import zoo
-from ..config import get_config_file, load_config
+from ..config import load_config
 from ..engine.checkpoint import Checkpointer
 from ..io.weights import WeightsError
 from .inputs import Picture, Preparation
@@ -107,17 +106,6 @@ class Predictor:
             batch_size=batch_size,
             identity=_identity(cfg),
         )
-
-    @classmethod
-    def from_zoo(cls, name: str, **options: Any) -> Predictor:
-        """A trained model of :data:`seg_plugins.zoo.MODELS`; options as of :meth:`from_config`.
-
-        Raises:
-            ConfigError: an unknown name.
-            WeightsError: its weights are neither in the package nor in ``SEG_PLUGINS_WEIGHTS``.
-        """
-        model = zoo.get(name)
-        return cls.from_config(get_config_file(model.config), model.address, **options)
 
     # A text is one file name, not a list of letters.
     @overload

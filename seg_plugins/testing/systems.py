@@ -161,7 +161,11 @@ def _train(
     torch.manual_seed(0)
     model.train()
     for module in model.modules() if apart else ():
-        if not any(True for _ in module.children()) and module is not model.sem_seg_head:
+        # timm's batch norms have an activation below them.
+        last = isinstance(module, nn.modules.batchnorm._BatchNorm) or not any(
+            True for _ in module.children()
+        )
+        if last and module is not model.sem_seg_head:
             module.eval()
     with EventStorage():
         return model(copy.deepcopy(batch))

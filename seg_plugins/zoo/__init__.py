@@ -1,7 +1,7 @@
 """Trained models by name: ``tools/predict.py --model nuclei``, ``MODEL.WEIGHTS zoo://nuclei``.
 
->>> seg_plugins.zoo.get("nuclei").licence
->>> predictor = Predictor.from_zoo("nuclei")
+>>> model = seg_plugins.zoo.get("nuclei")
+>>> predictor = Predictor.from_config(model.config, model.address)
 """
 
 from .models import MODELS, ZooModel, get

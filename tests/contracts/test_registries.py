@@ -190,6 +190,13 @@ def test_evaluators(kind, tmp_path):
     if kind in ("sem_seg_em", "sem_seg_volume"):
         known = {**known, "stuff_classes": ["other", "cell"]}
         records = [two_classes(record, i, tmp_path) for i, record in enumerate(records)]
+    if kind == "lvis":
+        known = {
+            **known,
+            "thing_frequencies": dict.fromkeys(range(len(known["thing_classes"])), "f"),
+        }
+        every = {"neg_category_ids": list(range(20)), "not_exhaustive_category_ids": []}
+        records = [{**record, **every} for record in records]
     name = f"{base}_{kind}"
     metadata = MetadataCatalog.get(name)
     others = ("name", "evaluator_type", "json_file")  # the truth of these five images alone

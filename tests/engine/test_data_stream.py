@@ -9,7 +9,8 @@ import signal
 
 from seg_plugins.config import ConfigError
 from seg_plugins.data import DatasetError
-from seg_plugins.data.sample_stream import SampleStream, StreamBatches, record_index
+from seg_plugins.data.sample_order import SampleOrder
+from seg_plugins.data.sample_stream import SampleStream, StreamBatches
 from seg_plugins.engine.train_loader import TrainLoader
 
 import numpy as np
@@ -39,55 +40,65 @@ def take(loader, count):
     ]
 
 
-def loader(map_function=mapper, *, workers=0, rank=0, world_size=1, start=0, batch=4):
-    stream = SampleStream(records=records(10), mapper=map_function, seed=3)
+# Of ten records; the sum is 14.1: epochs of different lengths.
+FACTORS = [1, 1, 1, 1.3, 1, 2.6, 1, 1, 3.2, 1]
+ORDERS = pytest.mark.parametrize("factors", [None, FACTORS])
+
+
+def loader(map_function=mapper, *, workers=0, rank=0, world_size=1, start=0, batch=4, factors=None):
+    order = SampleOrder(3, 10, factors)
+    stream = SampleStream(records=records(10), mapper=map_function, seed=3, order=order)
     batches = StreamBatches(batch_size=batch, rank=rank, world_size=world_size)
     result = TrainLoader(stream, batches, workers)
     result.start_at(start)
     return result
 
 
-def test_every_epoch_is_a_new_permutation():
-    epochs = [[record_index(5, 10 * e + i, 10) for i in range(10)] for e in range(3)]
-    assert all(sorted(e) == list(range(10)) for e in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
-    assert epochs[0] != [record_index(6, i, 10) for i in range(10)]
-
-
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on two cores
-@pytest.mark.parametrize("map_function", [mapper, global_mapper])
-def test_worker_count_changes_nothing(map_function):
-    expected = take(loader(map_function), 5)
+@pytest.mark.parametrize(
+    ("map_function", "factors"), [(mapper, None), (global_mapper, None), (mapper, FACTORS)]
+)
+def test_worker_count_changes_nothing(map_function, factors):
+    expected = take(loader(map_function, factors=factors), 5)
     assert len({crop for _, crop, _ in expected}) > 15, "augmentation does not vary"
     for workers in (1, 3):
-        assert take(loader(map_function, workers=workers), 5) == expected
+        assert take(loader(map_function, workers=workers, factors=factors), 5) == expected
 
 
-def test_a_restart_continues_the_stream():
-    whole = take(loader(), 6)
-    assert take(loader(start=4), 2) == whole[16:]
+@ORDERS
+def test_a_restart_continues_the_stream(factors):
+    whole = take(loader(factors=factors), 30)
+    for first in (4, 25):
+        assert take(loader(start=first, factors=factors), 5) == whole[4 * first :][:20]
 
 
-def test_processes_share_each_global_batch():
-    whole = take(loader(), 3)
-    parts = [take(loader(rank=r, world_size=2), 3) for r in range(2)]
+@ORDERS
+def test_processes_share_each_global_batch(factors):
+    whole = take(loader(factors=factors), 3)
+    parts = [take(loader(rank=r, world_size=2, factors=factors), 3) for r in range(2)]
     merged = [sample for i in range(3) for part in parts for sample in part[2 * i : 2 * i + 2]]
     assert merged == whole
 
 
-def test_aspect_ratio_groups_are_pure_and_resume():
+@ORDERS
+def test_aspect_ratio_groups_are_pure_and_resume(factors):
+    order = SampleOrder(3, 10, factors)
     ratios = np.array([r["width"] / r["height"] for r in records(10)])
 
     def batches(first, count, rank=0, world_size=1):
         sampler = StreamBatches(
-            batch_size=4, seed=3, aspect_ratios=ratios, rank=rank, world_size=world_size
+            batch_size=4,
+            order=SampleOrder(3, 10, factors),
+            aspect_ratios=ratios,
+            rank=rank,
+            world_size=world_size,
         )
         sampler.skipped = 4 * first
         return list(itertools.islice(iter(sampler), count))
 
     whole = batches(0, 20)
     for batch in whole:
-        assert len({ratios[record_index(3, p, 10)] > 1 for p in batch}) == 1
+        assert len({ratios[order[p]] > 1 for p in batch}) == 1
     positions = [p for batch in whole for p in batch]
     assert len(set(positions)) == len(positions), "a position was used twice"
     assert batches(7, 13) == whole[7:]
@@ -163,7 +174,8 @@ def test_a_killed_worker_is_named_with_its_sample():
     made = loader(killing_mapper, workers=1)
     with pytest.raises(RuntimeError, match=r"exited unexpectedly|killed by signal"):
         take(made, 10)
-    position = next(i for i in range(40) if record_index(3, i, 10) == 7)
+    order = SampleOrder(3, 10)
+    position = next(i for i in range(40) if order[i] == 7)
     (text,) = made.dead_workers()
     assert "Data worker 0" in text
     assert "signal 9 (Killed)" in text

@@ -18,6 +18,7 @@ from .class_table import ClassTable, load_class_table
 from .coco_fields import Records
 from .coco_instances import read_instances
 from .instance_layouts import CocoInstances, CocoPanoptic, CocoPanopticSeparated
+from .lvis import number_from_one, read_lvis
 from .root import dataset_root
 from .row import Row
 from .rows import ROWS
@@ -72,8 +73,8 @@ def load_dataset(name: str, report: Report = raise_error) -> list[dict[str, Any]
     """Load a registered dataset; like ``DatasetCatalog.get`` but for the report.
 
     Args:
-        name: of any dataset. COCO instances are read by this package's reader, whoever has
-            registered them.
+        name: of any dataset. COCO instances and LVIS are read by this package's reader, whoever
+            has registered them.
         report: called with the error of each record that is wrong.
 
     Raises:
@@ -83,8 +84,11 @@ def load_dataset(name: str, report: Report = raise_error) -> list[dict[str, Any]
         return _load(*_REGISTERED[name], report)
     registered = _loader(name)
     metadata = MetadataCatalog.get(name).as_dict() if name in MetadataCatalog.list() else {}
-    if metadata.get("json_file") and (registered is None or _is_coco_reader(registered)):
-        return _load_coco(name, metadata, report)
+    if metadata.get("json_file"):
+        if _is_lvis(registered, metadata):
+            return _load_lvis(name, metadata, report)
+        if registered is None or _has_made(registered, "coco.register_coco_instances"):
+            return _load_coco(name, metadata, report)
     if registered is None:
         near = ", ".join(difflib.get_close_matches(name, DatasetCatalog.list(), n=3)) or "none"
         raise DatasetError(f"dataset '{name}' is not registered; similar names: {near}")
@@ -95,10 +99,17 @@ def _loader(name: str) -> Callable[[], list[dict[str, Any]]] | None:
     return DatasetCatalog[name] if name in DatasetCatalog.list() else None
 
 
-def _is_coco_reader(loader: Callable[[], list[dict[str, Any]]]) -> bool:
-    """Whether it is that of Detectron2's ``register_coco_instances``."""
+def _has_made(loader: Callable[[], list[dict[str, Any]]], function: str) -> bool:
+    """Whether it is the loader that one of Detectron2's functions registers."""
     where = f"{loader.__module__}.{getattr(loader, '__qualname__', '')}"
-    return where.startswith("detectron2.data.datasets.coco.register_coco_instances")
+    return where.startswith(f"detectron2.data.datasets.{function}")
+
+
+def _is_lvis(loader: Callable[[], list[dict[str, Any]]] | None, metadata: dict[str, Any]) -> bool:
+    """Whether Detectron2's ``register_lvis_instances`` has registered it, or metadata alone do."""
+    if loader is None:
+        return metadata.get("evaluator_type") == "lvis"
+    return _has_made(loader, "lvis.register_lvis_instances")
 
 
 def _load_coco(name: str, metadata: dict[str, Any], report: Report) -> list[dict[str, Any]]:
@@ -107,12 +118,27 @@ def _load_coco(name: str, metadata: dict[str, Any], report: Report) -> list[dict
         return DatasetCatalog.get(name)
     path, images = Path(metadata["json_file"]), Path(metadata.get("image_root", ""))
     records = read_instances(path, images, thing_table(metadata), report)
+    _set_classes(name, metadata, records)
+    return records
+
+
+def _load_lvis(name: str, metadata: dict[str, Any], report: Report) -> list[dict[str, Any]]:
+    """LVIS that Detectron2's ``register_lvis_instances`` has registered: needs no package lvis."""
+    path, images = Path(metadata["json_file"]), Path(metadata.get("image_root", ""))
+    records = read_lvis(path, images, number_from_one(thing_table(metadata)), report)
+    _set_classes(name, metadata, records)
+    # Detectron2 refuses to change an entry, but the file may have changed since it was read.
+    vars(MetadataCatalog.get(name))["thing_frequencies"] = records.frequencies
+    return records
+
+
+def _set_classes(name: str, metadata: dict[str, Any], records: Records) -> None:
+    """Complete the metadata with what the file says of the classes."""
     if "thing_classes" not in metadata:
         # As Detectron2's reader leaves them.
         MetadataCatalog.get(name).thing_classes = records.table.names
     if "thing_dataset_id_to_contiguous_id" not in metadata:
         MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id = records.category_ids
-    return records
 
 
 def thing_table(metadata: Mapping[str, Any]) -> ClassTable | None:

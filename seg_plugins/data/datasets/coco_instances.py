@@ -22,7 +22,7 @@ from .coco_fields import (
 )
 from .files import inside, read_json
 
-__all__ = ["annotation_area", "check_segmentation", "read_instances"]
+__all__ = ["annotation_area", "check_segmentation", "instances_of", "read_instances"]
 
 _IDS = 1 << 62
 
@@ -48,7 +48,17 @@ def read_instances(
         DatasetError: any field that is missing, of the wrong type, or contradicts another;
             the message names file, record and field.
     """
-    content = read_json(path)
+    return instances_of(read_json(path), path, image_root, table, report)
+
+
+def instances_of(
+    content: dict[str, Any],
+    path: Path,
+    image_root: Path,
+    table: ClassTable | None,
+    report: Report = raise_error,
+) -> Records:
+    """The records of a decoded file; see :func:`read_instances`."""
     images = index_images(content, path, report)
     table = table_of_file(content, path) if table is None else table
     categories = category_map(content, table, path)

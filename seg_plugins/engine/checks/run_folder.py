@@ -35,6 +35,10 @@ _EFFECTS = {
     "MODEL.ROI_HEADS.NUM_CLASSES": "layers of another size start from random weights",
     "DATASETS.TRAIN": "the order of the samples is another one",
     "SEED": "the order of the samples is another one",
+    "DATALOADER.SAMPLER_TRAIN": "the order of the samples is another one",
+    "DATALOADER.REPEAT_THRESHOLD": "the order of the samples is another one",
+    "DATALOADER.REPEAT_SQRT": "the order of the samples is another one",
+    "DATALOADER.RANDOM_SUBSET_RATIO": "the samples are other ones",
     "DATALOADER.NUM_WORKERS": "nothing changes but the speed",
 }
 _held: list[IO[bytes]] = []

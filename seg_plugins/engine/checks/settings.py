@@ -79,6 +79,10 @@ def _check_evaluations(cfg: CfgNode) -> None:
 def apply_epochs(cfg: CfgNode, origin: Origin) -> None:
     """Turn ``SOLVER.EPOCHS`` into ``MAX_ITER``, with ``STEPS`` at the same parts of the run.
 
+    An epoch is as many samples as there are images to draw from. Where a sampler repeats the
+    images of rare classes, that is less than one round of it: the run is as long as without
+    repeats, and shows the images of frequent classes less often.
+
     A ``MAX_ITER`` that the user gives replaces the epochs of a configuration that was there
     before. EPOCHS becomes 0: config.yaml tells the iterations, whatever the data become.
 
