@@ -34,7 +34,7 @@ def test_every_row_is_complete_and_its_configuration_there():
         assert model.dataset in load_config(model.config).DATASETS.TEST
     assert zoo.get("nuclei").preprocessing == {
         "INPUT.FORMAT": "RGB",
-        "INPUT.MIN_SIZE_TEST": 512,
+        "INPUT.MIN_SIZE_TEST": 640,
         "INPUT.MAX_SIZE_TEST": 1024,
         "MODEL.PIXEL_MEAN": [127.0] * 3,
         "MODEL.PIXEL_STD": [128.0] * 3,
