@@ -1,4 +1,4 @@
-"""Detectron2's Instances as arrays: boxes, masks in any of their forms, and box overlaps."""
+"""Detectron2's Instances as arrays: boxes, and masks in any of their forms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from seg_plugins.ops.run_length import RunLengthMasks
 import numpy as np
 import torch
 
-from .coco_truth import ImageTruth
 from .errors import EvaluationError
 
 #: Score from which a detection counts in the figures of a single image.
@@ -109,21 +108,3 @@ def coco_records(
         if rles is not None:
             record["segmentation"] = rles[i]
         yield record
-
-
-def box_iou(boxes: np.ndarray, truth: ImageTruth, categories: np.ndarray) -> np.ndarray:
-    """(D, G) float64 overlaps of boxes of the same category; with a crowd over the box alone.
-
-    Args:
-        boxes: (D, 4) x, y, width, height.
-        truth: G annotations.
-        categories: (D,) category of each box.
-    """
-    one, two = boxes[:, None], truth.boxes[None]
-    corner = np.maximum(one[..., :2], two[..., :2])
-    sides = np.minimum(one[..., 2:] + one[..., :2], two[..., 2:] + two[..., :2]) - corner
-    shared = sides[..., 0] * sides[..., 1]
-    areas, true_areas = one[..., 2] * one[..., 3], two[..., 2] * two[..., 3]
-    joint = np.where(truth.crowd, areas, areas + true_areas - shared)
-    touch = (sides > 0).all(axis=-1) & (categories[:, None] == truth.categories)
-    return np.divide(shared, joint, out=np.zeros_like(shared), where=touch)
