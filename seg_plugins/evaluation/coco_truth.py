@@ -93,11 +93,16 @@ class CocoTruth:
         """The classes' ids in the dataset's file."""
         return [category for _, category, _ in self.categories]
 
+    def categories_of(self, classes: np.ndarray) -> np.ndarray:
+        """(N,) int64 index in :attr:`categories` of classes that a model predicts, -1 of none."""
+        return self._category_of_class.take(classes + 1, mode="clip")
+
     @cached_property
-    def category_of_class(self) -> np.ndarray:
-        """(C,) int64: index in :attr:`categories` of each class that models predict, -1 of none."""
-        found = np.full(max((c for c, _, _ in self.categories), default=-1) + 1, -1, np.int64)
-        found[[c for c, _, _ in self.categories]] = np.arange(len(self.categories))
+    def _category_of_class(self) -> np.ndarray:
+        """Shifted by one, with -1 at both ends, where classes out of range are clipped to."""
+        classes = np.array([c for c, _, _ in self.categories], np.int64)
+        found = np.full(classes.max(initial=-1) + 3, -1, np.int64)
+        found[classes + 1] = np.arange(len(classes))
         return found
 
     def size(self, position: int) -> tuple[int, int]:

@@ -131,17 +131,13 @@ class InstanceEvaluator(StreamingEvaluator):
 
     def _categories(self, classes: np.ndarray) -> np.ndarray:
         """(N,) int64 indices of the truth's categories."""
-        known = self._truth.category_of_class
-        unknown = (classes < 0) | (classes >= len(known))
-        if not unknown.any():
-            categories = known[classes]
-            unknown = categories < 0
-            if not unknown.any():
-                return categories
-        raise EvaluationError(
-            f"predicted class {classes[unknown].min()} is none of the "
-            f"{len(self._truth.categories)} of '{self.dataset_name}'."
-        )
+        categories = self._truth.categories_of(classes)
+        if len(categories) and categories.min() < 0:
+            raise EvaluationError(
+                f"predicted class {classes[categories < 0][0]} is none of the "
+                f"{len(self._truth.categories)} of '{self.dataset_name}'."
+            )
+        return categories
 
     # ----------------------------------------------------------------------------- results
 

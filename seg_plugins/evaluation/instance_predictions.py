@@ -22,29 +22,31 @@ def predicted_boxes(instances: Any) -> np.ndarray:
     Args:
         instances: with ``pred_boxes``.
     """
-    corners = instances.pred_boxes.tensor.detach().cpu()
-    sides = corners[:, 2:] - corners[:, :2]
-    return torch.cat([corners[:, :2], sides], dim=1).double().numpy()
+    tensor = instances.pred_boxes.tensor.detach().cpu()
+    if tensor.dtype not in (torch.float32, torch.float64):
+        sides = tensor[:, 2:] - tensor[:, :2]
+        return torch.cat([tensor[:, :2], sides], dim=1).double().numpy()
+    corners = tensor.numpy()
+    boxes = np.empty(corners.shape)
+    boxes[:, :2] = corners[:, :2]
+    boxes[:, 2:] = corners[:, 2:] - corners[:, :2]
+    return boxes
 
 
-def predicted_masks(
-    instances: Any, size: tuple[int, int], chosen: Any = slice(None)
-) -> RunLengthMasks | None:
+def predicted_masks(instances: Any, size: tuple[int, int]) -> RunLengthMasks | None:
     """The masks as run lengths; None where the model gives none.
 
     Args:
         instances: with ``pred_masks``: (N, H, W) bool or uint8, RunLengthMasks or COCO RLE dicts.
         size: height and width of the image.
-        chosen: index array or slice of the detections to encode.
 
     Raises:
         EvaluationError: masks of another size.
     """
     masks = _sized_masks(instances, size)
     if masks is None or isinstance(masks, RunLengthMasks):
-        return masks if masks is None else masks[chosen]
-    index = chosen if isinstance(chosen, slice) else torch.from_numpy(chosen)
-    return RunLengthMasks.from_bitmasks(masks[index])
+        return masks
+    return RunLengthMasks.from_bitmasks(masks)
 
 
 def predicted_bitmasks(instances: Any, size: tuple[int, int]) -> np.ndarray:

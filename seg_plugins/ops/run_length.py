@@ -36,9 +36,9 @@ class RunLengthMasks:
         cls, strings: Sequence[bytes | str], height: int, width: int
     ) -> RunLengthMasks:
         """From the ``counts`` of COCO's compressed RLEs."""
-        encoded = [s.encode("ascii") if isinstance(s, str) else bytes(s) for s in strings]
+        encoded = [s.encode("ascii") if isinstance(s, str) else s for s in strings]
         offsets = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([len(s) for s in encoded], out=offsets[1:])
+        np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=offsets[1:])
         return cls(height, width, offsets, np.frombuffer(b"".join(encoded), np.uint8))
 
     @classmethod
@@ -51,8 +51,9 @@ class RunLengthMasks:
             ValueError: an RLE whose ``size`` is not the image's.
         """
         strings = []
+        size = height, width
         for index, rle in enumerate(rles):
-            if tuple(rle["size"]) != (height, width):
+            if tuple(rle["size"]) != size:
                 raise ValueError(
                     f"run-length mask {index} is {rle['size'][0]}x{rle['size'][1]}, its image "
                     f"{height}x{width} (height x width)"
