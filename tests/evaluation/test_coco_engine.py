@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 from seg_plugins.evaluation import EvaluationError, InstanceEvaluator
-from seg_plugins.evaluation.average_precision import IOU_THRESHOLDS, RECALL_STEPS
+from seg_plugins.evaluation.coco_engine import FoundInstances
+from seg_plugins.evaluation.coco_truth import CocoTruth
+from seg_plugins.ops._extension import load_extension
+from seg_plugins.ops.run_length import RunLengthMasks
 
 import numpy as np
+import pycocotools.mask as coco_mask
 import pytest
 from coco_samples import as_coco_results, as_instances, make_coco, pycocotools_evaluation, run
 
@@ -130,3 +135,60 @@ def test_same_arrays_as_pycocotools(coco_dataset, seed):
 @pytest.mark.parametrize("seed", range(15, 315))
 def test_same_arrays_as_pycocotools_on_three_hundred_sets(coco_dataset, seed):
     assert_same_arrays(coco_dataset, seed)
+
+
+def test_the_engine_is_handed_no_damaged_masks(coco_dataset):
+    """hotcoco scores run lengths that do not cover the image, or are none, without a word."""
+    if not load_extension().loaded:
+        pytest.skip("pycocotools reads malformed strings without a check")
+    content, predictions = make_coco(1, size=60)
+    image = max(content["images"], key=lambda image: len(predictions[image["id"]][0]))
+    size = image["height"], image["width"]
+    for counts in (b"11", b"\x01\x02"):
+        instances = as_instances(predictions[image["id"]], size, "coco")
+        instances.pred_masks[2]["counts"] = counts
+        evaluator = InstanceEvaluator(coco_dataset(content))
+        with pytest.raises(EvaluationError, match=f"{image['id']}: run-length mask 2"):
+            evaluator.process([{"image_id": image["id"]}], [{"instances": instances}])
+
+
+@pytest.mark.parametrize("first", ["bitmasks", None])
+def test_masks_in_some_images_only(coco_dataset, first):
+    content, predictions = make_coco(2, size=60)
+    evaluator = InstanceEvaluator(coco_dataset(content))
+    one, two = [image for image in content["images"] if len(predictions[image["id"]][0])][:2]
+
+    def process(image, masks):
+        instances = as_instances(predictions[image["id"]], (image["height"], image["width"]), masks)
+        evaluator.process([{"image_id": image["id"]}], [{"instances": instances}])
+
+    process(one, first)
+    with pytest.raises(EvaluationError, match=f"{two['id']}: detections with"):
+        process(two, None if first else "bitmasks")
+
+
+def test_one_process_with_masks_and_one_without():
+    with_masks, without = FoundInstances(), FoundInstances()
+    boxes, scores, categories = np.ones((1, 4)), np.ones(1), np.zeros(1, np.int64)
+    masks = RunLengthMasks.from_bitmasks(np.ones((1, 4, 4), np.uint8))
+    with_masks.add(0, boxes, scores, categories, masks)
+    without.add(1, boxes, scores, categories, None)
+    with pytest.raises(EvaluationError, match="without pred_masks"):
+        FoundInstances.merged([with_masks.state(), without.state()])
+    nothing = FoundInstances()
+    nothing.add(1, boxes[:0], scores[:0], categories[:0], None)
+    for states in ([with_masks, nothing], [nothing, with_masks]):
+        merged = FoundInstances.merged([found.state() for found in states])
+        assert merged.with_masks
+        assert merged.rle_masks([(4, 4), (9, 9)]) == [{"size": (4, 4), "counts": "0`0"}]
+
+
+def test_truth_of_another_size_than_its_image():
+    mask = coco_mask.encode(np.asfortranarray(np.ones((4, 5), np.uint8)))
+    annotation = {"bbox": [0, 0, 5, 4], "bbox_mode": 1, "category_id": 0, "segmentation": mask}
+    record = {"file_name": "a.png", "image_id": "a", "height": 5, "width": 4}
+    records = [{**record, "annotations": [{**annotation, "id": 7}]}]
+    truth = CocoTruth(SimpleNamespace(source="mine", instance_records=records,
+                                      instance_classes=[(0, 1, "thing")]))  # fmt: skip
+    with pytest.raises(EvaluationError, match=r"mine: annotation 7 of image a: .*\(4, 5\)"):
+        _ = truth.engine_dataset
