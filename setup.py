@@ -35,6 +35,7 @@ INSTALL_REQUIRES = [
     "fvcore>=0.1.5",  # Detectron2's config, checkpoints and operator counts
     "iopath>=0.1.7",  # Detectron2's paths
     "pycocotools>=2.0.7",  # COCO's run-length masks
+    "hotcoco>=1.3",  # COCO's matching and curves; 1.3.0 was compared, bit for bit
     "timm>=1.0",  # backbones and their pretrained weights
     "cityscapesscripts>=2.2",  # Cityscapes label tables and official scores
     "safetensors>=0.4",  # reads and writes weights without pickle

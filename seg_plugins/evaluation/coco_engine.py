@@ -129,7 +129,7 @@ class CocoEngine:
         self._limits = list(limits)
         _, self._rows, self._mask_areas, _, _ = found.state()
         self._masks = found.with_masks and truth.has_masks
-        rles = None
+        rles: list[Any] | None = None
         if self._masks:
             rles = found.rle_masks([truth.size(p) for p in range(len(truth.image_ids))])
         self._found = truth.engine_dataset.load_res(self._rows, segmentation=rles)
@@ -138,7 +138,7 @@ class CocoEngine:
 
     def curves(self, task: str) -> PrecisionRecall:
         """The curves of `task`: ``bbox``, or ``segm`` where there are masks."""
-        result = self._run(task).eval
+        result: Any = self._run(task).eval
         return PrecisionRecall(result["precision"], result["recall"], tuple(self._limits))
 
     def image_counts(self, task: str, confidence: float) -> np.ndarray:
@@ -168,7 +168,7 @@ class CocoEngine:
         if task not in self._runs:
             # As Detectron2: boxes are sorted into sizes by their own area, masks by theirs.
             areas = self._rows[:, 3] * self._rows[:, 4] if task == "bbox" else self._mask_areas
-            if len(self._rows):
+            if len(self._rows) and self._masks:
                 self._found.update_anns(ids=self._ids, area=areas.astype(np.float64))
             run = hotcoco.COCOeval(self._truth.engine_dataset, self._found, task)
             run.params.iou_thrs = IOU_THRESHOLDS.tolist()
