@@ -3,6 +3,7 @@
     python tools/benchmark_evaluation.py                # every row
     python tools/benchmark_evaluation.py semantic pq    # some
     python tools/benchmark_evaluation.py memory --images 100000
+    python tools/benchmark_evaluation.py coco --cores 2   # libraries with threads of their own
 
 Peer and evaluator run in turn in this process. Peers that cannot be imported are named.
 """
@@ -39,9 +40,15 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", choices=["memory", *ROWS, []], help="all unless named")
     parser.add_argument("--repeats", type=int, default=9, help="runs per figure (default 9)")
     parser.add_argument("--images", type=int, default=100_000, help="images of the memory row")
+    parser.add_argument("--cores", type=int, help="pin the process to the first N cores it may use")
     arguments = parser.parse_args()
+    if arguments.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
+        torch.set_num_threads(arguments.cores)
     load = os.getloadavg()[0]
-    print(f"{torch.get_num_threads()} threads, load {load:.1f}, PyTorch {torch.__version__}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = f"{torch.get_num_threads()} threads on {cores} cores"
+    print(f"{threads}, load {load:.1f}, PyTorch {torch.__version__}")
     print(f"medians of {arguments.repeats} runs in ms\n")
     print("| work | peer | peer ms | here | ms | ratio |\n|---|---|---|---|---|---|")
     # Memory first: what other rows leave behind would hide it.

@@ -1,4 +1,4 @@
-"""COCO ground truth, image by image, in the arrays that matching needs."""
+"""COCO ground truth of a dataset: once for the engine, and image by image for Boundary AP."""
 
 from __future__ import annotations
 
@@ -9,20 +9,14 @@ from typing import Any
 
 from seg_plugins.ops.run_length import RunLengthMasks
 
+import hotcoco
 import numpy as np
 from detectron2.structures import BoxMode
 
 from ..data import Dataset
 from ..io.masks import mask_area, to_run_lengths
+from .average_precision import AREA_RANGES
 from .errors import EvaluationError
-
-# COCO's area ranges in square pixels, ends included: all, small, medium, large.
-AREA_RANGES = np.array([[0, 1e5**2], [0, 32**2], [32**2, 96**2], [96**2, 1e5**2]], dtype=np.float64)
-
-
-def outside_area_ranges(areas: np.ndarray) -> np.ndarray:
-    """(A, N) bool: which of N areas lie outside each range."""
-    return (areas < AREA_RANGES[:, :1]) | (areas > AREA_RANGES[:, 1:])
 
 
 @dataclass(frozen=True)
@@ -31,31 +25,19 @@ class ImageTruth:
 
     Attributes:
         categories: (G,) int64 index of the category in :attr:`CocoTruth.categories`.
-        boxes: (G, 4) float64 x, y, width, height in pixels.
         areas: (G,) float64 square pixels, as annotated.
         crowd: (G,) bool.
-        segmentations: G polygons or run-length masks, as annotated; None for boxes alone.
+        segmentations: G polygons or run-length masks, as annotated.
         height: Rows of the image.
         width: Columns of the image.
     """
 
     categories: np.ndarray
-    boxes: np.ndarray
     areas: np.ndarray
     crowd: np.ndarray
     segmentations: Sequence[Any]
     height: int
     width: int
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the image."""
-        return self.height, self.width
-
-    @property
-    def ignored(self) -> np.ndarray:
-        """(A, G) bool: what each area range does not ask for."""
-        return outside_area_ranges(self.areas) | self.crowd
 
     def masks(self) -> RunLengthMasks:
         """The annotations' masks, rasterised as COCO does."""
@@ -75,21 +57,22 @@ class CocoTruth:
 
     def __init__(self, dataset: Dataset) -> None:
         self.source = dataset.source
-        records = dataset.instance_records
-        self._records = {record["image_id"]: record for record in records}
-        if len(self._records) != len(records):
+        records = {record["image_id"]: record for record in dataset.instance_records}
+        if len(records) != len(dataset.instance_records):
             raise EvaluationError(f"{self.source}: an image_id stands for two images.")
-        #: Image ids in the ascending order in which COCO breaks ties of the score.
-        self.image_ids = sorted(self._records)
+        #: Image ids in the ascending order in which COCO breaks ties of the score. The place of
+        #: an image among them is its position.
+        self.image_ids = sorted(records)
+        self._records = [records[image_id] for image_id in self.image_ids]
         #: Whether the truth is known; it is not for hidden test sets.
-        self.has_annotations = any("annotations" in record for record in records)
+        self.has_annotations = any("annotations" in record for record in self._records)
         #: (predicted class, id in the dataset's file, name) of each category.
         self.categories = dataset.instance_classes
         self.has_masks = self._check_masks()
 
     def _check_masks(self) -> bool:
         """Whether annotations come with masks: all of them or none."""
-        found = [(r, a) for r in self._records.values() for a in r.get("annotations", ())]
+        found = [(r, a) for r in self._records for a in r.get("annotations", ())]
         without = [(r, a) for r, a in found if not a.get("segmentation")]
         if 0 < len(without) < len(found):
             record, annotation = without[0]
@@ -110,32 +93,101 @@ class CocoTruth:
         """The classes' ids in the dataset's file."""
         return [category for _, category, _ in self.categories]
 
-    def image(self, image_id: Any) -> ImageTruth:
-        """The annotations of one image."""
-        record = self._records[image_id]
+    def categories_of(self, classes: np.ndarray) -> np.ndarray:
+        """(N,) int64 index in :attr:`categories` of classes that a model predicts, -1 of none."""
+        return self._category_of_class.take(classes + 1, mode="clip")
+
+    @cached_property
+    def _category_of_class(self) -> np.ndarray:
+        """Shifted by one, with -1 at both ends, where classes out of range are clipped to."""
+        classes = np.array([c for c, _, _ in self.categories], np.int64)
+        found = np.full(classes.max(initial=-1) + 3, -1, np.int64)
+        found[classes + 1] = np.arange(len(classes))
+        return found
+
+    def size(self, position: int) -> tuple[int, int]:
+        """Height and width of an image in pixels.
+
+        Raises:
+            EvaluationError: its record does not say.
+        """
+        record = self._records[position]
         if not {"height", "width"} <= record.keys():
             raise EvaluationError("its record has no height and width, which scores need.")
-        found = sorted(record.get("annotations", ()), key=lambda a: a["category_id"])  # stable
-        boxes = [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYWH_ABS) for a in found]
+        return int(record["height"]), int(record["width"])
+
+    def image(self, position: int) -> ImageTruth:
+        """The annotations of one image."""
+        height, width = self.size(position)
+        annotations = self._records[position].get("annotations", ())
+        found = sorted(annotations, key=lambda a: a["category_id"])  # stable
         return ImageTruth(
             categories=np.array([a["category_id"] for a in found], np.int64),
-            boxes=np.array(boxes, np.float64).reshape(-1, 4),
             areas=np.array([_area(a) for a in found], np.float64),
             crowd=np.array([bool(a.get("iscrowd", 0)) for a in found], bool),
             segmentations=[a.get("segmentation") for a in found],
-            height=int(record["height"]),
-            width=int(record["width"]),
+            height=height,
+            width=width,
         )
 
     @cached_property
-    def positives(self) -> np.ndarray:
-        """(K, A) int64: annotations that count, per category and area range."""
-        counts = np.zeros((len(self.categories), len(AREA_RANGES)), np.int64)
-        for image_id in self.image_ids:
-            truth = self.image(image_id)
-            for area, ignored in enumerate(truth.ignored):
-                np.add.at(counts[:, area], truth.categories[~ignored], 1)
-        return counts
+    def engine_dataset(self) -> hotcoco.COCO:
+        """The truth as the engine takes it: ids are 1 + position, 1 + category and 1 ... N.
+
+        The file's own ids stay outside: pycocotools and those that equal it take an annotation
+        with id 0 for "unmatched".
+
+        Raises:
+            EvaluationError: run lengths of another size than their image.
+        """
+        images = []
+        for position, image_id in enumerate(self.image_ids):
+            try:
+                height, width = self.size(position)
+            except EvaluationError as error:
+                raise EvaluationError(f"{self.source}: image {image_id}: {error}") from error
+            images.append({"id": position + 1, "height": height, "width": width})
+        found = [(p, a) for p, r in enumerate(self._records) for a in r.get("annotations", ())]
+        boxes = [_box(annotation) for _, annotation in found]
+        return hotcoco.COCO.from_arrays(
+            images,
+            [{"id": k + 1, "name": name} for k, name in enumerate(self.class_names)],
+            np.array([position + 1 for position, _ in found], np.int64),
+            np.array([a["category_id"] + 1 for _, a in found], np.int64),
+            np.array(boxes, np.float64).reshape(-1, 4),
+            area=np.array([_area(a) for _, a in found], np.float64),
+            iscrowd=np.array([bool(a.get("iscrowd", 0)) for _, a in found], bool),
+            segmentation=[self._mask(p, a) for p, a in found] if self.has_masks else None,
+        )
+
+    @cached_property
+    def counted(self) -> np.ndarray:
+        """(I,) int64: the annotations of each image that count at any size, which no crowd does."""
+        low, high = AREA_RANGES[0]
+        return np.array(
+            [
+                sum(low <= _area(a) <= high and not a.get("iscrowd", 0) for a in annotations)
+                for annotations in (record.get("annotations", ()) for record in self._records)
+            ],
+            np.int64,
+        )
+
+    def _mask(self, position: int, annotation: Mapping[str, Any]) -> Any:
+        mask = annotation["segmentation"]
+        if not isinstance(mask, Mapping):
+            return [p.tolist() if isinstance(p, np.ndarray) else p for p in mask]
+        if tuple(mask["size"]) != self.size(position):
+            raise EvaluationError(
+                f"{self.source}: annotation {annotation.get('id', 'one')} of image "
+                f"{self.image_ids[position]}: its run lengths are of a mask of "
+                f"{tuple(mask['size'])}, the image is {self.size(position)} (height, width)."
+            )
+        return mask
+
+
+def _box(annotation: Mapping[str, Any]) -> list[float]:
+    """x, y, width and height in pixels."""
+    return BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYWH_ABS)
 
 
 def _area(annotation: Mapping[str, Any]) -> float:
@@ -152,8 +204,8 @@ def _area(annotation: Mapping[str, Any]) -> float:
         return float(sum(segmentation["counts"][1::2]))
     if isinstance(segmentation, Mapping):
         return float(mask_area(segmentation))
-    box = BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYWH_ABS)
-    return float(box[2] * box[3])
+    _, _, width, height = _box(annotation)
+    return float(width * height)
 
 
 def _polygon_area(flat: np.ndarray) -> float:

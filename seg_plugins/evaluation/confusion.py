@@ -75,9 +75,14 @@ def detection_scores(hit: np.ndarray, miss: np.ndarray, wanted: int) -> dict[str
     Returns:
         The score is NaN where there was nothing to find and nothing was found.
     """
-    tp, fp = int(np.count_nonzero(hit)), int(np.count_nonzero(miss))
-    score = 100 * float(divide(2 * tp, tp + fp + wanted))
-    return {"score": score, "tp": tp, "fp": fp, "fn": wanted - tp}
+    tp = int(np.count_nonzero(hit))
+    return f1_scores(tp, int(np.count_nonzero(miss)), wanted - tp)
+
+
+def f1_scores(tp: int, fp: int, fn: int) -> dict[str, float]:
+    """The same from the counts of hits, mistakes and missed truths."""
+    score = 100 * float(divide(2 * tp, 2 * tp + fp + fn))
+    return {"score": score, "tp": tp, "fp": fp, "fn": fn}
 
 
 def mean_iou(confusion: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Detectron2's Instances as arrays: boxes, masks in any of their forms, and box overlaps."""
+"""Detectron2's Instances as arrays: boxes, and masks in any of their forms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from seg_plugins.ops.run_length import RunLengthMasks
 import numpy as np
 import torch
 
-from .coco_truth import ImageTruth
 from .errors import EvaluationError
 
 #: Score from which a detection counts in the figures of a single image.
@@ -23,29 +22,31 @@ def predicted_boxes(instances: Any) -> np.ndarray:
     Args:
         instances: with ``pred_boxes``.
     """
-    corners = instances.pred_boxes.tensor.detach().cpu()
-    sides = corners[:, 2:] - corners[:, :2]
-    return torch.cat([corners[:, :2], sides], dim=1).double().numpy()
+    tensor = instances.pred_boxes.tensor.detach().cpu()
+    if tensor.dtype not in (torch.float32, torch.float64):
+        sides = tensor[:, 2:] - tensor[:, :2]
+        return torch.cat([tensor[:, :2], sides], dim=1).double().numpy()
+    corners = tensor.numpy()
+    boxes = np.empty(corners.shape)
+    boxes[:, :2] = corners[:, :2]
+    boxes[:, 2:] = corners[:, 2:] - corners[:, :2]
+    return boxes
 
 
-def predicted_masks(
-    instances: Any, size: tuple[int, int], chosen: Any = slice(None)
-) -> RunLengthMasks | None:
+def predicted_masks(instances: Any, size: tuple[int, int]) -> RunLengthMasks | None:
     """The masks as run lengths; None where the model gives none.
 
     Args:
         instances: with ``pred_masks``: (N, H, W) bool or uint8, RunLengthMasks or COCO RLE dicts.
         size: height and width of the image.
-        chosen: index array or slice of the detections to encode.
 
     Raises:
         EvaluationError: masks of another size.
     """
     masks = _sized_masks(instances, size)
     if masks is None or isinstance(masks, RunLengthMasks):
-        return masks if masks is None else masks[chosen]
-    index = chosen if isinstance(chosen, slice) else torch.from_numpy(chosen)
-    return RunLengthMasks.from_bitmasks(masks[index])
+        return masks
+    return RunLengthMasks.from_bitmasks(masks)
 
 
 def predicted_bitmasks(instances: Any, size: tuple[int, int]) -> np.ndarray:
@@ -109,21 +110,3 @@ def coco_records(
         if rles is not None:
             record["segmentation"] = rles[i]
         yield record
-
-
-def box_iou(boxes: np.ndarray, truth: ImageTruth, categories: np.ndarray) -> np.ndarray:
-    """(D, G) float64 overlaps of boxes of the same category; with a crowd over the box alone.
-
-    Args:
-        boxes: (D, 4) x, y, width, height.
-        truth: G annotations.
-        categories: (D,) category of each box.
-    """
-    one, two = boxes[:, None], truth.boxes[None]
-    corner = np.maximum(one[..., :2], two[..., :2])
-    sides = np.minimum(one[..., 2:] + one[..., :2], two[..., 2:] + two[..., :2]) - corner
-    shared = sides[..., 0] * sides[..., 1]
-    areas, true_areas = one[..., 2] * one[..., 3], two[..., 2] * two[..., 3]
-    joint = np.where(truth.crowd, areas, areas + true_areas - shared)
-    touch = (sides > 0).all(axis=-1) & (categories[:, None] == truth.categories)
-    return np.divide(shared, joint, out=np.zeros_like(shared), where=touch)

@@ -49,6 +49,9 @@ class StreamingEvaluator(DatasetEvaluator):
     output_key: str = ""
     #: Those of the figures, ``group/name``, of which a lower one is better.
     lower_is_better: frozenset[str] = frozenset()
+    #: Whether :meth:`summarize` writes ``<task>_per_image.jsonl``, with the lines in the order of
+    #: the visits, instead of :meth:`process` with what :meth:`score_image` returns.
+    scores_images_at_end: bool = False
 
     def __init__(
         self,
@@ -83,7 +86,7 @@ class StreamingEvaluator(DatasetEvaluator):
             self.predictions = RecordStream(
                 path, beside=predictions_beside, distributed=distributed
             )
-        if self.output_dir:
+        if self.output_dir and not self.scores_images_at_end:
             path = self.output_dir / f"{self.task}_per_image.jsonl"
             self._image_scores = RecordStream(path, distributed=distributed)
         self.reset()
@@ -159,6 +162,7 @@ class StreamingEvaluator(DatasetEvaluator):
         Returns:
             The image's own figures, among them ``score``: percent, higher is better, NaN where
             there is nothing to score. They go to ``<task>_per_image.jsonl`` and nowhere else.
+            With :attr:`scores_images_at_end` nobody reads them.
         """
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""COCO's greedy matching of detections to ground truth: compiled, or the same in Python."""
+"""COCO's greedy matching for overlaps of any kind: compiled, or the same in Python."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import numpy as np
 import pycocotools.mask as coco_mask
 import torch
 
-from ..io.masks import encode_bitmasks, to_bitmasks, to_run_lengths
+from ..io.masks import encode_bitmasks, mask_area, to_bitmasks, to_run_lengths
 from .segmentation_metrics import as_tensor, compiled
 
 
@@ -36,9 +36,9 @@ class RunLengthMasks:
         cls, strings: Sequence[bytes | str], height: int, width: int
     ) -> RunLengthMasks:
         """From the ``counts`` of COCO's compressed RLEs."""
-        encoded = [s.encode("ascii") if isinstance(s, str) else bytes(s) for s in strings]
+        encoded = [s.encode("ascii") if isinstance(s, str) else s for s in strings]
         offsets = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([len(s) for s in encoded], out=offsets[1:])
+        np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=offsets[1:])
         return cls(height, width, offsets, np.frombuffer(b"".join(encoded), np.uint8))
 
     @classmethod
@@ -51,13 +51,16 @@ class RunLengthMasks:
             ValueError: an RLE whose ``size`` is not the image's.
         """
         strings = []
+        size = height, width
         for index, rle in enumerate(rles):
-            if tuple(rle["size"]) != (height, width):
+            if tuple(rle["size"]) != size:
                 raise ValueError(
                     f"run-length mask {index} is {rle['size'][0]}x{rle['size'][1]}, its image "
                     f"{height}x{width} (height x width)"
                 )
-            strings.append(to_run_lengths(rle, height, width)["counts"])
+            counts = rle["counts"]
+            packed = isinstance(counts, (bytes, str))
+            strings.append(counts if packed else to_run_lengths(rle, height, width)["counts"])
         return cls.from_strings(strings, height, width)
 
     @classmethod
@@ -200,8 +203,24 @@ def mask_iou(
     return iou, _areas(found_dt), _areas(found_gt)
 
 
+def mask_areas(masks: RunLengthMasks) -> np.ndarray:
+    """(N,) int64 pixels of each mask.
+
+    Raises:
+        ValueError: (compiled) run lengths that do not cover the image, or are no run lengths.
+    """
+    nothing = RunLengthMasks(masks.height, masks.width, np.zeros(1, np.int64), masks.data[:0])
+    none = np.zeros(0, np.int64)
+    groups = np.zeros(len(masks), np.int64)
+    _, areas, _ = mask_iou(
+        masks, nothing, detection_groups=groups, truth_groups=none, crowd=none.astype(bool)
+    )
+    return areas
+
+
 def _areas(rles: list[dict[str, Any]]) -> np.ndarray:
-    return coco_mask.area(rles).astype(np.int64) if rles else np.zeros(0, np.int64)
+    # One by one: pycocotools 2.0.11 takes at most 255 masks at once with NumPy 2.
+    return np.array([mask_area(rle) for rle in rles], np.int64)
 
 
 def mask_boundaries(masks: RunLengthMasks, radius: int) -> RunLengthMasks:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import io
 import json
 from typing import Any
 
@@ -10,6 +13,8 @@ import numpy as np
 import pycocotools.mask as coco_mask
 import torch
 from detectron2.structures import Boxes, Instances
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 
 def random_blob(rng, height, width):
@@ -139,3 +144,38 @@ def as_coco_results(content, predictions):
 def write_coco(content, path):
     path.write_text(json.dumps(content))
     return str(path)
+
+
+def run(evaluator, content, predictions, masks="bitmasks"):
+    """The results of an evaluator that sees every image once."""
+    evaluator.reset()
+    for image in content["images"]:
+        size = image["height"], image["width"]
+        instances = as_instances(predictions[image["id"]], size, masks)
+        evaluator.process([{"image_id": image["id"]}], [{"instances": instances}])
+    return evaluator.evaluate()
+
+
+def pycocotools_evaluation(content, results, task, limits=(1, 10, 100)):
+    """pycocotools' finished COCOeval, with sizes of masks as Detectron2 takes them."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = copy.deepcopy(content)
+        truth.createIndex()
+        results = copy.deepcopy(results)
+        if task == "segm":
+            for result in results:
+                del result["bbox"]
+        found = COCO()
+        if results:
+            found = truth.loadRes(results)
+        else:  # loadRes takes no empty list
+            found.dataset = {**truth.dataset, "annotations": []}
+            found.createIndex()
+        evaluation = COCOeval(truth, found, task)
+        evaluation.params.maxDets = list(limits)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        if limits[2:] == (100,):
+            evaluation.summarize()
+    return evaluation

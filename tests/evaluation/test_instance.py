@@ -2,71 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import io
 import json
 
 from seg_plugins.evaluation import EvaluationError, InstanceEvaluator
-from seg_plugins.evaluation.average_precision import pack_flags, unpack_flags
+from seg_plugins.evaluation.boundary_precision import RECORD, pack_flags, unpack_flags
 from seg_plugins.ops.run_length import RunLengthMasks
 
 import numpy as np
 import pytest
 import torch
-from coco_samples import as_coco_results, as_instances, make_coco, write_coco
-from detectron2.data import MetadataCatalog
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from coco_samples import as_coco_results, as_instances, make_coco, pycocotools_evaluation, run
 
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 RECALLS = ["AR@1", "AR@10", "AR@100", "ARs@100", "ARm@100", "ARl@100"]
 
 
-@pytest.fixture
-def coco_dataset(tmp_path):
-    """Registers a COCO dict as metadata; gives the dataset's name."""
-    names = []
-
-    def register(content, mapped=True):
-        name = f"instance_test_{tmp_path.name}_{len(names)}"
-        ids = [category["id"] for category in content["categories"]]
-        metadata = {"json_file": write_coco(content, tmp_path / f"{name}.json")}
-        if mapped:
-            metadata["thing_dataset_id_to_contiguous_id"] = {c: i for i, c in enumerate(ids)}
-            metadata["thing_classes"] = [category["name"] for category in content["categories"]]
-        MetadataCatalog.get(name).set(evaluator_type="coco", **metadata)
-        names.append(name)
-        return name
-
-    yield register
-    for name in names:
-        MetadataCatalog.remove(name)
-
-
-def run(evaluator, content, predictions, masks="bitmasks"):
-    evaluator.reset()
-    for image in content["images"]:
-        size = image["height"], image["width"]
-        instances = as_instances(predictions[image["id"]], size, masks)
-        evaluator.process([{"image_id": image["id"]}], [{"instances": instances}])
-    return evaluator.evaluate()
-
-
 def official(content, results, task):
     """pycocotools' twelve numbers and the AP of each category, in percent."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = copy.deepcopy(content)
-        truth.createIndex()
-        results = copy.deepcopy(results)
-        if task == "segm":  # as Detectron2: sizes are those of the masks
-            for result in results:
-                del result["bbox"]
-        evaluation = COCOeval(truth, truth.loadRes(results), task)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
+    evaluation = pycocotools_evaluation(content, results, task)
     precision = evaluation.eval["precision"]
     per_class = []
     for k in range(precision.shape[2]):
@@ -138,7 +91,7 @@ def test_boundary_ap_is_at_most_mask_ap_and_perfect_on_the_truth(coco_dataset):
     evaluator = InstanceEvaluator(coco_dataset(content), boundary=True)
     found = run(evaluator, content, predictions)
     assert 0 < found["boundary"]["AP"] <= found["segm"]["AP"]
-    assert evaluator._record.itemsize <= 64
+    assert RECORD.itemsize <= 64
 
 
 def test_files(coco_dataset, tmp_path):

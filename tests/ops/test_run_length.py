@@ -5,6 +5,7 @@ from __future__ import annotations
 from seg_plugins.ops.run_length import (
     RunLengthMasks,
     encode_label_map,
+    mask_areas,
     mask_boundaries,
     mask_iou,
 )
@@ -96,6 +97,13 @@ def test_runs_with_empty_counts_are_read_as_pycocotools_reads_them():
     iou, area, _ = mask_iou(packed, whole, detection_groups=zero, truth_groups=zero, crowd=no)
     assert iou[0, 0] == 0.5
     assert area[0] == 6
+
+
+def test_areas_of_more_masks_than_a_byte_counts():
+    masks = random_masks(np.random.default_rng(3), 300, 7, 9)
+    areas = mask_areas(RunLengthMasks.from_bitmasks(masks))
+    assert areas.dtype == np.int64
+    np.testing.assert_array_equal(areas, masks.sum(axis=(1, 2)))
 
 
 @pytest.mark.parametrize("text", [b"\x01", b"zzz", b"PPPP", b"3", b"", b"00", b"`"])

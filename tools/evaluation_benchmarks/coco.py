@@ -1,15 +1,10 @@
-"""COCO's average precision against pycocotools and faster-coco-eval."""
+"""COCO's average precision against hotcoco alone and the other libraries that score it."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import importlib.util
-import io
 import json
-import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +15,7 @@ import pycocotools.mask as coco_mask
 import torch
 from detectron2.structures import Boxes, Instances
 
+from .coco_peers import coco_peers
 from .measuring import register, report, same
 
 
@@ -93,77 +89,58 @@ def coco_scene(images: int, detections: int) -> tuple[dict[str, Any], list, list
 
 
 def coco(folder: Path, repeats: int) -> None:
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
     content, results, outputs = coco_scene(500, 100)
     file = folder / "instances.json"
     file.write_text(json.dumps(content))
     ids = {c["id"]: i for i, c in enumerate(content["categories"])}
     register("coco", [], json_file=str(file), thing_dataset_id_to_contiguous_id=ids)
-    with_masks, boxes_alone = InstanceEvaluator("coco"), InstanceEvaluator("coco")
     inputs = [{"image_id": image["id"]} for image in content["images"]]
-    without = []
-    for output in outputs:
-        instances = copy.copy(output["instances"])
-        instances._fields = {k: v for k, v in instances._fields.items() if k != "pred_masks"}
-        without.append({"instances": instances})
+    given = {"bbox": [_without_masks(output) for output in outputs], "segm": outputs}
+    evaluators = {task: InstanceEvaluator("coco") for task in given}
 
-    def ours(evaluator: InstanceEvaluator, predicted: list) -> dict[str, dict[str, float]]:
-        evaluator.reset()
-        for given, output in zip(inputs, predicted, strict=True):
-            evaluator.process([given], [output])
-        return evaluator.evaluate()
+    def ours(task: str) -> dict[str, dict[str, float]]:
+        evaluators[task].reset()
+        for image, output in zip(inputs, given[task], strict=True):
+            evaluators[task].process([image], [output])
+        return evaluators[task].evaluate()
 
-    def official(task: str, load: Callable, evaluation_class: type) -> np.ndarray:
-        with contextlib.redirect_stdout(io.StringIO()):
-            truth = load(str(file))
-            found = copy.deepcopy(results)
-            for result in found:
-                if task == "segm":
-                    del result["bbox"]
-                else:
-                    del result["segmentation"]
-            found = truth.loadRes(found)
+    peers = coco_peers(file, results)
+    # (peer, task) -> its runs of loading and scoring; ours loads nothing.
+    seconds: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for repeat in range(max(3, repeats // 3) + 1):
+        for task in given:
+            stats = {}
+            for name, score in peers.items():
+                loading, scoring, stats[name] = score(task)
+                seconds.setdefault((name, task), []).append((loading, scoring))
             start = time.perf_counter()
-            evaluation = evaluation_class(truth, found, task)
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-        seconds.setdefault((task, evaluation_class.__name__), []).append(
-            time.perf_counter() - start
-        )
-        return np.asarray(evaluation.stats)
+            found = ours(task)
+            seconds.setdefault(("", task), []).append((0.0, time.perf_counter() - start))
+            if not repeat:
+                for name, values in stats.items():
+                    _same_figures(f"{name} {task}", found[task], values)
+    # The first run of each warms up.
+    times = {key: 1e3 * np.median(runs[1:], axis=0) for key, runs in seconds.items()}
+    for name in peers:
+        boxes, masks = times[name, "bbox"], times[name, "segm"]
+        for what, peer, here in (
+            ("boxes", boxes, times["", "bbox"]),
+            ("boxes and masks", boxes + masks, times["", "segm"]),
+        ):
+            mine = "InstanceEvaluator, process and evaluate"
+            work = f"COCO {what}, 500 images x 100 detections"
+            report(f"{work}, loading aside", name, {name: peer[1], mine: here.sum()})
+            report(f"{work}, with loading", name, {name: peer.sum(), mine: here.sum()})
 
-    seconds: dict[tuple[str, str], list[float]] = {}
-    peers: list[tuple[Callable, type]] = [(COCO, COCOeval)]
-    if importlib.util.find_spec("faster_coco_eval"):
-        from faster_coco_eval import COCO as FasterCOCO
-        from faster_coco_eval import COCOeval_faster
 
-        peers.append((FasterCOCO, COCOeval_faster))
-    else:
-        print("faster-coco-eval cannot be imported.")
-    own: dict[str, list[float]] = {"bbox": [], "segm": []}
-    for _ in range(max(3, repeats // 3)):
-        stats = {(t, e.__name__): official(t, c, e) for t in own for c, e in peers}
-        start = time.perf_counter()
-        found = ours(with_masks, outputs)
-        middle = time.perf_counter()
-        ours(boxes_alone, without)
-        own["segm"].append(middle - start)
-        own["bbox"].append(time.perf_counter() - middle)
-    for task in own:
-        names = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR@1", "AR@10", "AR@100"]
-        names += ["ARs@100", "ARm@100", "ARl@100"]
-        for name, value in zip(names, stats[task, "COCOeval"], strict=True):
-            same(f"{task} {name}", found[task][name], 100 * value if value >= 0 else np.nan)
-        what = "process + evaluate, boxes alone" if task == "bbox" else "boxes and masks together"
-        for _, evaluation_class in peers:
-            peer = evaluation_class.__name__
-            mine, theirs = (1e3 * statistics.median(x) for x in (own[task], seconds[task, peer]))
-            report(
-                f"COCO {task}, 500 images x 100 detections",
-                peer,
-                {peer: theirs, f"InstanceEvaluator, {what}": mine},
-            )
+def _without_masks(output: dict[str, Any]) -> dict[str, Any]:
+    instances = copy.copy(output["instances"])
+    instances._fields = {k: v for k, v in instances._fields.items() if k != "pred_masks"}
+    return {"instances": instances}
+
+
+def _same_figures(name: str, found: dict[str, float], stats: np.ndarray) -> None:
+    names = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR@1", "AR@10", "AR@100"]
+    names += ["ARs@100", "ARm@100", "ARl@100"]
+    for figure, value in zip(names[: len(stats)], stats, strict=True):
+        same(f"{name} {figure}", found[figure], 100 * value if value >= 0 else np.nan)
