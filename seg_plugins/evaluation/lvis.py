@@ -119,7 +119,8 @@ class LvisEvaluator(StreamingEvaluator):
         # A model that gives masks has the field in images where it finds nothing, too.
         if self._truth.has_masks and instances.has("pred_masks"):
             self._with_masks = True
-            found = predicted_masks(instances, truth.size, chosen) if len(chosen) else None
+            masks = predicted_masks(instances, truth.size)
+            found = masks[chosen] if masks is not None and len(chosen) else None
             self._masks.append((truth.number, _strings(found)))
         elif len(scores) and self._with_masks:
             raise EvaluationError("detections without pred_masks, while other images had them.")
