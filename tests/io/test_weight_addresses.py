@@ -10,7 +10,7 @@ from seg_plugins import load_config
 from seg_plugins.engine.builders import Builders
 from seg_plugins.engine.checkpoint import Checkpointer, WeightsError
 from seg_plugins.io.weights import addresses
-from seg_plugins.io.weights.addresses import PACKAGES, licence
+from seg_plugins.io.weights.addresses import PACKAGES, _tell_once, licence
 from seg_plugins.io.weights.conversion import convert
 from seg_plugins.io.weights.layout import read_weights
 
@@ -69,6 +69,7 @@ def test_they_classify_a_photograph():
 def test_a_system_starts_from_them_with_their_scale_only(caplog):
     file_of("efficientnet_lite0")
     cfg = load_config("ade20k/unet_r50.yaml", [*LITE, *SCALE])
+    _tell_once.cache_clear()  # another test may have had the file
     with caplog.at_level(logging.INFO):
         Builders.build_checkpointer(cfg, build_model(cfg)).load("package://efficientnet_lite0")
     assert "(efficientnet_pytorch Lite)" in caplog.text
