@@ -4,7 +4,7 @@
 python tools/demo.py [--output output/demo] [KEY VALUE ...]
 
 The training starts from ImageNet weights where the extra `pretrained` is installed, else from
-random ones. Everything stays in the output folder.
+random ones; the prediction lies in nuclei/ beside its folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = Path(args.output)
     print("== nuclei of a microscope picture, by the model that comes with the package", flush=True)
-    found = folder / "nuclei"
+    found = folder.parent / "nuclei"  # a training wants its own folder empty
     call("predict.py", "--model", "nuclei", "--input", str(PICTURE), "--output", str(found))
     print("== a training on drawn shapes", flush=True)
     config = PRETRAINED if importlib.util.find_spec(WEIGHTS) else FROM_SCRATCH

@@ -47,7 +47,8 @@ def expected(args: argparse.Namespace, name: str) -> Published:
             value = float(text)
         except ValueError:
             raise SegPluginsError(f"--expect {args.expect}: give METRIC=NUMBER") from None
-        return Published(name, metric, value, "--expect", args.tolerance or 0.5)
+        tolerance = 0.5 if args.tolerance is None else args.tolerance
+        return Published(name, metric, value, "--expect", tolerance)
     if name not in PUBLISHED:
         near = difflib.get_close_matches(name, PUBLISHED, 3, 0.4)
         raise SegPluginsError(

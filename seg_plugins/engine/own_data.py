@@ -63,15 +63,17 @@ def measure_images(records: list[dict[str, Any]]) -> ImageFacts:
     """
     chosen = np.linspace(0, len(records) - 1, min(SAMPLES, len(records))).round().astype(int)
     names = [records[i]["file_name"] for i in chosen]
-    form = "RGB" if all(map(_is_rgb, names)) else "raw"
-    sizes, channels = [], []
-    for name in names:
+    try:
+        sizes, form = [read_image(name, "RGB").shape[:2] for name in names], "RGB"
+    except DatasetError:  # more bits or bands; a damaged file fails again below, by its name
+        sizes, form = [], "raw"
+    channels = []
+    for name in names if form == "raw" else ():
         image = read_image(name, form)
         sizes.append(image.shape[:2])
-        if form == "raw":
-            pixels = np.atleast_3d(image).reshape(-1, 1 if image.ndim == 2 else image.shape[2])
-            pixels = pixels[np.isfinite(pixels).all(axis=1)].astype(np.float64)
-            channels.append((name, pixels.mean(axis=0), (pixels**2).mean(axis=0)))
+        pixels = np.atleast_3d(image).reshape(-1, 1 if image.ndim == 2 else image.shape[2])
+        pixels = pixels[np.isfinite(pixels).all(axis=1)].astype(np.float64)
+        channels.append((name, pixels.mean(axis=0), (pixels**2).mean(axis=0)))
     height, width = (int(value) for value in np.median(sizes, axis=0))
     if form == "RGB":
         return ImageFacts(len(names), height, width, form)
@@ -87,15 +89,6 @@ def measure_images(records: list[dict[str, Any]]) -> ImageFacts:
     std[std == 0] = 1.0  # a channel that is the same everywhere
     values = (tuple(float(f"{value:.6g}") for value in part) for part in (mean, std))
     return ImageFacts(len(names), height, width, form, *values)
-
-
-def _is_rgb(name: str) -> bool:
-    """Whether the reader gives it as RGB without a loss."""
-    try:
-        read_image(name, "RGB")
-    except DatasetError:
-        return False
-    return True
 
 
 def fit_to_data(cfg: CfgNode, origin: Origin) -> None:
