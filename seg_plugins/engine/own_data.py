@@ -59,8 +59,11 @@ def measure_images(records: list[dict[str, Any]]) -> ImageFacts:
     """Read some of the images.
 
     Raises:
-        DatasetError: one is unreadable, or they have different numbers of channels.
+        DatasetError: there is none, one is unreadable or has no finite pixel, or they have
+            different numbers of channels.
     """
+    if not records:
+        raise DatasetError("there is no image to train on")
     chosen = np.linspace(0, len(records) - 1, min(SAMPLES, len(records))).round().astype(int)
     names = [records[i]["file_name"] for i in chosen]
     try:
@@ -73,6 +76,8 @@ def measure_images(records: list[dict[str, Any]]) -> ImageFacts:
         sizes.append(image.shape[:2])
         pixels = np.atleast_3d(image).reshape(-1, 1 if image.ndim == 2 else image.shape[2])
         pixels = pixels[np.isfinite(pixels).all(axis=1)].astype(np.float64)
+        if not len(pixels):
+            raise DatasetError(f"{name}: no pixel is a finite number; leave the image out")
         channels.append((name, pixels.mean(axis=0), (pixels**2).mean(axis=0)))
     height, width = (int(value) for value in np.median(sizes, axis=0))
     if form == "RGB":
@@ -121,7 +126,7 @@ def fit_to_data(cfg: CfgNode, origin: Origin) -> None:
         facts.images, facts.width, facts.height,
         ", ".join(f"{key} {get_value(cfg, key)}" for key in changes),
     )  # fmt: skip
-    if cfg.MODEL.WEIGHTS:
+    if not origin.by_user("MODEL.WEIGHTS"):  # now, not when the model has been built
         PathManager.get_local_path(cfg.MODEL.WEIGHTS)
 
 

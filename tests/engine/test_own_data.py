@@ -104,6 +104,11 @@ def test_images_of_other_kinds_are_measured(tmp_path):
     cv2.imwrite(str(tmp_path / "grey.png"), np.zeros((10, 12), np.uint8))
     facts = measure_images(records(tmp_path / "grey.png"))
     assert (facts.format, facts.height, facts.width, facts.mean) == ("RGB", 10, 12, ())
+    np.save(tmp_path / "nan.npy", np.full((4, 5, 2), np.nan, np.float32))
+    with pytest.raises(DatasetError, match=r"nan\.npy: no pixel is a finite number"):
+        measure_images(records(tmp_path / "nan.npy"))
+    with pytest.raises(DatasetError, match="there is no image to train on"):
+        measure_images([])
     with pytest.raises(DatasetError, match=r"grey\.png has 1 channels, .*a\.tif has 5"):
         measure_images(records(tmp_path / "a.tif", tmp_path / "grey.png"))
 
