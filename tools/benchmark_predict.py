@@ -3,6 +3,10 @@
 
 python tools/benchmark_predict.py                          # 2,000, 8,000 and 20,000 pixels a side
 python tools/benchmark_predict.py --sizes 1000 4000
+python tools/benchmark_predict.py --objects                # objects put together across windows
+
+With --objects a stand-in for a network finds bright discs, 25 in 512 x 512 pixels: what is measured
+is the finding of an object in several windows, its record and its drawing.
 """
 
 from __future__ import annotations
@@ -14,18 +18,23 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 SCRIPT = Path(__file__).resolve()
 
 
-def write_scene(path: Path, side: int) -> None:
-    """A georeferenced RGB TIFF of texture, written tile by tile."""
+def write_scene(path: Path, side: int, discs: bool = False) -> None:
+    """A georeferenced RGB TIFF of texture or of discs, written tile by tile."""
     import numpy as np
     import rasterio
     from affine import Affine
 
     rng = np.random.default_rng(0)
     tile = rng.integers(0, 256, (3, 512, 512), np.uint8)
+    if discs:
+        y, x = np.mgrid[:512, :512]
+        inside = (y % 100 - 50) ** 2 + (x % 100 - 50) ** 2 < 900
+        tile = np.repeat(np.where(inside, 255, 20)[None].astype(np.uint8), 3, axis=0)
     with (
         rasterio.Env(GDAL_CACHEMAX=64),
         rasterio.open(
@@ -50,8 +59,8 @@ def write_scene(path: Path, side: int) -> None:
                 raster.write(tile[:, :height, :width], window=((y, y + height), (x, x + width)))
 
 
-def predict(path: Path, folder: Path, window: int) -> None:
-    """Predict with a small U-Net of random weights; print seconds and the peak in MiB."""
+def unet_predictor() -> Any:
+    """A small U-Net of random weights."""
     import seg_plugins  # first
 
     import torch
@@ -60,20 +69,66 @@ def predict(path: Path, folder: Path, window: int) -> None:
     opts = ["MODEL.UNET.WIDTH", "2", "MODEL.UNET.DEPTH", "2", "MODEL.DEVICE", "cpu"]
     opts += ["MODEL.SEM_SEG_HEAD.IN_FEATURES", "['enc1', 'enc2']"]
     opts += ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "3", "DATASETS.TRAIN", "()", "DATASETS.TEST", "()"]
-    from seg_plugins.engine.process import keep_freed_memory
     from seg_plugins.prediction import Predictor
     from seg_plugins.prediction.inputs import Preparation
     from seg_plugins.prediction.labels import labels_from_config
+
+    torch.manual_seed(0)
+    cfg = seg_plugins.load_config("quickstart/unet_shapes.yaml", opts)
+    model = build_model(cfg)
+    return Predictor(model=model, preparation=Preparation(cfg), labels=labels_from_config(cfg))
+
+
+def disc_predictor() -> Any:
+    """Finds connected bright pixels."""
+    import seg_plugins  # first
+    from seg_plugins.ops.run_length import RunLengthMasks
+    from seg_plugins.prediction import Predictor
+    from seg_plugins.prediction.inputs import Preparation
+    from seg_plugins.prediction.labels import Label, Labels
+
+    import cv2
+    import numpy as np
+    import torch
+    from detectron2.structures import Boxes, Instances
+
+    class Discs(torch.nn.Module):
+        alignment = 1
+
+        def forward(self, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            return [self.one(sample["image"][0].numpy()) for sample in samples]
+
+        def one(self, image: np.ndarray) -> dict[str, Any]:
+            count, pieces, stats, _ = cv2.connectedComponentsWithStats(
+                (image > 128).astype(np.uint8)
+            )
+            codes = [
+                RunLengthMasks.from_bitmasks(pieces[None] == i).string(0) for i in range(1, count)
+            ]
+            corners = torch.from_numpy(stats[1:, :4].astype(np.float32))
+            corners[:, 2:] += corners[:, :2]
+            found = Instances(image.shape)
+            found.pred_boxes = Boxes(corners)
+            found.pred_masks = RunLengthMasks.from_strings(codes, *image.shape)
+            found.scores = torch.full((count - 1,), 0.9)
+            found.pred_classes = torch.zeros(count - 1, dtype=torch.int64)
+            return {"instances": found}
+
+    cfg = seg_plugins.get_cfg()
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    labels = Labels(things=(Label("disc", (200, 0, 0), 1, True),))
+    return Predictor(model=Discs(), preparation=Preparation(cfg), labels=labels)
+
+
+def predict(path: Path, folder: Path, window: int, objects: bool) -> None:
+    """Predict and print seconds, and the peak in MiB before and after."""
+    predictor = disc_predictor() if objects else unet_predictor()
+    from seg_plugins.engine.process import keep_freed_memory
     from seg_plugins.prediction.outputs import OutputOptions
     from seg_plugins.prediction.rasters import predict_raster
     from seg_plugins.prediction.run import grid_for
 
     keep_freed_memory()  # as tools/predict.py does
-    torch.manual_seed(0)
-    cfg = seg_plugins.load_config("quickstart/unet_shapes.yaml", opts)
-    predictor = Predictor(
-        model=build_model(cfg), preparation=Preparation(cfg), labels=labels_from_config(cfg)
-    )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     begin = time.perf_counter()
     options = OutputOptions(("mask", "overlay"))
@@ -89,11 +144,12 @@ def main() -> int:
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 8000, 20000])
     parser.add_argument("--window", type=int, default=1024)
+    parser.add_argument("--objects", action="store_true", help="find objects, not classes")
     parser.add_argument("--folder", help="of the files (default: a temporary one)")
     parser.add_argument("--single", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.single:
-        predict(Path(args.single[0]), Path(args.single[1]), args.window)
+        predict(Path(args.single[0]), Path(args.single[1]), args.window, args.objects)
         return 0
     print("side    image MiB   seconds   MiB before   peak MiB   against the first")
     first = 0.0
@@ -102,13 +158,13 @@ def main() -> int:
             path = Path(folder) / "scene.tif"
             # Made in another process: the peak of this one is inherited by its children.
             code = f"import runpy; runpy.run_path({str(SCRIPT)!r})['write_scene']"
-            code = f"{code}(__import__('pathlib').Path({str(path)!r}), {side})"
+            code = f"{code}(__import__('pathlib').Path({str(path)!r}), {side}, {args.objects})"
             subprocess.run([sys.executable, "-c", code], check=True)
-            command = [sys.executable, SCRIPT, "--window", str(args.window), "--single", path]
-            output = subprocess.run(
-                [*map(str, command), folder], check=True, stdout=subprocess.PIPE, text=True
-            ).stdout
-            seconds, before, peak = (float(number) for number in output.split()[-3:])
+            command = [sys.executable, SCRIPT, "--window", args.window]
+            command += ["--objects"] if args.objects else []
+            command = [*map(str, command), "--single", str(path), folder]
+            run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            seconds, before, peak = (float(number) for number in run.stdout.split()[-3:])
             first = first or peak
             print(
                 f"{side:<7} {3 * side * side / 2**20:>9.0f} {seconds:>9.1f} {before:>12.0f} "

@@ -13,21 +13,17 @@ from tqdm import tqdm
 
 from ..io.files import whole_file
 from ..visualization import overlays
-from .errors import PredictionError
-from .gaps import filled, no_data
-from .inputs import Picture
+from .gaps import no_data
 from .labels import Labels
-from .outputs import OutputOptions, output_path, require
+from .object_rasters import predict_objects
+from .outputs import OutputOptions, class_records, output_path, require
 from .prediction import class_ids, id_type
 from .predictor import Predictor
-from .raster_files import check_raster, create_raster, open_raster, read_gaps, read_window
+from .raster_files import check_raster, create_raster, open_raster
+from .raster_windows import RasterWindows
 from .windows import WindowGrid, blend_windows
 
 KINDS = ("overlay", "mask", "color")
-# Pictures that values other than 8 bits are stretched by have this longer side.
-_PREVIEW = 512
-# Values that are searched for NaN at once.
-_CHECKED = 1 << 22
 
 
 def predict_raster(
@@ -41,52 +37,77 @@ def predict_raster(
     """Predict a TIFF by windows, at its own resolution, and write GeoTIFFs.
 
     Args:
-        predictor: of a semantic system.
+        predictor: of any system; objects are put together across windows, see :mod:`.seams`.
         path: the image.
         folder: holds a folder for each kind of output.
         name: of the outputs.
-        options: overlay, mask (pixels without data get the ignore label) or color.
+        options: overlay, mask (of semantic systems: pixels without data get the ignore label) or
+            color; of systems that find things json as well, which stands in the record.
         grid: the windows; they are aligned to the network's stride.
 
     Returns:
-        ``height``, ``width``, (K,) pixels of each class (``counts``) and the ``files``.
+        ``height``, ``width``, the ``regions`` of the record and the ``files``.
 
     Raises:
         DatasetError: an unreadable file, one of several pages, one with NaN that is not declared
             as nodata, or rasterio is missing.
         ValueError: outputs that cannot be had by windows.
     """
-    fix = (
-        "Leave --window out for images of up to 50 million pixels; cut larger ones into such "
-        "(gdal_retile.py -ps 5000 5000)"
-    )
-    require(options.save, KINDS, "images predicted by windows", fix)
     labels = predictor.labels
-    if labels.things or not labels.stuff:
-        raise PredictionError(
-            f"{path}: only semantic systems predict by windows; this one finds things, which "
-            f"windows would cut in two. {fix}, or take a semantic system"
-        )
+    kinds = (*KINDS, "json") if labels.things else KINDS
+    require(
+        options.save,
+        kinds,
+        "images predicted by windows",
+        "Leave --window out for images of up to 50 million pixels",
+    )
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_raster(path))
+    with open_raster(path) as source:
         check_raster(source, predictor.preparation.image_format)
+        windows = RasterWindows(source, predictor.preparation)
+        if labels.things:
+
+            def open_output(kind: str, bands: int, dtype: Any) -> Any:
+                of_classes = labels if kind == "mask" and labels.stuff else None
+                return _output(folder, kind, name, source, bands, dtype, of_classes)
+
+            regions = predict_objects(predictor, windows, folder, options, grid, open_output)
+        else:
+            counts = _predict_classes(predictor, windows, folder, name, options, grid)
+            regions = class_records(counts, labels)
+        size = {"height": source.height, "width": source.width}
+    saved = [kind for kind in options.save if kind != "json"]
+    files = [output_path(folder, kind, name, ".tif") for kind in saved]
+    return {**size, "regions": regions, "files": files}
+
+
+def _predict_classes(
+    predictor: Predictor,
+    windows: RasterWindows,
+    folder: Path,
+    name: str,
+    options: OutputOptions,
+    grid: WindowGrid,
+) -> np.ndarray:
+    """Write the outputs of a semantic system; the (K,) pixels of each class."""
+    labels, source = predictor.labels, windows.source
+    with contextlib.ExitStack() as stack:
         writers = {
-            kind: stack.enter_context(_output(folder, kind, name, source, labels))
+            kind: stack.enter_context(
+                _output(folder, kind, name, source, 1, id_type(labels), labels)
+                if kind == "mask"
+                else _output(folder, kind, name, source, 3, "uint8")
+            )
             for kind in options.save
         }
-        shown = _Display(source, predictor.preparation.image_format)
         spans = len(grid.spans(source.height)) * len(grid.spans(source.width))
         bar = stack.enter_context(
-            tqdm(total=spans, desc=path.name, unit="window", leave=False, disable=None)
+            tqdm(total=spans, desc=Path(source.name).name, unit="window", leave=False, disable=None)
         )
         window: dict[str, Any] = {}
 
         def predict(y0: int, y1: int, x0: int, x1: int) -> torch.Tensor:
-            area = ((y0, y1), (x0, x1))
-            pixels = read_window(source, *area, predictor.preparation.image_format)
-            gaps = read_gaps(source, *area, predictor.preparation.image_format)
-            picture = shown(pixels, gaps, predictor)
+            picture, gaps = windows.read((y0, y1), (x0, x1))
             window.update(image=picture.image, gaps=gaps)
             bar.update()
             return predictor.outputs([picture], resize=False)[0]["sem_seg"]
@@ -105,54 +126,31 @@ def predict_raster(
             for kind, writer in writers.items():
                 writer.write(_block(kind, ids, image, labels), window=area)
         if not any_data:
-            raise no_data(str(path))
-        size = {"height": source.height, "width": source.width}
-    files = [output_path(folder, kind, name, ".tif") for kind in options.save]
-    return {**size, "counts": counts, "files": files}
+            raise no_data(str(source.name))
+    return counts
 
 
 @contextlib.contextmanager
-def _output(folder: Path, kind: str, name: str, source: Any, labels: Labels) -> Iterator[Any]:
-    with whole_file(output_path(folder, kind, name, ".tif")) as temporary:
-        if kind != "mask":
-            with create_raster(temporary, source, 3, "uint8") as raster:
-                yield raster
-        else:
-            dtype = id_type(labels)
-            with create_raster(temporary, source, 1, dtype, labels.ignore_label) as raster:
-                if dtype is np.uint8:  # programs that show it then do so in the classes' colours
-                    colors = {i: (*label.color, 255) for i, label in enumerate(labels.stuff)}
-                    raster.write_colormap(1, colors)
-                yield raster
-
-
-class _Display:
-    """Makes pictures of windows, with one range of values for all of them."""
-
-    def __init__(self, source: Any, image_format: str) -> None:
-        self.limits: tuple[float, float] | None = None
-        if image_format == "raw" and source.dtypes[0] != "uint8":
-            scale = max(source.height, source.width) / _PREVIEW
-            shape = (max(int(source.height / scale), 1), max(int(source.width / scale), 1))
-            values = source.read(out_shape=(source.count, *shape), masked=True)
-            values = values.astype(np.float64).compressed()
-            if len(values):
-                low, high = np.percentile(values, (0.5, 99.5))
-                self.limits = float(low), float(high)
-
-    def __call__(self, pixels: np.ndarray, gaps: np.ndarray, predictor: Predictor) -> Picture:
-        preparation = predictor.preparation
-        if gaps.any():
-            is_bgr = preparation.image_format == "BGR"  # of which windows are read as RGB
-            pixels = filled(pixels, gaps, preparation.mean[::-1] if is_bgr else preparation.mean)
-        if preparation.image_format != "raw":
-            return preparation.from_array(pixels)
-        shown = pixels
-        if self.limits is not None:
-            low, high = self.limits
-            stretched = (pixels - low) * (255 / max(high - low, 1e-12))
-            shown = stretched.clip(0, 255).astype(np.uint8)
-        return Picture(overlays.displayable(shown), pixels)
+def _output(
+    folder: Path,
+    kind: str,
+    name: str,
+    source: Any,
+    bands: int,
+    dtype: Any,
+    labels: Labels | None = None,
+) -> Iterator[Any]:
+    """A file that is there as a whole or not at all; `labels`: of a mask of class ids."""
+    nodata = None if labels is None else labels.ignore_label
+    with (
+        whole_file(output_path(folder, kind, name, ".tif")) as temporary,
+        create_raster(temporary, source, bands, dtype, nodata) as raster,
+    ):
+        # Programs that show it then do so in the classes' colours.
+        if labels is not None and raster.dtypes[0] == "uint8":
+            colors = {i: (*label.color, 255) for i, label in enumerate(labels.stuff)}
+            raster.write_colormap(1, colors)
+        yield raster
 
 
 def _block(kind: str, ids: np.ndarray, image: np.ndarray, labels: Labels) -> np.ndarray:

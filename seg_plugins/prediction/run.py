@@ -22,7 +22,6 @@ from .inputs import Picture, Source
 from .outputs import (
     RECORDS,
     OutputOptions,
-    class_records,
     is_saved,
     output_path,
     relative,
@@ -230,7 +229,7 @@ class _Run:
                 found = predict_video(self.predictor, *where, options.smoothing)
             else:
                 found = predict_raster(self.predictor, *where, options.grid)
-            counts, files = found.pop("counts"), found.pop("files")
+            files = found.pop("files")
             record = {
                 "name": source.name,
                 "file_name": source.file_name,
@@ -240,7 +239,6 @@ class _Run:
                 "saved": list(outputs.save),
                 "files": relative(files, self.folder),
                 "fingerprint": self._fingerprint(source),
-                "regions": class_records(counts, self.predictor.labels),
             }
             write_record(self.folder, source.name, record)
         except BAD_INPUT as error:

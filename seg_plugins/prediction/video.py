@@ -16,7 +16,7 @@ from ..data import DatasetError
 from ..io.files import WriteError, whole_file
 from ..visualization import legend
 from .errors import PredictionError
-from .outputs import OutputOptions, draw, output_path, require
+from .outputs import OutputOptions, class_records, draw, output_path, require
 from .prediction import Prediction
 from .predictor import Predictor
 
@@ -70,8 +70,8 @@ def predict_video(
         smoothing: see :class:`Smoothing`; semantic systems only.
 
     Returns:
-        ``height``, ``width``, ``frames``, (K,) pixels of each class in all frames (``counts``,
-        empty where the system finds instances only) and the ``files``.
+        ``height``, ``width``, ``frames``, the ``regions`` of the record (pixels of each class in
+        all frames, none where the system finds instances only) and the ``files``.
 
     Raises:
         DatasetError: the file is no video, or frames of it are missing; the outputs hold the others
@@ -120,7 +120,7 @@ def predict_video(
         "height": shape[0],
         "width": shape[1],
         "frames": frames,
-        "counts": counts,
+        "regions": class_records(counts, predictor.labels),
         "files": files,
     }
 

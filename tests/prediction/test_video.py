@@ -39,7 +39,7 @@ def test_each_frame_becomes_one(tmp_path):
         OutputOptions(("overlay", "color", "blur"), classes=("person",)),
     )  # fmt: skip
     assert (found["frames"], found["height"], found["width"]) == (7, 64, 80)
-    assert found["counts"].sum() == 7 * 64 * 80
+    assert sum(r["area"] for r in found["regions"]) == 7 * 64 * 80
     rate, colors = read_video(tmp_path / "out/color/a.mp4")
     assert rate == pytest.approx(10)
     assert len(colors) == 7
@@ -76,7 +76,9 @@ def test_smoothing_drops_a_flicker(tmp_path):
     plain = predict_video(predict, path, tmp_path / "plain", "a", options)
     smooth = predict_video(predict, path, tmp_path / "smooth", "a", options, 0.8)
     # Sky is class 0: 10 frames of it with smoothing, 9 without.
-    assert smooth["counts"][0] / plain["counts"][0] == pytest.approx(10 / 9, abs=0.02)
+    assert smooth["regions"][0]["area"] / plain["regions"][0]["area"] == pytest.approx(
+        10 / 9, abs=0.02
+    )
 
 
 def test_what_is_no_video_is_an_error(tmp_path):

@@ -12,10 +12,11 @@ SCRIPT = Path(__file__).parents[2] / "tools" / "benchmark_predict.py"
 
 
 @pytest.mark.slow
-def test_the_peak_of_a_large_image_is_that_of_a_small_one(tmp_path):
+@pytest.mark.parametrize("options", [[], ["--objects"]], ids=["classes", "objects"])
+def test_the_peak_of_a_large_image_is_that_of_a_small_one(tmp_path, options):
     pytest.importorskip("rasterio")
     output = subprocess.run(
-        [sys.executable, SCRIPT, "--sizes", "2000", "6000", "--folder", str(tmp_path)],
+        [sys.executable, SCRIPT, "--sizes", "2000", "6000", "--folder", str(tmp_path), *options],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
