@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -76,6 +77,12 @@ EXTRAS_REQUIRE = {
         "ninja",
     ],
 }
+
+
+def version() -> str:
+    """The package's own; importing it would need Detectron2."""
+    text = (ROOT / "seg_plugins" / "__init__.py").read_text()
+    return re.search(r'^__version__ = "(.+)"', text, re.MULTILINE)[1]
 
 
 def is_set(name: str) -> bool:
@@ -212,11 +219,25 @@ if __name__ == "__main__":
     readme = ROOT / "README.md"
     setup(
         name="seg_plugins",
-        version="0.1.0",
+        version=version(),
         description="Image segmentation systems and fast operators for Detectron2",
         long_description=readme.read_text(encoding="utf-8") if readme.exists() else "",
         long_description_content_type="text/markdown",
         license="Apache-2.0",
+        keywords=["segmentation", "detectron2", "mask r-cnn", "panoptic", "pytorch"],
+        classifiers=[
+            "Development Status :: 4 - Beta",
+            "Intended Audience :: Developers",
+            "Intended Audience :: Science/Research",
+            "Operating System :: POSIX :: Linux",
+            "Programming Language :: C++",
+            "Programming Language :: Python :: 3",
+            "Programming Language :: Python :: 3.11",
+            "Programming Language :: Python :: 3.12",
+            "Programming Language :: Python :: 3.13",
+            "Topic :: Scientific/Engineering :: Image Recognition",
+            "Typing :: Typed",
+        ],
         python_requires=">=3.10",
         install_requires=INSTALL_REQUIRES,
         extras_require=EXTRAS_REQUIRE,

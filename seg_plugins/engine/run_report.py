@@ -9,6 +9,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from ..visualization import overlays
 from ..visualization.examples import write_examples
 from ..visualization.report import build_page, read_run
 from ..visualization.samples import draw_row, prediction_of_records
+from .provenance import code_version, repeating
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,9 @@ def write_record(cfg: CfgNode, model: nn.Module, **done: Any) -> None:
         "seed": cfg.SEED,
         "hardware": hardware(),
         "command": shlex.join(sys.argv),
+        "repeat": repeating(sys.argv, cfg.SEED),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **code_version(),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

@@ -95,7 +95,10 @@ def _facts(runs: Sequence[Run]) -> tables.Table:
         "seed": "seed",
         "seconds": "training, seconds",
         "hardware": "hardware",
+        "date": "date",
+        "version": "seg_plugins",
         "commit": "commit",
+        "repeat": "to repeat it",
     }
     rows = [
         [label, *(_fact(key, run.record.get(key)) for run in runs)]
