@@ -30,6 +30,7 @@ class ImageResult:
             ``.to_bitmasks()`` or :attr:`masks` give arrays); None for semantic systems.
         panoptic: (H, W) int32 ids and the list of segments in Detectron2's format: ``id``,
             ``isthing``, ``category_id``; None unless the system is panoptic.
+        values: (H, W, C) as the file holds them; the picture where they are no other.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class ImageResult:
         semantic: np.ndarray | None = None,
         instances: Instances | None = None,
         panoptic: Panoptic | None = None,
+        values: np.ndarray | None = None,
     ) -> None:
         self.image, self.labels = image, labels
+        self.values = image if values is None else values
         self.semantic, self.instances, self.panoptic = semantic, instances, panoptic
 
     @property

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,18 @@ from .coco_files import join_saved, write_summaries
 from .errors import PredictionError
 from .image_result import ImageResult
 from .labels import Labels
+from .measures import measures
+from .objects import object_map, object_regions
+from .place import place_of
+from .raster_files import has_rasterio
 from .regions import Region
+from .vectors import geojson, labelme
 
-KINDS = ("overlay", "mask", "color", "cutout", "blur", "json", "panoptic")
+KINDS = (
+    "overlay", "mask", "color", "cutout", "blur", "json", "panoptic",
+    "objects", "geojson", "labelme", "measures",
+)  # fmt: skip
+_SUFFIXES = {"geojson": ".geojson", "labelme": ".json", "measures": ".csv"}
 RECORDS = "records"
 
 
@@ -48,6 +58,10 @@ class OutputOptions:
                 f"no output '{', '.join(unknown)}'; there are: {', '.join(KINDS)}"
             )
         labels.find(self.classes)
+        if "geojson" in self.save and not has_rasterio():
+            raise PredictionError(
+                "geojson needs rasterio, which finds the outlines: pip install seg_plugins[geo]"
+            )
         if "panoptic" in self.save and not (labels.things and labels.stuff):
             found = "instances" if labels.things else "classes by pixel"
             raise PredictionError(
@@ -83,14 +97,19 @@ def save_prediction(
     """
     options.check(prediction.labels)
     paths = []
+    single = _Objects(prediction, file_name or name, source)
     for kind in options.save:
         if kind == "json":  # stands in the record
             continue
-        path = output_path(folder, kind, name)
+        path = output_path(folder, kind, name, _SUFFIXES.get(kind, ".png"))
         if kind == "panoptic":
             assert prediction.panoptic is not None  # checked above
             with whole_file(path) as temporary:
                 write_segment_ids(temporary, _known_ids(prediction))
+        elif kind == "objects":
+            write_picture(path, single.map())
+        elif kind in _SUFFIXES:
+            write_content(path, single.content(kind))
         else:
             write_picture(path, draw(prediction, kind, options))
         paths.append(path)
@@ -141,17 +160,19 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
         picture = cv2.cvtColor(
             picture, cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
         )
-    encoded = cv2.imencode(".png", picture)[1].tobytes()
+    write_content(path, cv2.imencode(".png", picture)[1].tobytes())
+
+
+def write_content(path: Path, content: bytes) -> None:
+    """Write a file, and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write(encoded))
+    write_atomically(path, lambda file: file.write(content))
 
 
 def write_record(folder: Path, name: str, record: dict[str, Any]) -> None:
     """Note that all files of an image are there; to be called after they are."""
     path = output_path(folder, RECORDS, name, ".json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(record).encode() + b"\n"
-    write_atomically(path, lambda file: file.write(content))
+    write_content(path, json.dumps(record).encode() + b"\n")
 
 
 def join(folder: str | Path, labels: Labels) -> list[Path]:
@@ -196,6 +217,29 @@ def is_saved(folder: Path, name: str, fingerprint: str) -> bool:
 def relative(paths: Sequence[Path], folder: Path) -> list[str]:
     """Paths below a folder as a record holds them."""
     return [path.relative_to(folder).as_posix() for path in paths]
+
+
+class _Objects:
+    """The single objects of a prediction, found once for all outputs that show them."""
+
+    def __init__(self, prediction: ImageResult, file_name: str, source: Path | None) -> None:
+        self.prediction, self.file_name, self.source = prediction, file_name, source
+        self.height, self.width = prediction.image.shape[:2]
+
+    @cached_property
+    def regions(self) -> list[Region]:
+        return object_regions(self.prediction)
+
+    def map(self) -> np.ndarray:
+        return object_map(self.regions, self.height, self.width)
+
+    def content(self, kind: str) -> bytes:
+        if kind == "labelme":
+            return labelme(self.regions, self.file_name, self.height, self.width)
+        place = place_of(self.source)
+        if kind == "geojson":
+            return geojson(self.regions, place)
+        return measures(self.regions, self.prediction.values, place)
 
 
 def _known_ids(prediction: ImageResult) -> np.ndarray:

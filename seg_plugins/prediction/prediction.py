@@ -31,6 +31,7 @@ class Prediction(ImageResult):
         min_score: float,
         *,
         gaps: np.ndarray | None = None,
+        values: np.ndarray | None = None,
     ) -> Prediction:
         """From a model's output for one image.
 
@@ -40,6 +41,7 @@ class Prediction(ImageResult):
             labels: the model's classes.
             min_score: instances below it are left out.
             gaps: (H, W) bool, pixels without data: they belong to no class, segment or instance.
+            values: (H, W, C) as the file holds them, where the image is not the same.
 
         Raises:
             PredictionError: the output holds nothing of the three kinds.
@@ -64,7 +66,14 @@ class Prediction(ImageResult):
                 f"the model gives {', '.join(output) or 'nothing'} for an image; pictures are made "
                 "of sem_seg, instances or panoptic_seg (a MODEL.META_ARCHITECTURE that segments)"
             )
-        return cls(image, labels, semantic=semantic, instances=instances, panoptic=panoptic)
+        return cls(
+            image,
+            labels,
+            semantic=semantic,
+            instances=instances,
+            panoptic=panoptic,
+            values=values,
+        )
 
     def save(
         self,
@@ -83,7 +92,7 @@ class Prediction(ImageResult):
         Args:
             folder: is made if need be.
             name: of each file, without suffix.
-            save: any of overlay, mask, color, cutout, blur, json, panoptic.
+            save: any of :data:`.outputs.KINDS`.
             classes: what ``cutout`` and ``blur`` keep.
 
         Returns:

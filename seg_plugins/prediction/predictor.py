@@ -138,9 +138,15 @@ class Predictor:
     def predict(self, pictures: Sequence[Picture]) -> list[Prediction]:
         """Predict images that were read already, at once."""
         outputs = self.outputs(pictures)
+        is_raw = self.preparation.image_format == "raw"
         return [
             Prediction.from_output(
-                output, picture.image, self.labels, self.min_score, gaps=picture.gaps
+                output,
+                picture.image,
+                self.labels,
+                self.min_score,
+                gaps=picture.gaps,
+                values=picture.pixels if is_raw else None,
             )
             for output, picture in zip(outputs, pictures, strict=True)
         ]
