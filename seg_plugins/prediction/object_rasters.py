@@ -16,20 +16,28 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ..io.files import write_atomically
 from ..io.masks import mask_box
 from ..visualization import overlays
 from . import runs as mask_runs
 from .gaps import no_data
-from .outputs import OutputOptions, class_records
+from .outputs import OutputOptions, class_records, output_path
+from .place import Place, place_of
 from .prediction import Prediction, id_type
 from .predictor import Predictor
 from .raster_windows import RasterWindows, Span
 from .seams import Box, Found, Seams
 from .spool import MapSpool, ObjectSpool
+from .vectors import feature, geojson, outline
 from .windows import WindowGrid
 
 # Outputs are written in tiles: a row of blocks of the file, and not wider than this.
 _TILE = 256, 4096
+
+# What a raster with objects can give.
+KINDS = ("overlay", "mask", "color", "json", "objects", "geojson")
+# Those that are rasters themselves.
+PICTURES = ("overlay", "mask", "color", "objects")
 
 # Opens the file of a kind of output, with its number of bands and type.
 OpenOutput = Callable[[str, int, Any], contextlib.AbstractContextManager]
@@ -39,6 +47,7 @@ def predict_objects(
     predictor: Predictor,
     windows: RasterWindows,
     folder: Path,
+    name: str,
     options: OutputOptions,
     grid: WindowGrid,
     open_output: OpenOutput,
@@ -48,8 +57,9 @@ def predict_objects(
     Args:
         predictor: of an instance or panoptic system.
         windows: of the raster.
-        folder: of the temporary files.
-        options: overlay, mask, color, json.
+        folder: of the temporary files, and of the outputs' folders.
+        name: of the outputs.
+        options: some of `KINDS`.
         grid: the windows.
         open_output: opens an output.
 
@@ -63,8 +73,18 @@ def predict_objects(
     with _Objects(predictor, windows, folder, grid) as found:
         found.find()
         found.objects.sort()
-        outputs = {kind: found.output(kind) for kind in options.save if kind != "json"}
+        outputs = {kind: found.output(kind) for kind in options.save if kind in PICTURES}
         counts = found.write(outputs, open_output)
+        if "geojson" in options.save:
+            place = place_of(Path(windows.source.name))
+            path = output_path(folder, "geojson", name, ".geojson")
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+            def write(file: Any) -> None:
+                for piece in geojson(found.features(place), place):
+                    file.write(piece)
+
+            write_atomically(path, write)
         return [*found.records("json" in options.save), *class_records(counts, predictor.labels)]
 
 
@@ -160,11 +180,20 @@ class _Objects:
                 record["segmentation"] = mask_runs.to_coco(found.runs, *self.size)
             yield record
 
+    def features(self, place: Place) -> Iterator[dict[str, Any]]:
+        """The objects as GeoJSON has them."""
+        for number, found in enumerate(self.objects, 1):
+            y0, x0, y1, x1 = mask_runs.bounds(found.runs)
+            mask = np.zeros((y1 - y0, x1 - x0), bool)
+            mask_runs.paint(mask, found.runs, y0, x0, 1)
+            geometry = outline(mask, (x0, y0), place.transform)
+            yield feature(number, self.labels.all[found.class_id], found.score, geometry)
+
     def output(self, kind: str) -> tuple[int, Any]:
         """Bands and type of an output."""
-        if kind != "mask":
+        if kind in ("overlay", "color"):
             return 3, np.uint8
-        if self.classes is not None:
+        if kind == "mask" and self.classes is not None:
             return 1, self.classes.dtype
         return 1, np.min_scalar_type(len(self.objects))
 
@@ -186,8 +215,11 @@ class _Objects:
                     stuff = classes[(numbers == 0) & (classes < len(counts))]
                     counts += np.bincount(stuff, minlength=len(counts))
                 for kind, writer in writers.items():
-                    if kind == "mask":
-                        block = (numbers if classes is None else classes)[None]
+                    if kind == "objects" or (kind == "mask" and classes is None):
+                        block = numbers[None]
+                    elif kind == "mask":
+                        assert classes is not None
+                        block = classes[None]
                     else:
                         edges = _edges(wide)[1:-1, 1:-1] if kind == "overlay" else None
                         block = self._drawn(numbers, classes, edges, box).transpose(2, 0, 1)

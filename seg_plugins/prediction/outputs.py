@@ -24,7 +24,7 @@ from .objects import object_map, object_regions
 from .place import place_of
 from .raster_files import has_rasterio
 from .regions import Region
-from .vectors import geojson, labelme
+from .vectors import features, geojson, labelme
 
 KINDS = (
     "overlay", "mask", "color", "cutout", "blur", "json", "panoptic",
@@ -238,7 +238,7 @@ class _Objects:
             return labelme(self.regions, self.file_name, self.height, self.width)
         place = place_of(self.source)
         if kind == "geojson":
-            return geojson(self.regions, place)
+            return b"".join(geojson(features(self.regions, place), place))
         return measures(self.regions, self.prediction.values, place)
 
 

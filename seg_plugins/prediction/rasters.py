@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from ..io.files import whole_file
 from ..visualization import overlays
+from . import object_rasters
 from .gaps import no_data
 from .labels import Labels
-from .object_rasters import predict_objects
 from .outputs import OutputOptions, class_records, output_path, require
 from .prediction import class_ids, id_type
 from .predictor import Predictor
@@ -42,7 +42,8 @@ def predict_raster(
         folder: holds a folder for each kind of output.
         name: of the outputs.
         options: overlay, mask (of semantic systems: pixels without data get the ignore label) or
-            color; of systems that find things json as well, which stands in the record.
+            color; of systems that find things json, which stands in the record, objects and
+            geojson as well.
         grid: the windows; they are aligned to the network's stride.
 
     Returns:
@@ -54,7 +55,7 @@ def predict_raster(
         ValueError: outputs that cannot be had by windows.
     """
     labels = predictor.labels
-    kinds = (*KINDS, "json") if labels.things else KINDS
+    kinds = object_rasters.KINDS if labels.things else KINDS
     require(
         options.save,
         kinds,
@@ -71,13 +72,18 @@ def predict_raster(
                 of_classes = labels if kind == "mask" and labels.stuff else None
                 return _output(folder, kind, name, source, bands, dtype, of_classes)
 
-            regions = predict_objects(predictor, windows, folder, options, grid, open_output)
+            regions = object_rasters.predict_objects(
+                predictor, windows, folder, name, options, grid, open_output
+            )
         else:
             counts = _predict_classes(predictor, windows, folder, name, options, grid)
             regions = class_records(counts, labels)
         size = {"height": source.height, "width": source.width}
-    saved = [kind for kind in options.save if kind != "json"]
-    files = [output_path(folder, kind, name, ".tif") for kind in saved]
+    files = [
+        output_path(folder, kind, name, ".geojson" if kind == "geojson" else ".tif")
+        for kind in options.save
+        if kind != "json"
+    ]
     return {**size, "regions": regions, "files": files}
 
 

@@ -3,51 +3,62 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from ..io.masks import to_polygons
+from .labels import Label
 from .objects import cropped
 from .place import Place
 from .regions import Region
 
 
-def geojson(regions: list[Region], place: Place) -> bytes:
-    """A GeoJSON file of objects: outlines along the edges of pixels, holes kept.
+def geojson(features: Iterable[dict[str, Any]], place: Place) -> Iterator[bytes]:
+    """The pieces of a GeoJSON file.
 
     Args:
-        regions: the objects.
-        place: of the image; without one, coordinates are columns and rows of pixels, and their
-            corners whole numbers.
-
-    Coordinates are in map units; like GDAL's, the file names a coordinate system other than
-    WGS 84 in ``crs``.
+        features: of :func:`feature`.
+        place: of the image, the same as theirs. Like GDAL's, the file names a coordinate system
+            other than WGS 84 in ``crs``.
     """
-    content: dict[str, Any] = {"type": "FeatureCollection"}
+    head: dict[str, Any] = {"type": "FeatureCollection"}
     code = place.crs.to_epsg() if place.crs is not None else None
     if code and code != 4326:
         name = f"urn:ogc:def:crs:EPSG::{code}"
-        content["crs"] = {"type": "name", "properties": {"name": name}}
-    content["features"] = [
-        {
-            "type": "Feature",
-            "properties": _properties(number, region),
-            "geometry": outline(*cropped(region), place.transform),
-        }
-        for number, region in enumerate(regions, 1)
-    ]
-    return json.dumps(content).encode() + b"\n"
+        head["crs"] = {"type": "name", "properties": {"name": name}}
+    yield json.dumps(head)[:-1].encode() + b', "features": ['
+    for number, one in enumerate(features):
+        yield (b",\n" if number else b"\n") + json.dumps(one).encode()
+    yield b"\n]}\n"
+
+
+def features(regions: list[Region], place: Place) -> Iterator[dict[str, Any]]:
+    """The GeoJSON features of the objects of one image."""
+    for number, region in enumerate(regions, 1):
+        mask, start = cropped(region)
+        yield feature(number, region.label, region.score, outline(mask, start, place.transform))
+
+
+def feature(
+    number: int, label: Label, score: float | None, geometry: dict[str, Any]
+) -> dict[str, Any]:
+    """A GeoJSON feature of an object."""
+    found = {"id": number, "class": label.name, "category_id": label.category_id}
+    if score is not None:
+        found["score"] = round(score, 6)
+    return {"type": "Feature", "properties": found, "geometry": geometry}
 
 
 def outline(mask: np.ndarray, start: tuple[int, int], transform: Any) -> dict[str, Any]:
-    """A GeoJSON polygon, or several, around the (h, w) bool pixels of a mask.
+    """A GeoJSON polygon, or several, along the edges of the pixels of a mask, holes kept.
 
     Args:
-        mask: the pixels.
-        start: column and row of the first.
-        transform: from columns and rows to map units; None leaves them.
+        mask: (h, w) bool.
+        start: column and row of its first pixel.
+        transform: from columns and rows to map units; None leaves them: corners are whole numbers.
     """
     from affine import Affine  # a part of rasterio
     from rasterio.features import shapes
@@ -60,13 +71,6 @@ def outline(mask: np.ndarray, start: tuple[int, int], transform: Any) -> dict[st
     if len(parts) == 1:
         return {"type": "Polygon", "coordinates": parts[0]}
     return {"type": "MultiPolygon", "coordinates": parts}
-
-
-def _properties(number: int, region: Region) -> dict[str, Any]:
-    found = {"id": number, "class": region.label.name, "category_id": region.label.category_id}
-    if region.score is not None:
-        found["score"] = round(region.score, 6)
-    return {**found, "area": region.area}
 
 
 def labelme(regions: list[Region], file_name: str, height: int, width: int) -> bytes:

@@ -144,9 +144,19 @@ def test_windows_write_what_the_whole_picture_gives(tmp_path):
     pixels, _ = scene(300, 40)
     path = write(tmp_path / "a.tif", pixels, **PLACE)
     model = predictor(Blobs(), THINGS)
-    options = OutputOptions(("mask", "color", "overlay", "json"))
-    predict_raster(model, path, tmp_path, "a", options, GRID)
+    options = OutputOptions(("mask", "color", "overlay", "json", "geojson"))
+    found = predict_raster(model, path, tmp_path, "a", options, GRID)
+    assert all(file.is_file() for file in found["files"])
     whole = model(path)
+    shapes = json.loads((tmp_path / "geojson/a.geojson").read_text())["features"]
+    assert len(shapes) == len(whole.regions)
+    for shape, region in zip(shapes, found["regions"], strict=True):
+        x, y, width, height = region["bbox"]
+        parts = shape["geometry"]["coordinates"]
+        parts = [parts] if shape["geometry"]["type"] == "Polygon" else parts
+        corners = np.concatenate([np.array(part[0]) for part in parts])
+        assert corners.min(axis=0).tolist() == [400_000 + x / 2, 5_800_000 - (y + height) / 2]
+        assert corners.max(axis=0).tolist() == [400_000 + (x + width) / 2, 5_800_000 - y / 2]
     mask, raster = read(tmp_path / "mask/a.tif")
     assert raster.crs.to_epsg() == 32633
     assert np.array_equal(mask[0] > 0, whole.id_mask() > 0)
@@ -164,8 +174,11 @@ def test_panoptic_rasters_have_classes_and_objects(tmp_path):
     path = write(tmp_path / "a.tif", pixels)
     model = predictor(Blobs(panoptic=True), PANOPTIC)
     found = predict_raster(
-        model, path, tmp_path, "a", OutputOptions(("mask", "overlay", "color")), GRID
+        model, path, tmp_path, "a", OutputOptions(("mask", "overlay", "color", "objects")), GRID
     )
+    numbers = read(tmp_path / "objects/a.tif")[0][0]
+    assert numbers.max() == len(truth(pixels))
+    assert np.array_equal(numbers > 0, (pixels[:2] > 128).any(axis=0))
     whole = model(path)
     assert np.array_equal(read(tmp_path / "mask/a.tif")[0][0], whole.semantic)
     assert listed(found["regions"]) == truth(pixels)

@@ -16,7 +16,7 @@ from seg_plugins.prediction.outputs import OutputOptions
 from seg_plugins.prediction.place import Place, place_of
 from seg_plugins.prediction.prediction import Prediction
 from seg_plugins.prediction.run import RunOptions, run
-from seg_plugins.prediction.vectors import geojson, labelme
+from seg_plugins.prediction.vectors import features, geojson, labelme
 
 import numpy as np
 import pytest
@@ -32,6 +32,10 @@ def semantic_result():
     ids = np.zeros(SHAPE, np.uint8)
     ids[2:4, 2:4], ids[4:6, 4:6], ids[8:11, 10:13] = 2, 2, 2
     return ImageResult(np.zeros((*SHAPE, 3), np.uint8), SEMANTIC, semantic=ids)
+
+
+def as_geojson(result, place):
+    return json.loads(b"".join(geojson(features(object_regions(result), place), place)))
 
 
 def ring():
@@ -68,15 +72,14 @@ def test_the_objects_of_the_others_are_what_they_find():
 def test_geojson_keeps_holes_and_map_units():
     affine = pytest.importorskip("affine")
     rasterio = pytest.importorskip("rasterio")
-    regions = object_regions(ring())
-    [loop, dot] = json.loads(geojson(regions, Place()))["features"]
+    [loop, dot] = as_geojson(ring(), Place())["features"]
     assert loop["geometry"]["type"] == "Polygon"
     outer, hole = loop["geometry"]["coordinates"]
     assert sorted(map(tuple, outer[:-1])) == [(5, 3), (5, 6), (8, 3), (8, 6)]
     assert sorted(map(tuple, hole[:-1])) == [(6, 4), (6, 5), (7, 4), (7, 5)]
-    assert dot["properties"] == {"id": 2, "class": "person", "category_id": 2, "area": 1}
+    assert dot["properties"] == {"id": 2, "class": "person", "category_id": 2}
     place = Place(affine.Affine(0.5, 0, 400, 0, -0.5, 900), rasterio.crs.CRS.from_epsg(32633))
-    content = json.loads(geojson(regions, place))
+    content = as_geojson(ring(), place)
     assert content["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32633"
     corners = content["features"][1]["geometry"]["coordinates"][0][:-1]
     # Column 15 and row 9: 400 + 7.5, 900 - 4.5.
@@ -85,9 +88,7 @@ def test_geojson_keeps_holes_and_map_units():
 
 def test_parts_of_one_object_are_one_feature():
     pytest.importorskip("rasterio")
-    [sky, pair, square] = json.loads(geojson(object_regions(semantic_result()), Place()))[
-        "features"
-    ]
+    [sky, pair, square] = as_geojson(semantic_result(), Place())["features"]
     assert pair["geometry"]["type"] == "MultiPolygon"
     assert len(pair["geometry"]["coordinates"]) == 2
     assert (sky["geometry"]["type"], square["geometry"]["type"]) == ("Polygon", "Polygon")
