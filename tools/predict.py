@@ -24,7 +24,7 @@ def names(text: str) -> tuple[str, ...]:
 def main(args: argparse.Namespace) -> int:
     output = Path(args.output)
     outputs = OutputOptions(names(args.save), names(args.classes), args.edge, args.blur_strength)
-    sources = find_sources(args.input, output)
+    sources = find_sources(args.input, output, args.pages)
     if bool(args.model) == bool(args.config_file) or (args.model and args.weights):
         raise SegPluginsError("Give either --config-file (and --weights) or --model")
     options = {

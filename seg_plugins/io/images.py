@@ -10,12 +10,20 @@ from .arrays import as_image, as_label, read_npy, read_text
 from .errors import DatasetError
 from .file_kind import is_lossy, kind_of
 from .nifti import read_nifti
-from .tiff import count_pages, read_tiff, several_pages
+from .tiff import picture_pages, read_tiff, several_pages
 
 # Names are taken apart as strings: pathlib keeps the parts of each path that it has seen in the
 # interpreter's table of strings, which grows by megabytes over tens of thousands of images.
 
-__all__ = ["IMAGE_FORMATS", "MAX_PIXELS", "pixels_of", "read_image", "read_label", "stored_rotated"]
+__all__ = [
+    "IMAGE_FORMATS",
+    "MAX_PIXELS",
+    "page_count",
+    "pixels_of",
+    "read_image",
+    "read_label",
+    "stored_rotated",
+]
 
 IMAGE_FORMATS = ("BGR", "RGB", "L", "raw")
 # Larger images are refused from the header: a small file can claim gigabytes.
@@ -34,11 +42,16 @@ class _NotForPillow(DatasetError):
     """A TIFF that is a sound file, maybe, but of a kind that Pillow does not know."""
 
 
-def open_image(file_name: str) -> Image.Image:
+def open_image(file_name: str, page: int | None = None) -> Image.Image:
     """Open an image and check its header; the pixels are not read yet.
 
+    Args:
+        file_name: of the image.
+        page: of a stack or an animation, from 0; None: the file should hold one picture.
+
     Raises:
-        DatasetError: a missing, unreadable or oversized file, or one of several pages.
+        DatasetError: a missing, unreadable or oversized file, one of several pages, or one that has
+            no such page.
     """
     if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS == _PILLOW_LIMIT:
         Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -54,13 +67,16 @@ def open_image(file_name: str) -> Image.Image:
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         kind = _NotForPillow if kind_of(file_name) == "tiff" else DatasetError
         raise kind(f"{file_name}: not a readable image ({error})") from None
+    if page is None:
+        _refuse_pages(file_name, image)
+    else:
+        image.seek(_place(file_name, image, page))
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise DatasetError(
             f"{file_name}: {width}x{height} pixels are more than the limit of {MAX_PIXELS}; cut it "
             "into tiles"
         )
-    _refuse_pages(file_name, image)
     return image
 
 
@@ -75,7 +91,38 @@ def stored_rotated(file_name: str) -> bool:
         return False  # no tag can be read; whether the pixels can is told when they are
 
 
-def read_image(file_name: str, image_format: str = "BGR") -> np.ndarray:
+def page_count(file_name: str) -> int:
+    """The pictures in a file: pages of a TIFF, frames of an animation, else 1.
+
+    Raises:
+        DatasetError: a missing or unreadable file.
+    """
+    kind = kind_of(file_name)
+    if kind == "tiff":
+        return max(len(picture_pages(file_name)), 1)
+    if kind != "picture":
+        return 1
+    with open_image(file_name, 0) as image:
+        return _frames(image)
+
+
+def _frames(image: Image.Image) -> int:
+    # The further pictures of a camera's MPO are previews.
+    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+
+
+def _place(file_name: str, image: Image.Image, page: int) -> int:
+    """Where Pillow has a page."""
+    if image.format == "TIFF":
+        places = picture_pages(file_name)
+    else:
+        places = list(range(_frames(image)))
+    if page >= len(places):
+        raise DatasetError(f"{file_name}: no page {page}: its {len(places)} pages count from 0")
+    return places[page]
+
+
+def read_image(file_name: str, image_format: str = "BGR", page: int | None = None) -> np.ndarray:
     """Read an image, upright as its EXIF tag says.
 
     Args:
@@ -83,6 +130,7 @@ def read_image(file_name: str, image_format: str = "BGR") -> np.ndarray:
             channels. What the file is, its content says, not its name.
         image_format: "RGB", "BGR" or "L" convert to 8-bit channels in that order; "raw" gives
             the stored channels and values: 16-bit, float, one or more than three channels.
+        page: of a stack or an animation, from 0; None: the file should hold one picture.
 
     Returns:
         (H, W, C) array; uint8 unless `image_format` is "raw".
@@ -98,9 +146,9 @@ def read_image(file_name: str, image_format: str = "BGR") -> np.ndarray:
         pixels = as_image(file_name, volume, image_format)
     else:
         try:
-            with open_image(file_name) as image:
+            with open_image(file_name, page) as image:
                 _refuse_hidden_bands(file_name, image, image_format)
-                if image_format in ("BGR", "RGB"):
+                if image_format in ("BGR", "RGB") and page is None:
                     fast = _decode_fast(file_name, image, image_format)
                     if fast is not None:
                         return fast
@@ -108,9 +156,11 @@ def read_image(file_name: str, image_format: str = "BGR") -> np.ndarray:
         except _NotForPillow as error:
             if image_format != "raw":
                 raise DatasetError(f"{error}; INPUT.FORMAT raw reads more kinds of TIFF") from None
-            if (pages := count_pages(file_name)) > 1:
-                raise several_pages(file_name, pages) from None
-            pixels = as_image(file_name, read_tiff(file_name, MAX_PIXELS), image_format)
+            places = picture_pages(file_name) or [0]
+            if page is None and len(places) > 1:
+                raise several_pages(file_name, len(places)) from None
+            values = read_tiff(file_name, MAX_PIXELS, places[page or 0])
+            pixels = as_image(file_name, values, image_format)
     return pixels[:, :, ::-1] if image_format == "BGR" else pixels
 
 
@@ -192,12 +242,7 @@ def _equal_channels(file_name: str, image: Image.Image) -> np.ndarray:
 
 def _refuse_pages(file_name: str, image: Image.Image) -> None:
     """Only the first page would be read."""
-    if image.format == "TIFF":
-        pages = count_pages(file_name)
-    elif image.format != "MPO":  # the further pictures of a camera's MPO are previews
-        pages = getattr(image, "n_frames", 1)
-    else:
-        pages = 1
+    pages = len(picture_pages(file_name)) if image.format == "TIFF" else _frames(image)
     if pages > 1:
         raise several_pages(file_name, pages)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from .errors import DatasetError
 from .file_kind import kind_of
 
-__all__ = ["count_pages", "declared_nodata", "nodata_of", "read_tiff", "several_pages"]
+__all__ = ["declared_nodata", "nodata_of", "picture_pages", "read_tiff", "several_pages"]
 
 _GDAL_NODATA = 42113
 _SUBFILE_TYPE = 254
@@ -25,12 +25,13 @@ _MAX_RATIO = 1100
 _DAMAGE = (OSError, LookupError, ValueError, TypeError, ArithmeticError, struct.error, zlib.error)
 
 
-def read_tiff(file_name: str, max_pixels: int) -> np.ndarray:
-    """Read the first picture of a TIFF with all its bands.
+def read_tiff(file_name: str, max_pixels: int, place: int = 0) -> np.ndarray:
+    """Read one picture of a TIFF with all its bands.
 
     Args:
         file_name: of an existing file.
         max_pixels: bound of height times width, checked before the pixels are read.
+        place: of the picture in the file's chain.
 
     Returns:
         (H, W, C) values as stored, in the machine's byte order.
@@ -48,7 +49,7 @@ def read_tiff(file_name: str, max_pixels: int) -> np.ndarray:
 
     try:
         with tifffile.TiffFile(file_name) as file:
-            page = file.pages.first
+            page = file.pages[place] if place else file.pages.first
             axes, sizes = page.axes, page.shape
             if axes not in ("YX", "YXS", "SYX"):
                 raise DatasetError(f"{file_name}: axes {axes} where one picture is expected")
@@ -114,12 +115,13 @@ def _tag_by_tifffile(file_name: str) -> str | None:
         raise DatasetError(f"{file_name}: not a readable TIFF ({error})") from None
 
 
-def count_pages(file_name: str) -> int:
-    """The pictures of a TIFF; smaller copies and masks, which GeoTIFF has beside them, are none.
+def picture_pages(file_name: str) -> list[int]:
+    """Places in a TIFF's chain of its pictures; smaller copies and masks of GeoTIFF are none.
 
-    A damaged chain of pages is counted up to the damage: reading tells what is wrong.
+    A damaged chain of pages is followed up to the damage: reading tells what is wrong.
     """
-    count, seen = 0, {0}
+    pages: list[int] = []
+    seen = {0}
     with open(file_name, "rb") as file:
         start = file.read(16)
         order = "<" if start[:2] == b"II" else ">"
@@ -129,15 +131,17 @@ def count_pages(file_name: str) -> int:
         try:
             (place,) = struct.unpack_from(order + offset, start, 8 if wide else 4)
             while place not in seen:
+                number = len(seen) - 1
                 seen.add(place)
                 file.seek(place)
-                (number,) = struct.unpack(order + entries, file.read(struct.calcsize(entries)))
-                tags = file.read(min(number, 1 << 16) * width)
-                count += not _subfile_type(tags, order, width) & _NOT_A_PAGE
+                (count,) = struct.unpack(order + entries, file.read(struct.calcsize(entries)))
+                tags = file.read(min(count, 1 << 16) * width)
+                if not _subfile_type(tags, order, width) & _NOT_A_PAGE:
+                    pages.append(number)
                 (place,) = struct.unpack(order + offset, file.read(struct.calcsize(offset)))
         except (struct.error, OSError, OverflowError):
             pass
-    return count
+    return pages
 
 
 def _subfile_type(tags: bytes, order: str, width: int) -> int:
@@ -150,6 +154,7 @@ def _subfile_type(tags: bytes, order: str, width: int) -> int:
 def several_pages(file_name: str, pages: int) -> DatasetError:
     """The error for a file of which only one page would be read, to be raised."""
     return DatasetError(
-        f"{file_name}: {pages} pages where one picture is expected; save each as a file of its "
-        "own, or all as the channels of one .npy file of (H, W, C)"
+        f"{file_name}: {pages} pages where one picture is expected; predict.py takes --pages all; "
+        "for training save each as a file of its own, or all as the channels of one .npy file of "
+        "(H, W, C)"
     )

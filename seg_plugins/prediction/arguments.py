@@ -49,6 +49,12 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="images, videos, folders (searched to any depth), patterns",
     )
+    add(
+        "--pages",
+        default="",
+        metavar="LIST",
+        help="of stacks and animations: all, or numbers from 0 and ranges, 0,3-5",
+    )
     add("--output", required=True, metavar="DIR", help="results; a second run continues the first")
     add(
         "--save",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from ..data.datasets.pairing import PICTURES
 from ..data.geometry import Geometry
 from ..data.image_mapper import image_to_tensor
 from ..io.file_kind import kind_of
-from ..io.images import pixels_of, read_image
+from ..io.images import page_count, pixels_of, read_image
 from ..io.tiff import declared_nodata, nodata_of
 from ..visualization import overlays
 from .errors import PredictionError
@@ -41,11 +42,13 @@ class Source:
         path: the file.
         name: of its outputs, without suffix; it may have folders.
         file_name: its own, relative to the folder that was given.
+        page: of a stack or an animation, from 0; None: the file should hold one picture.
     """
 
     path: Path
     name: str
     file_name: str
+    page: int | None = None
 
     @property
     def is_video(self) -> bool:
@@ -57,13 +60,55 @@ class Source:
         """Whether it is a TIFF by its content."""
         return self.path.is_file() and kind_of(str(self.path)) == "tiff"
 
+    def split(self, pages: str) -> list[Source]:
+        """The pages of a stack as sources of their own, named NAME_page3; else the source."""
+        try:
+            count = 1 if self.is_video else page_count(str(self.path))
+        except DatasetError:  # told with the file's turn, as of all others
+            return [self]
+        if count == 1:
+            return [self]
+        stem, suffix = os.path.splitext(self.file_name)
+        digits = len(str(count - 1))
+        return [
+            Source(
+                self.path,
+                f"{self.name}_page{page:0{digits}}",
+                f"{stem}_page{page:0{digits}}{suffix}",
+                page,
+            )
+            for page in chosen_pages(pages, count, str(self.path))
+        ]
 
-def find_sources(inputs: Sequence[str], output: Path) -> list[Source]:
+
+def chosen_pages(text: str, count: int, name: str) -> list[int]:
+    """The pages that "all" or "0,3-5" means of so many.
+
+    Raises:
+        PredictionError: no such text, or a page that is not there.
+    """
+    if text == "all":
+        return list(range(count))
+    chosen: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+        if not match:
+            raise PredictionError(f"pages '{text}': write all, or numbers and ranges, 0,3-5")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not first <= last < count:
+            raise PredictionError(f"{name}: no pages {part.strip()}: its {count} count from 0")
+        chosen.update(range(first, last + 1))
+    return sorted(chosen)
+
+
+def find_sources(inputs: Sequence[str], output: Path, pages: str = "") -> list[Source]:
     """The files that inputs name; a warning counts what is left out.
 
     Args:
         inputs: files, folders (searched to any depth) and glob patterns.
         output: the folder of the results, whose files are left out.
+        pages: of files that hold several pictures: "all", or numbers from 0 and ranges, "0,3-5";
+            each is a source of its own. "": such files are errors when they are read.
 
     Returns:
         In the order of their paths, each file once. Outputs are named as the inputs, relative to
@@ -73,6 +118,7 @@ def find_sources(inputs: Sequence[str], output: Path) -> list[Source]:
 
     Raises:
         DatasetError: an input that names no file, or a folder that cannot be read.
+        PredictionError: pages that are no numbers, or that a file lacks.
     """
     found: dict[Path, tuple[Path, Path]] = {}  # absolute -> as given, its base
     own = output.resolve()
@@ -91,10 +137,11 @@ def find_sources(inputs: Sequence[str], output: Path) -> list[Source]:
     if len(set(names.values())) < len(names):
         common = Path(os.path.commonpath([_absolute(base) for _, base in found.values()]))
         names = {key: key.relative_to(common).as_posix() for key in found}
-    return [
+    sources = [
         Source(found[key][0], name, names[key])
         for key, name in sorted(_output_names(names).items(), key=lambda item: found[item[0]][0])
     ]
+    return [page for one in sources for page in one.split(pages)] if pages else sources
 
 
 def _output_names(names: dict[Path, str]) -> dict[Path, str]:
@@ -197,13 +244,17 @@ class Preparation:
         self._resize = build_augmentations(cfg, is_train=False)
         self._photometric = build_photometric(cfg, is_train=False)
 
-    def read(self, path: str | Path) -> Picture:
+    def read(self, path: str | Path, page: int | None = None) -> Picture:
         """Read a file, upright as its EXIF tag says.
+
+        Args:
+            path: the file.
+            page: of a stack or an animation, from 0; None: the file should hold one picture.
 
         Raises:
             DatasetError: the file is missing or unreadable, or holds NaN that it does not declare.
         """
-        pixels = read_image(str(path), self._stored_format)
+        pixels = read_image(str(path), self._stored_format, page)
         return self._picture(pixels, str(path), declared_nodata(str(path)))
 
     def from_pillow(self, image: Image.Image) -> Picture:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..data import DatasetError
-from ..io.tiff import count_pages, several_pages
+from ..io.tiff import picture_pages, several_pages
 from .gaps import count_unknown, undeclared
 
 # Values that are searched for NaN at once.
@@ -71,7 +71,7 @@ def open_raster(path: Path) -> Iterator[Any]:
 
 def check_raster(raster: Any, image_format: str) -> None:
     """Raise DatasetError where a part would vanish or would spoil the rest."""
-    pages = count_pages(raster.name)
+    pages = len(picture_pages(raster.name))
     if pages > 1:
         raise several_pages(raster.name, pages)
     if not any(kind.startswith("float") for kind in raster.dtypes):

@@ -159,8 +159,8 @@ class _Run:
             )
 
     def _is_small_image(self, source: Source) -> bool:
-        if source.is_video:
-            return False
+        if source.is_video or source.page is not None:
+            return not source.is_video
         return not source.is_tiff or raster_size(source.path) <= self.options.window_pixels
 
     def _fingerprint(self, source: Source) -> str:
@@ -180,7 +180,8 @@ class _Run:
                 source = next(waiting, None)
                 if source is None:
                     break
-                ahead.append((source, pool.submit(self.predictor.preparation.read, source.path)))
+                read = self.predictor.preparation.read
+                ahead.append((source, pool.submit(read, source.path, source.page)))
             if not ahead:
                 return
             source, future = ahead.popleft()

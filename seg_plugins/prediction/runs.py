@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as coco_mask
 
+from ..io.masks import to_run_lengths
 from .errors import PredictionError
 
 # Columns of a mask that are unpacked at once have at most so many pixels.
