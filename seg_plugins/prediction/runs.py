@@ -103,10 +103,9 @@ def to_coco(runs: np.ndarray, height: int, width: int) -> dict[str, Any]:
     edges = np.r_[0, np.stack([first, last], axis=1).ravel(), height * width]
     counts = np.diff(edges)
     counts = counts[:-1] if counts[-1] == 0 else counts
-    packed = coco_mask.frPyObjects(
-        {"size": [height, width], "counts": counts.tolist()}, height, width
-    )
-    return {"size": [height, width], "counts": packed["counts"].decode("ascii")}
+    size = [height, width]
+    packed = to_run_lengths({"size": size, "counts": counts.tolist()}, height, width)
+    return {"size": size, "counts": packed["counts"].decode("ascii")}
 
 
 def _line(runs: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray]:
