@@ -19,8 +19,11 @@ from pathlib import Path
 import seg_plugins  # noqa: F401 - repairs Detectron2 before it is imported
 
 import torch
+from evaluation_benchmarks.boundary import boundary
 from evaluation_benchmarks.cityscapes import cityscapes_instances, cityscapes_pixels
 from evaluation_benchmarks.coco import coco
+from evaluation_benchmarks.lvis import lvis
+from evaluation_benchmarks.memory import memory_instances
 from evaluation_benchmarks.panoptic import pq
 from evaluation_benchmarks.semantic import memory, semantic
 
@@ -30,6 +33,8 @@ ROWS: dict[str, Callable[[Path, int], None]] = {
     "cityscapes_instances": cityscapes_instances,
     "pq": pq,
     "coco": coco,
+    "boundary": boundary,
+    "lvis": lvis,
 }
 
 
@@ -56,6 +61,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             if row == "memory":
                 memory(Path(scratch), arguments.repeats, arguments.images)
+                memory_instances(Path(scratch), arguments.images)
             else:
                 ROWS[row](Path(scratch), arguments.repeats)
 

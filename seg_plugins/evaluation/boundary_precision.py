@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from seg_plugins.ops.instance_matching import match_instances
-from seg_plugins.ops.run_length import RunLengthMasks, mask_boundaries, mask_iou
+from seg_plugins.ops.run_length import RunLengthMasks, boundary_iou
 
 import numpy as np
 
@@ -96,17 +96,15 @@ class BoundaryPrecision:
         self, masks: RunLengthMasks, categories: np.ndarray, truth: ImageTruth
     ) -> tuple[np.ndarray, np.ndarray]:
         """(D, G) the smaller of mask and boundary IoU, and (D,) mask areas in pixels."""
-        true_masks = truth.masks()
         width = max(1, round(self._dilation_ratio * np.hypot(truth.height, truth.width)))
-        groups: dict[str, np.ndarray] = {
-            "detection_groups": categories,
-            "truth_groups": truth.categories,
-            "crowd": truth.crowd,
-        }
-        whole, areas, _ = mask_iou(masks, true_masks, **groups)
-        found_bands, true_bands = (mask_boundaries(m, width) for m in (masks, true_masks))
-        bands, _, _ = mask_iou(found_bands, true_bands, **groups)
-        return np.minimum(whole, bands), areas
+        return boundary_iou(
+            masks,
+            truth.masks(),
+            detection_groups=categories,
+            truth_groups=truth.categories,
+            crowd=truth.crowd,
+            radius=width,
+        )
 
     def curves(self, states: Sequence[bytes]) -> PrecisionRecall:
         """The curves of all processes' records, in any order of the processes."""

@@ -102,7 +102,8 @@ def build_evaluator(
         output_dir: folder for result files; None writes nothing.
 
     Raises:
-        EvaluationError: an unknown evaluator_type.
+        EvaluationError: an unknown evaluator_type, or one without the boundary measures that
+            ``TEST.BOUNDARY_MEASURES`` asks for.
         DatasetError: the dataset is not readable.
     """
     dataset = Dataset.get(dataset_name)
@@ -143,6 +144,7 @@ def build_instance(cfg: CfgNode, dataset: Dataset, output_dir: Path | None) -> I
 
 def build_lvis(cfg: CfgNode, dataset: Dataset, output_dir: Path | None) -> LvisEvaluator:
     """``lvis``: boxes and masks, at LVIS's own limit of detections."""
+    _refuse_boundary_measures(cfg, dataset)
     return LvisEvaluator(dataset, output_dir, save_predictions=cfg.TEST.SAVE_PREDICTIONS)
 
 
@@ -162,6 +164,7 @@ def build_cityscapes_semantic(
     cfg: CfgNode, dataset: Dataset, output_dir: Path | None
 ) -> CityscapesSemanticEvaluator:
     """``cityscapes_sem_seg``: Cityscapes' pixel-level scores."""
+    _refuse_boundary_measures(cfg, dataset)
     saved = cfg.TEST.SAVE_PREDICTIONS
     return CityscapesSemanticEvaluator(dataset, output_dir, save_predictions=saved)
 
@@ -170,6 +173,7 @@ def build_cityscapes_instance(
     cfg: CfgNode, dataset: Dataset, output_dir: Path | None
 ) -> CityscapesInstanceEvaluator:
     """``cityscapes_instance``: Cityscapes' instance-level AP."""
+    _refuse_boundary_measures(cfg, dataset)
     saved = cfg.TEST.SAVE_PREDICTIONS
     return CityscapesInstanceEvaluator(dataset, output_dir, save_predictions=saved)
 
@@ -193,3 +197,14 @@ def _semantic_options(cfg: CfgNode, dataset: Dataset) -> dict[str, Any]:
         "boundary": BoundaryMeasures(len(dataset.stuff)) if cfg.TEST.BOUNDARY_MEASURES else None,
         "save_predictions": cfg.TEST.SAVE_PREDICTIONS,
     }
+
+
+def _refuse_boundary_measures(cfg: CfgNode, dataset: Dataset) -> None:
+    """For evaluators that have none: what is asked for is measured, or said to be missing."""
+    if cfg.TEST.BOUNDARY_MEASURES:
+        raise EvaluationError(
+            f"TEST.BOUNDARY_MEASURES is True, and evaluator_type "
+            f"{' and '.join(map(repr, dataset.evaluator_types))} of '{dataset.name}' has no "
+            "boundary measures. Set it to False, or evaluate with the evaluator_type 'sem_seg' "
+            "(label maps) or 'coco' (masks), which have them."
+        )

@@ -1,4 +1,4 @@
-"""COCO's run-length masks: encoding, overlaps and boundary bands without full-size bitmasks."""
+"""COCO's run-length masks: encoding, areas and overlaps without full-size bitmasks."""
 
 from __future__ import annotations
 
@@ -153,95 +153,82 @@ def encode_label_map(labels: np.ndarray) -> dict[int, bytes]:
     return {int(value): rle["counts"] for value, rle in zip(values, rles, strict=True)}
 
 
-def mask_iou(
-    detections: RunLengthMasks,
-    truths: RunLengthMasks,
-    *,
-    detection_groups: np.ndarray,
-    truth_groups: np.ndarray,
-    crowd: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Intersection over union of masks of the same group; 0 for other pairs.
-
-    Args:
-        detections: D masks.
-        truths: G masks of the same image.
-        detection_groups: (D,) int64, e.g. the category.
-        truth_groups: (G,) int64.
-        crowd: (G,) bool; with a crowd the union is the detection alone, as in COCO.
-
-    Returns:
-        iou: (D, G) float64.
-        detection_areas: (D,) int64 pixels.
-        truth_areas: (G,) int64 pixels.
-
-    Raises:
-        ValueError: masks of images of different sizes.
-    """
-    if detections.size != truths.size:
-        raise ValueError(
-            f"detections are of an image of {detections.size}, truths of {truths.size} "
-            "(height, width)"
-        )
-    if compiled():
-        found = torch.ops.seg_plugins.mask_iou(
-            *detections.tensors(),
-            *truths.tensors(),
-            as_tensor(detection_groups),
-            as_tensor(truth_groups),
-            as_tensor(crowd),
-            detections.height,
-            detections.width,
-        )
-        iou, detection_areas, truth_areas = (tensor.numpy() for tensor in found)
-        return iou, detection_areas, truth_areas
-    found_dt, found_gt = detections.to_coco(), truths.to_coco()
-    iou = np.zeros((len(found_dt), len(found_gt)))
-    if found_dt and found_gt:
-        iou = np.asarray(coco_mask.iou(found_dt, found_gt, crowd.astype(np.uint8).tolist()))
-        iou = np.where(detection_groups[:, None] == truth_groups[None], iou, 0.0)
-    return iou, _areas(found_dt), _areas(found_gt)
-
-
 def mask_areas(masks: RunLengthMasks) -> np.ndarray:
     """(N,) int64 pixels of each mask.
 
     Raises:
         ValueError: (compiled) run lengths that do not cover the image, or are no run lengths.
     """
-    nothing = RunLengthMasks(masks.height, masks.width, np.zeros(1, np.int64), masks.data[:0])
-    none = np.zeros(0, np.int64)
-    groups = np.zeros(len(masks), np.int64)
-    _, areas, _ = mask_iou(
-        masks, nothing, detection_groups=groups, truth_groups=none, crowd=none.astype(bool)
-    )
-    return areas
-
-
-def _areas(rles: list[dict[str, Any]]) -> np.ndarray:
+    if compiled():
+        areas = torch.ops.seg_plugins.mask_areas(*masks.tensors(), masks.height, masks.width)
+        return areas.numpy()
     # One by one: pycocotools 2.0.11 takes at most 255 masks at once with NumPy 2.
-    return np.array([mask_area(rle) for rle in rles], np.int64)
+    return np.array([mask_area(rle) for rle in masks.to_coco()], np.int64)
 
 
-def mask_boundaries(masks: RunLengthMasks, radius: int) -> RunLengthMasks:
-    """The band inside each mask's outline: the mask without its erosion.
+def boundary_iou(
+    detections: RunLengthMasks,
+    truths: RunLengthMasks,
+    *,
+    detection_groups: np.ndarray,
+    truth_groups: np.ndarray,
+    crowd: np.ndarray,
+    radius: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Overlap by which Boundary AP matches: the smaller of the IoU of masks and of their bands.
+
+    A band is the mask without its erosion by a square of side 2 * radius + 1, where what lies
+    outside the image counts as outside the mask (Cheng et al., Boundary IoU, 2021).
 
     Args:
-        masks: N masks.
-        radius: width of the band in pixels; the erosion's square has side 2 * radius + 1, and
-            what lies outside the image counts as outside the mask.
+        detections: D masks.
+        truths: G masks of the same image.
+        detection_groups: (D,) int64, e.g. the category.
+        truth_groups: (G,) int64; masks of two groups overlap by 0.
+        crowd: (G,) bool; with a crowd the union is the detection alone, as in COCO.
+        radius: width of the bands in pixels.
+
+    Returns:
+        overlaps: (D, G) float64.
+        detection_areas: (D,) int64 pixels.
 
     Raises:
-        ValueError: a radius below 1.
+        ValueError: masks of images of different sizes, or a radius below 1.
     """
+    if detections.size != truths.size:
+        raise ValueError(
+            f"detections are of an image of {detections.size}, truths of {truths.size} "
+            "(height, width)"
+        )
     if radius < 1:
         raise ValueError(f"radius must be at least 1, not {radius}")
-    height, width = masks.height, masks.width
     if compiled():
-        offsets, data = torch.ops.seg_plugins.mask_boundaries(
-            *masks.tensors(), height, width, radius
+        found = torch.ops.seg_plugins.boundary_iou(
+            *detections.tensors(),
+            *truths.tensors(),
+            as_tensor(detection_groups),
+            as_tensor(truth_groups),
+            as_tensor(crowd),
+            *detections.size,
+            radius,
         )
-        return RunLengthMasks(height, width, offsets.numpy(), data.numpy())
+        overlaps, areas = (tensor.numpy() for tensor in found)
+        return overlaps, areas
+    overlaps = np.zeros((len(detections), len(truths)))
+    if overlaps.size:
+        whole = _mask_iou(detections, truths, crowd)
+        bands = _mask_iou(_bands(detections, radius), _bands(truths, radius), crowd)
+        same_group = detection_groups[:, None] == truth_groups[None]
+        overlaps = np.where(same_group, np.minimum(whole, bands), 0.0)
+    return overlaps, mask_areas(detections)
+
+
+def _mask_iou(found: RunLengthMasks, true: RunLengthMasks, crowd: np.ndarray) -> np.ndarray:
+    crowds = crowd.astype(np.uint8).tolist()
+    return np.asarray(coco_mask.iou(found.to_coco(), true.to_coco(), crowds))
+
+
+def _bands(masks: RunLengthMasks, radius: int) -> RunLengthMasks:
     square = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
     full = masks.to_bitmasks()
     for mask in full if full.size else ():

@@ -156,7 +156,7 @@ def run(evaluator, content, predictions, masks="bitmasks"):
     return evaluator.evaluate()
 
 
-def pycocotools_evaluation(content, results, task, limits=(1, 10, 100)):
+def pycocotools_evaluation(content, results, task, limits=(1, 10, 100), engine=COCOeval):
     """pycocotools' finished COCOeval, with sizes of masks as Detectron2 takes them."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
@@ -172,7 +172,7 @@ def pycocotools_evaluation(content, results, task, limits=(1, 10, 100)):
         else:  # loadRes takes no empty list
             found.dataset = {**truth.dataset, "annotations": []}
             found.createIndex()
-        evaluation = COCOeval(truth, found, task)
+        evaluation = engine(truth, found, task)
         evaluation.params.maxDets = list(limits)
         evaluation.evaluate()
         evaluation.accumulate()

@@ -8,10 +8,13 @@ from seg_plugins.evaluation import EvaluationError, InstanceEvaluator
 from seg_plugins.evaluation.boundary_precision import RECORD, pack_flags, unpack_flags
 from seg_plugins.ops.run_length import RunLengthMasks
 
+import cv2
 import numpy as np
+import pycocotools.mask as coco_mask
 import pytest
 import torch
 from coco_samples import as_coco_results, as_instances, make_coco, pycocotools_evaluation, run
+from pycocotools.cocoeval import COCOeval
 
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 RECALLS = ["AR@1", "AR@10", "AR@100", "ARs@100", "ARm@100", "ARl@100"]
@@ -84,6 +87,40 @@ def test_an_annotation_with_id_zero_counts(coco_dataset):
         annotation["id"] -= 1
     found = run(InstanceEvaluator(coco_dataset(content)), content, predictions)
     np.testing.assert_equal(found, expected)
+
+
+class BoundaryCOCOeval(COCOeval):
+    """pycocotools with the overlap of boundary-iou-api: erosions one after the other, by OpenCV."""
+
+    def computeIoU(self, imgId, catId):
+        masks = super().computeIoU(imgId, catId)
+        if not len(masks):
+            return masks
+        order = np.argsort([-d["score"] for d in self._dts[imgId, catId]], kind="mergesort")
+        found = [self._dts[imgId, catId][i] for i in order[: self.params.maxDets[-1]]]
+        bands = [[self._band(a) for a in side] for side in (found, self._gts[imgId, catId])]
+        crowd = [int(a["iscrowd"]) for a in self._gts[imgId, catId]]
+        return np.minimum(masks, coco_mask.iou(*bands, crowd))
+
+    def _band(self, annotation):
+        mask = coco_mask.decode(annotation["segmentation"])
+        steps = max(1, round(0.02 * np.hypot(*mask.shape)))
+        padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+        inner = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=steps)[1:-1, 1:-1]
+        return coco_mask.encode(np.asfortranarray(mask - inner))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_boundary_ap_equals_pycocotools_with_the_overlap_of_boundary_iou_api(coco_dataset, seed):
+    content, predictions = make_coco(seed)
+    evaluator = InstanceEvaluator(coco_dataset(content), boundary=True)
+    found = run(evaluator, content, predictions)
+    results = as_coco_results(content, predictions)
+    expected = pycocotools_evaluation(content, results, "segm", engine=BoundaryCOCOeval)
+    curves = evaluator.curves["boundary"]
+    np.testing.assert_array_equal(curves.precision, expected.eval["precision"])
+    np.testing.assert_array_equal(curves.recall, expected.eval["recall"])
+    assert 0 < found["boundary"]["AP"] < found["segm"]["AP"]
 
 
 def test_boundary_ap_is_at_most_mask_ap_and_perfect_on_the_truth(coco_dataset):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from copy import deepcopy
 
+from seg_plugins.config import add_seg_config
 from seg_plugins.data import Dataset, DatasetError
 from seg_plugins.evaluation import EvaluationError, LvisEvaluator, build_evaluator
 from seg_plugins.evaluation.lvis import LVIS_LIMIT
@@ -180,6 +181,17 @@ def test_what_is_written(registered, tmp_path):
     assert [(d["image_id"], d["category_id"]) for d in saved] == [(1, 1), (1, 2), (1, 2), (2, 1)]
     results = json.loads((tmp_path / "out/instances_results.json").read_text())
     assert set(results["by_class"]["segm"]) == {"class1", "class2"}
+
+
+def test_boundary_measures_are_refused_not_left_out(registered):
+    cfg = get_cfg()
+    add_seg_config(cfg)
+    cfg.TEST.BOUNDARY_MEASURES = True
+    name = registered(valid())
+    with pytest.raises(
+        EvaluationError, match=f"BOUNDARY_MEASURES is True.*'lvis' of '{name}' has no"
+    ):
+        build_evaluator(cfg, name)
 
 
 # ------------------------------------------------------------------------- the package lvis

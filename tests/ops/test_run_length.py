@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from seg_plugins.ops.run_length import (
     RunLengthMasks,
+    boundary_iou,
     encode_label_map,
     mask_areas,
-    mask_boundaries,
-    mask_iou,
 )
 
 import numpy as np
@@ -68,24 +67,55 @@ def test_label_maps_encode_as_pycocotools(size, dtype):
         assert counts == coco_mask.encode(np.asfortranarray(labels == label, np.uint8))["counts"]
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_mask_iou_equals_pycocotools(size):
+def slow_band(mask, radius):
+    """The mask's pixels whose square of side 2 * radius + 1 is not all inside it."""
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(mask, radius), (2 * radius + 1,) * 2)
+    return mask & ~windows.all(axis=(2, 3))
+
+
+def coco_iou(dt, gt, crowd):
+    rles = [[coco_mask.encode(np.asfortranarray(m, np.uint8)) for m in masks] for masks in (dt, gt)]
+    return coco_mask.iou(*rles, crowd.astype(int).tolist())
+
+
+@pytest.mark.parametrize("radius", [1, 2, 5, 33])
+@pytest.mark.parametrize("size", [*SIZES, (64, 80), (129, 128)])
+def test_boundary_iou_equals_pycocotools_on_masks_and_slow_bands(size, radius):
     rng = np.random.default_rng(7)
     dt, gt = (random_masks(rng, n, *size) for n in (12, 9))
-    dt_groups, gt_groups = rng.integers(0, 2, 12), rng.integers(0, 2, 9)
+    dt_groups, gt_groups = rng.integers(0, 3, 12), rng.integers(0, 2, 9)
     crowd = rng.random(9) < 0.4
-    iou, dt_areas, gt_areas = mask_iou(
+    overlaps, areas = boundary_iou(
         RunLengthMasks.from_bitmasks(dt),
         RunLengthMasks.from_bitmasks(gt),
         detection_groups=dt_groups,
         truth_groups=gt_groups,
         crowd=crowd,
+        radius=radius,
     )
-    rles = [[coco_mask.encode(np.asfortranarray(m, np.uint8)) for m in masks] for masks in (dt, gt)]
-    expected = coco_mask.iou(*rles, crowd.astype(int).tolist())
-    np.testing.assert_array_equal(iou, expected * (dt_groups[:, None] == gt_groups))
-    np.testing.assert_array_equal(dt_areas, dt.sum(axis=(1, 2)))
-    np.testing.assert_array_equal(gt_areas, gt.sum(axis=(1, 2)))
+    bands = [np.array([slow_band(mask, radius) for mask in masks]) for masks in (dt, gt)]
+    expected = np.minimum(coco_iou(dt, gt, crowd), coco_iou(*bands, crowd))
+    np.testing.assert_array_equal(overlaps, expected * (dt_groups[:, None] == gt_groups))
+    np.testing.assert_array_equal(areas, dt.sum(axis=(1, 2)))
+
+
+def one_pair(found, true, radius=1):
+    """Overlap of one mask with another of its group, and its area."""
+    zero, no = np.zeros(1, np.int64), np.zeros(1, bool)
+    groups = {"detection_groups": zero, "truth_groups": zero, "crowd": no}
+    overlaps, areas = boundary_iou(found, true, **groups, radius=radius)
+    return overlaps[0, 0], areas[0]
+
+
+def test_boundary_iou_by_hand():
+    """A 6 x 6 square one pixel beside its like: bands of 20 pixels share 10, unions hold 30."""
+    masks = np.zeros((2, 9, 9), bool)
+    masks[0, 1:7, 1:7] = masks[1, 1:7, 2:8] = True
+    found, true = (RunLengthMasks.from_bitmasks(masks[i : i + 1]) for i in (0, 1))
+    # Top and bottom rows share 5 pixels each; the four columns at the sides share none.
+    assert one_pair(found, true) == (10 / 30, 36)
+    # A band as wide as half of the square is all of it: 30 shared of 42.
+    assert one_pair(found, true, radius=3) == (30 / 42, 36)
 
 
 def test_runs_with_empty_counts_are_read_as_pycocotools_reads_them():
@@ -93,10 +123,8 @@ def test_runs_with_empty_counts_are_read_as_pycocotools_reads_them():
     rle = coco_mask.frPyObjects({"size": [3, 4], "counts": [3, 2, 0, 4, 3]}, 3, 4)
     packed = RunLengthMasks.from_coco([rle], 3, 4)
     whole = RunLengthMasks.from_bitmasks(np.ones((1, 3, 4), bool))
-    zero, no = np.zeros(1, np.int64), np.zeros(1, bool)
-    iou, area, _ = mask_iou(packed, whole, detection_groups=zero, truth_groups=zero, crowd=no)
-    assert iou[0, 0] == 0.5
-    assert area[0] == 6
+    assert one_pair(packed, whole, radius=2) == (0.5, 6)
+    assert mask_areas(packed).tolist() == [6]
 
 
 def test_areas_of_more_masks_than_a_byte_counts():
@@ -112,9 +140,9 @@ def test_malformed_runs_raise(form, text):
         pytest.skip("pycocotools reads malformed strings without a check")
     good = RunLengthMasks.from_bitmasks(np.ones((1, 3, 4), bool))
     bad = RunLengthMasks.from_strings([text], 3, 4)
-    zero, no = np.zeros(1, np.int64), np.zeros(1, bool)
-    with pytest.raises(ValueError, match="run-length mask 0"):
-        mask_iou(bad, good, detection_groups=zero, truth_groups=zero, crowd=no)
+    for read in (lambda: one_pair(bad, good), lambda: mask_areas(bad)):
+        with pytest.raises(ValueError, match="run-length mask 0"):
+            read()
 
 
 def test_random_strings_are_read_or_refused(form):
@@ -122,18 +150,18 @@ def test_random_strings_are_read_or_refused(form):
         pytest.skip("pycocotools reads malformed strings without a check")
     rng = np.random.default_rng(0)
     good = RunLengthMasks.from_bitmasks(np.ones((1, 3, 4), bool))
-    zero, no = np.zeros(1, np.int64), np.zeros(1, bool)
-    groups = {"detection_groups": zero, "truth_groups": zero, "crowd": no}
     read = 0
     for _ in range(3000):
         text = rng.integers(48, 112 if rng.random() < 0.5 else 64, rng.integers(1, 9), np.uint8)
         bad = RunLengthMasks(3, 4, np.array([0, len(text)]), text)
         try:
-            _, area, _ = mask_iou(bad, good, **groups)
+            _, area = one_pair(bad, good)
         except ValueError:
+            with pytest.raises(ValueError, match="run-length mask 0"):
+                mask_areas(bad)
             continue
         read += 1
-        assert area[0] == bad.to_bitmasks().sum()
+        assert area == mask_areas(bad)[0] == bad.to_bitmasks().sum()
     assert read > 10
 
 
@@ -143,27 +171,16 @@ def test_rle_of_another_size_raises():
         RunLengthMasks.from_coco([rle], 4, 3)
 
 
-@pytest.mark.parametrize("radius", [1, 2, 5])
-@pytest.mark.parametrize("size", [(1, 1), (12, 9), (31, 40)])
-def test_mask_boundaries_equal_a_slow_erosion(size, radius):
-    masks = random_masks(np.random.default_rng(8), 12, *size)
-    bands = mask_boundaries(RunLengthMasks.from_bitmasks(masks), radius).to_bitmasks()
-    for mask, band in zip(masks, bands, strict=True):
-        padded = np.pad(mask, radius)
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * radius + 1,) * 2)
-        np.testing.assert_array_equal(band != 0, mask & ~windows.all(axis=(2, 3)))
-
-
 @pytest.mark.parametrize("size", [(0, 0), (0, 4), (4, 0)])
 def test_masks_of_images_without_pixels(size):
     masks = RunLengthMasks.from_bitmasks(np.zeros((2, *size), bool))
     assert masks.to_bitmasks().shape == (2, *size)
-    assert mask_boundaries(masks, 1).to_bitmasks().shape == (2, *size)
     assert encode_label_map(np.zeros(size, np.uint8)) == {}
     zero, no = np.zeros(2, np.int64), np.zeros(2, bool)
-    iou, areas, _ = mask_iou(masks, masks, detection_groups=zero, truth_groups=zero, crowd=no)
-    assert not iou.any()
-    assert not areas.any()
+    groups = {"detection_groups": zero, "truth_groups": zero, "crowd": no}
+    overlaps, areas = boundary_iou(masks, masks, **groups, radius=1)
+    assert not overlaps.any()
+    assert areas.tolist() == mask_areas(masks).tolist() == [0, 0]
 
 
 def test_iteration_gives_the_bitmasks_one_by_one():
@@ -191,8 +208,7 @@ def test_wrong_arguments_say_what_is_right():
     with pytest.raises(ValueError, match=r"uint8 or uint16, got .* int64"):
         encode_label_map(np.zeros((3, 4), np.int64))
     wide, high = (RunLengthMasks.from_bitmasks(np.ones((1, *s), bool)) for s in ((3, 4), (4, 3)))
-    zero, no = np.zeros(1, np.int64), np.zeros(1, bool)
     with pytest.raises(ValueError, match=r"\(3, 4\), truths of \(4, 3\)"):
-        mask_iou(wide, high, detection_groups=zero, truth_groups=zero, crowd=no)
+        one_pair(wide, high)
     with pytest.raises(ValueError, match="radius must be at least 1, not 0"):
-        mask_boundaries(wide, 0)
+        one_pair(wide, wide, radius=0)

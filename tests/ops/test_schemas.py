@@ -25,8 +25,8 @@ def test_operators_do_what_their_schemas_say():
         (ops.mask_overlaps, (masks, labels.int())),
         (ops.encode_label_map, (labels,)),
         (ops.encode_masks, (masks,)),
-        (ops.mask_iou, (offsets, data, offsets, data, groups, groups, crowd, 6, 7)),
-        (ops.mask_boundaries, (offsets, data, 6, 7, 1)),
+        (ops.mask_areas, (offsets, data, 6, 7)),
+        (ops.boundary_iou, (offsets, data, offsets, data, groups, groups, crowd, 6, 7, 1)),
         (ops.homotopic_warp, (labels, labels, labels, torch.from_numpy(simple_points()))),
     ]
     for operator, arguments in calls:

@@ -84,11 +84,7 @@ def _coco_like(load: Any, evaluation: Any, file: Path, results: list[dict[str, A
 def _vernier(instance: Any, file: Path, results: list[dict[str, Any]]) -> Score:
     """vernier reads JSON within the call; a mask has its box beside it, whose size then counts."""
     truth = instance.CocoDataset.from_json(file.read_bytes())
-    readable = [
-        {**r, "segmentation": {**r["segmentation"], "counts": r["segmentation"]["counts"].decode()}}
-        for r in results
-    ]
-    text = json.dumps(readable).encode()
+    text = vernier_json(results)
 
     def score(task: str) -> tuple[float, float, np.ndarray]:
         kind = instance.Bbox() if task == "bbox" else instance.Segm()
@@ -98,3 +94,12 @@ def _vernier(instance: Any, file: Path, results: list[dict[str, Any]]) -> Score:
         return 0.0, time.perf_counter() - start, np.asarray(stats[: 12 if task == "bbox" else 3])
 
     return score
+
+
+def vernier_json(results: list[dict[str, Any]]) -> bytes:
+    """The results as vernier reads them: run lengths are text in JSON."""
+    readable = [
+        {**r, "segmentation": {**r["segmentation"], "counts": r["segmentation"]["counts"].decode()}}
+        for r in results
+    ]
+    return json.dumps(readable).encode()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import resource
 from pathlib import Path
 
 from seg_plugins.evaluation import SemanticEvaluator
 from seg_plugins.evaluation.cityscapes_files import EVALUATED
+from seg_plugins.ops.segmentation_metrics import label_confusion
 
+import hotcoco.semantic
 import numpy as np
 import torch
 from detectron2.evaluation import SemSegEvaluator
@@ -46,6 +49,37 @@ def semantic(folder: Path, repeats: int) -> None:
     for key, value in theirs.items():
         same(key, ours[key], value)
     report("process 1024x2048, 19 classes, CPU scores", "Detectron2 SemSegEvaluator", times)
+    _counting(scores.argmax(axis=0).astype(np.uint8), truth_of(rng, scores), len(classes), repeats)
+
+
+def _counting(labels: np.ndarray, truth: np.ndarray, classes: int, repeats: int) -> None:
+    """The confusion of two label maps alone, in memory, against the libraries that count it."""
+
+    def ours() -> np.ndarray:
+        return label_confusion(labels, truth, classes, 255)[:classes, :classes]
+
+    def by_hotcoco() -> np.ndarray:
+        run = hotcoco.semantic.SemanticEval(classes, ignore_index=255)
+        run.update(truth, labels)
+        return run.confusion()
+
+    def by_vernier() -> np.ndarray:
+        known = vernier.Dataset.from_arrays({0: truth}, classes, 255)
+        run = vernier.Evaluator(parity_mode="strict")
+        found = run.evaluate(known, vernier.Predictions.from_arrays({0: labels}))
+        return found.confusion_matrix.counts().reshape(classes, classes)
+
+    libraries = {"hotcoco": by_hotcoco}
+    try:
+        vernier = importlib.import_module("vernier.semantic")
+        libraries["vernier"] = by_vernier
+    except ImportError as error:
+        print(f"vernier cannot be imported: {error}")
+    for name, count in libraries.items():
+        times = medians({name: count, "label_confusion": ours}, repeats)
+        if not np.array_equal(count(), ours()):
+            raise SystemExit(f"{name}: another confusion matrix of the same label maps")
+        report("confusion of two label maps 1024x2048, 19 classes", name, times)
 
 
 def memory(folder: Path, repeats: int, images: int) -> None:

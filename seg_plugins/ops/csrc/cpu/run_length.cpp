@@ -1,4 +1,4 @@
-// COCO run-length masks: from label maps and bitmasks, their overlaps and their boundary bands.
+// COCO run-length masks: from label maps and bitmasks, their areas and how well outlines overlap.
 
 #include "run_length.h"
 
@@ -10,14 +10,20 @@
 
 #include <algorithm>
 #include <tuple>
+#include <vector>
+
+#include "mask_bits.h"
 
 namespace {
 
+using seg_plugins::MaskBits;
 using seg_plugins::pack;
 using seg_plugins::Runs;
 using seg_plugins::RunWriter;
 
-std::vector<Runs> unpack(const at::Tensor& offsets, const at::Tensor& bytes, int64_t pixels) {
+// Calls function(i, text, length) for the strings.
+template <typename Function>
+void for_each_string(const at::Tensor& offsets, const at::Tensor& bytes, const Function& function) {
   TORCH_CHECK_VALUE(offsets.scalar_type() == at::kLong && offsets.dim() == 1 &&
                         offsets.size(0) >= 1 && bytes.scalar_type() == at::kByte,
                     "offsets must be int64 of shape (N + 1,), bytes uint8");
@@ -25,13 +31,19 @@ std::vector<Runs> unpack(const at::Tensor& offsets, const at::Tensor& bytes, int
   const int64_t* offset = dense_offsets.const_data_ptr<int64_t>();
   const uint8_t* text = dense_bytes.const_data_ptr<uint8_t>();
   const int64_t count = offsets.size(0) - 1;
-  std::vector<Runs> masks(count);
   for (int64_t i = 0; i < count; ++i) {
     TORCH_CHECK_VALUE(
         offset[i] >= 0 && offset[i] <= offset[i + 1] && offset[i + 1] <= bytes.numel(),
         "offsets must ascend within bytes");
-    masks[i] = seg_plugins::read_runs(text + offset[i], offset[i + 1] - offset[i], pixels, i);
+    function(i, text + offset[i], offset[i + 1] - offset[i]);
   }
+}
+
+std::vector<Runs> unpack(const at::Tensor& offsets, const at::Tensor& bytes, int64_t pixels) {
+  std::vector<Runs> masks(std::max<int64_t>(offsets.numel(), 1) - 1);
+  for_each_string(offsets, bytes, [&](int64_t i, const uint8_t* text, int64_t length) {
+    masks[i] = seg_plugins::read_runs(text, length, pixels, i);
+  });
   return masks;
 }
 
@@ -159,32 +171,55 @@ std::tuple<at::Tensor, at::Tensor> encode_masks(const at::Tensor& masks_in) {
   return pack(writers);
 }
 
-int64_t area_of(const Runs& runs) {
-  int64_t area = 0;
-  for (const auto& [start, end] : runs) area += end - start;
-  return area;
+// (N,) int64 pixels of each mask.
+at::Tensor mask_areas(const at::Tensor& offsets, const at::Tensor& bytes, int64_t height,
+                      int64_t width) {
+  at::Tensor areas = at::zeros({std::max<int64_t>(offsets.numel(), 1) - 1}, at::kLong);
+  int64_t* out = areas.mutable_data_ptr<int64_t>();
+  for_each_string(offsets, bytes, [&](int64_t i, const uint8_t* text, int64_t length) {
+    int64_t area = 0;
+    seg_plugins::visit_runs(text, length, height * width, i,
+                            [&](int64_t start, int64_t end) { area += end - start; });
+    out[i] = area;
+  });
+  return areas;
 }
 
-int64_t intersection_of(const Runs& a, const Runs& b) {
-  int64_t sum = 0;
-  for (size_t i = 0, j = 0; i < a.size() && j < b.size();) {
-    const int64_t start = std::max(a[i].first, b[j].first);
-    const int64_t end = std::min(a[i].second, b[j].second);
-    if (end > start) sum += end - start;
-    if (a[i].second < b[j].second)
-      ++i;
-    else
-      ++j;
+// A mask and the band inside its outline.
+struct Outlined {
+  MaskBits whole, band;
+  int64_t area = 0, band_area = 0;
+
+  Outlined() = default;
+  Outlined(const Runs& runs, int64_t height, int64_t radius) {
+    if (runs.empty()) return;
+    whole = MaskBits(runs, height);
+    band = whole.band(MaskBits(runs, height, radius), radius);
+    area = whole.area();
+    band_area = band.area();
   }
-  return sum;
+};
+
+// The smaller of the overlaps of masks and of their bands; 0 without a shared pixel.
+double overlap_of(const Outlined& dt, const Outlined& gt, bool crowd) {
+  const auto over_union = [&](int64_t shared, int64_t dt_area, int64_t gt_area) {
+    const int64_t joint = crowd ? dt_area : dt_area + gt_area - shared;
+    return static_cast<double>(shared) / static_cast<double>(joint);
+  };
+  const int64_t shared = dt.whole.shared_with(gt.whole);
+  if (shared == 0) return 0;
+  const int64_t shared_band = dt.band.shared_with(gt.band);
+  return std::min(over_union(shared, dt.area, gt.area),
+                  over_union(shared_band, dt.band_area, gt.band_area));
 }
 
-// Overlaps of masks of one group each (other pairs are 0): iou (D, G) float64, areas (D,) and (G,).
-// With a crowd the union is the detection alone.
-std::tuple<at::Tensor, at::Tensor, at::Tensor> mask_iou(
+// Overlaps of masks of one group each (other pairs are 0): (D, G) float64, and areas (D,). With a
+// crowd the union is the detection alone.
+std::tuple<at::Tensor, at::Tensor> boundary_iou(
     const at::Tensor& dt_offsets, const at::Tensor& dt_bytes, const at::Tensor& gt_offsets,
     const at::Tensor& gt_bytes, const at::Tensor& dt_groups_in, const at::Tensor& gt_groups_in,
-    const at::Tensor& crowd_in, int64_t height, int64_t width) {
+    const at::Tensor& crowd_in, int64_t height, int64_t width, int64_t radius) {
+  TORCH_CHECK_VALUE(radius >= 1, "radius must be at least 1, not ", radius);
   const std::vector<Runs> dts = unpack(dt_offsets, dt_bytes, height * width);
   const std::vector<Runs> gts = unpack(gt_offsets, gt_bytes, height * width);
   const int64_t num_dt = dts.size(), num_gt = gts.size();
@@ -198,76 +233,26 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> mask_iou(
   const int64_t* dt_group = dt_groups.const_data_ptr<int64_t>();
   const int64_t* gt_group = gt_groups.const_data_ptr<int64_t>();
   const bool* is_crowd = crowd.const_data_ptr<bool>();
-  at::Tensor iou = at::zeros({num_dt, num_gt}, at::kDouble);
-  at::Tensor dt_areas = at::empty({num_dt}, at::kLong), gt_areas = at::empty({num_gt}, at::kLong);
-  double* out = iou.mutable_data_ptr<double>();
-  int64_t* dt_area = dt_areas.mutable_data_ptr<int64_t>();
-  int64_t* gt_area = gt_areas.mutable_data_ptr<int64_t>();
-  for (int64_t d = 0; d < num_dt; ++d) dt_area[d] = area_of(dts[d]);
-  for (int64_t g = 0; g < num_gt; ++g) gt_area[g] = area_of(gts[g]);
-  for (int64_t d = 0; d < num_dt; ++d) {
-    for (int64_t g = 0; g < num_gt; ++g) {
-      if (dt_group[d] != gt_group[g] || dt_area[d] == 0 || gt_area[g] == 0) continue;
-      const int64_t shared = intersection_of(dts[d], gts[g]);
-      const int64_t joint = is_crowd[g] ? dt_area[d] : dt_area[d] + gt_area[g] - shared;
-      out[d * num_gt + g] = static_cast<double>(shared) / static_cast<double>(joint);
+  at::Tensor overlaps = at::zeros({num_dt, num_gt}, at::kDouble);
+  at::Tensor areas = at::empty({num_dt}, at::kLong);
+  double* out = overlaps.mutable_data_ptr<double>();
+  int64_t* area = areas.mutable_data_ptr<int64_t>();
+  std::vector<Outlined> truths(num_gt);
+  for (int64_t g = 0; g < num_gt; ++g)
+    if (std::find(dt_group, dt_group + num_dt, gt_group[g]) != dt_group + num_dt)
+      truths[g] = Outlined(gts[g], height, radius);
+  at::parallel_for(0, num_dt, 8, [&](int64_t first, int64_t last) {
+    for (int64_t d = first; d < last; ++d) {
+      area[d] = 0;
+      for (const auto& [start, end] : dts[d]) area[d] += end - start;
+      if (std::find(gt_group, gt_group + num_gt, dt_group[d]) == gt_group + num_gt) continue;
+      const Outlined found(dts[d], height, radius);
+      for (int64_t g = 0; g < num_gt; ++g)
+        if (dt_group[d] == gt_group[g])
+          out[d * num_gt + g] = overlap_of(found, truths[g], is_crowd[g]);
     }
-  }
-  return {iou, dt_areas, gt_areas};
-}
-
-// Within `line` of n bytes `step` apart: keep[i] stays set only if all of line[i-r .. i+r] are set,
-// positions outside the line counting as unset.
-void erode_line(uint8_t* line, int64_t n, int64_t step, int64_t radius,
-                std::vector<int64_t>& zeros) {
-  zeros.assign(n + 1, 0);
-  for (int64_t i = 0; i < n; ++i) zeros[i + 1] = zeros[i] + (line[i * step] == 0);
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t low = i - radius, high = i + radius;
-    if (low < 0 || high >= n || zeros[high + 1] != zeros[low]) line[i * step] = 0;
-  }
-}
-
-// The mask without its erosion by a square of side 2 * radius + 1; outside the image is background.
-RunWriter boundary_band(const Runs& runs, int64_t height, int64_t width, int64_t radius) {
-  RunWriter writer;
-  if (!runs.empty()) {
-    const int64_t left = runs.front().first / height, right = (runs.back().second - 1) / height + 1;
-    const int64_t columns = right - left;
-    // Column-major crop of all rows: runs are contiguous in it.
-    std::vector<uint8_t> mask(columns * height, 0);
-    for (const auto& [start, end] : runs)
-      std::fill(mask.begin() + (start - left * height), mask.begin() + (end - left * height), 1);
-    std::vector<uint8_t> inner = mask;
-    std::vector<int64_t> zeros;
-    for (int64_t x = 0; x < columns; ++x)
-      erode_line(inner.data() + x * height, height, 1, radius, zeros);
-    // Columns beside the crop are background, as its outside is taken to be.
-    for (int64_t y = 0; y < height; ++y)
-      erode_line(inner.data() + y, columns, height, radius, zeros);
-    const int64_t size = columns * height;
-    for (int64_t i = 0; i < size; ++i) mask[i] &= !inner[i];
-    for (int64_t i = 0; i < size;) {
-      const int64_t end = seg_plugins::run_end(mask.data(), i, size);
-      if (mask[i]) writer.add(left * height + i, left * height + end);
-      i = end;
-    }
-  }
-  writer.finish(height * width);
-  return writer;
-}
-
-std::tuple<at::Tensor, at::Tensor> mask_boundaries(const at::Tensor& offsets,
-                                                   const at::Tensor& bytes, int64_t height,
-                                                   int64_t width, int64_t radius) {
-  TORCH_CHECK_VALUE(radius >= 1, "radius must be at least 1, not ", radius);
-  const std::vector<Runs> masks = unpack(offsets, bytes, height * width);
-  std::vector<RunWriter> writers(masks.size());
-  at::parallel_for(0, masks.size(), 1, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i)
-      writers[i] = boundary_band(masks[i], height, width, radius);
   });
-  return pack(writers);
+  return {overlaps, areas};
 }
 
 }  // namespace
@@ -275,19 +260,16 @@ std::tuple<at::Tensor, at::Tensor> mask_boundaries(const at::Tensor& offsets,
 TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
   m.def("encode_label_map(Tensor labels) -> (Tensor, Tensor, Tensor)");
   m.def("encode_masks(Tensor masks) -> (Tensor, Tensor)");
+  m.def("mask_areas(Tensor offsets, Tensor bytes, int height, int width) -> Tensor");
   m.def(
-      "mask_iou(Tensor dt_offsets, Tensor dt_bytes, Tensor gt_offsets, Tensor gt_bytes, Tensor "
-      "dt_groups, Tensor gt_groups, Tensor crowd, int height, int width) -> (Tensor, Tensor, "
-      "Tensor)");
-  m.def(
-      "mask_boundaries(Tensor offsets, Tensor bytes, int height, int width, int radius) -> "
-      "(Tensor, "
+      "boundary_iou(Tensor dt_offsets, Tensor dt_bytes, Tensor gt_offsets, Tensor gt_bytes, Tensor "
+      "dt_groups, Tensor gt_groups, Tensor crowd, int height, int width, int radius) -> (Tensor, "
       "Tensor)");
 }
 
 TORCH_LIBRARY_IMPL(seg_plugins, CPU, m) {
   m.impl("encode_label_map", &encode_label_map);
   m.impl("encode_masks", &encode_masks);
-  m.impl("mask_iou", &mask_iou);
-  m.impl("mask_boundaries", &mask_boundaries);
+  m.impl("mask_areas", &mask_areas);
+  m.impl("boundary_iou", &boundary_iou);
 }

@@ -76,33 +76,36 @@ inline std::tuple<at::Tensor, at::Tensor> pack(const std::vector<RunWriter>& wri
 
 using Runs = std::vector<std::pair<int64_t, int64_t>>;
 
-// Foreground runs [start, end) of one string; `index` names it in errors.
-inline Runs read_runs(const uint8_t* text, int64_t length, int64_t pixels, int64_t index) {
-  Runs runs;
+// Calls function(start, end) for the foreground runs of one string, empty ones included;
+// `index` names the string in errors.
+template <typename Function>
+void visit_runs(const uint8_t* text, int64_t length, int64_t pixels, int64_t index,
+                const Function& function) {
   int64_t at = 0, position = 0, written = 0, one_before = 0, two_before = 0;
+  const auto next_piece = [&](int shift) {
+    TORCH_CHECK_VALUE(at < length && shift < 60, "run-length mask ", index,
+                      " ends inside a count or holds one that is too long");
+    const int64_t piece = static_cast<int64_t>(text[at++]) - 48;
+    TORCH_CHECK_VALUE(piece >= 0 && piece < 64, "run-length mask ", index,
+                      " holds a character outside the code");
+    return piece;
+  };
+  // The last five bits of a count are signed.
+  const auto last_bits = [](int64_t piece) { return (piece ^ 0x10) - 0x10; };
   while (at < length) {
-    int64_t value = 0;
-    bool more = true;
-    for (int shift = 0; more; shift += 5) {
-      TORCH_CHECK_VALUE(at < length && shift < 60, "run-length mask ", index,
-                        " ends inside a count or holds one that is too long");
-      const int64_t piece = static_cast<int64_t>(text[at++]) - 48;
-      TORCH_CHECK_VALUE(piece >= 0 && piece < 64, "run-length mask ", index,
-                        " holds a character outside the code");
-      value |= (piece & 0x1f) << shift;
-      more = piece & 0x20;
-      if (!more && (piece & 0x10)) value |= -(int64_t{1} << (shift + 5));
+    int64_t piece = next_piece(0);
+    int64_t value = last_bits(piece);  // most counts are one character long
+    if (piece & 0x20) {
+      value = piece & 0x1f;
+      for (int shift = 5; piece & 0x20; shift += 5) {
+        piece = next_piece(shift);
+        value += (piece & 0x20 ? piece & 0x1f : last_bits(piece)) * (int64_t{1} << shift);
+      }
     }
     if (written > 2) value += two_before;
     TORCH_CHECK_VALUE(value >= 0 && value <= pixels - position, "run-length mask ", index,
                       " does not fit an image of ", pixels, " pixels");
-    if (written % 2 == 1 && value > 0) {
-      // A background run of length 0 between two foreground runs joins them.
-      if (!runs.empty() && runs.back().second == position)
-        runs.back().second += value;
-      else
-        runs.emplace_back(position, position + value);
-    }
+    if (written % 2 == 1) function(position, position + value);
     position += value;
     two_before = one_before;
     one_before = value;
@@ -110,6 +113,19 @@ inline Runs read_runs(const uint8_t* text, int64_t length, int64_t pixels, int64
   }
   TORCH_CHECK_VALUE(position == pixels, "run-length mask ", index, " covers ", position, " of ",
                     pixels, " pixels: it belongs to an image of another size");
+}
+
+// Foreground runs [start, end) of one string; `index` names it in errors.
+inline Runs read_runs(const uint8_t* text, int64_t length, int64_t pixels, int64_t index) {
+  Runs runs;
+  visit_runs(text, length, pixels, index, [&](int64_t start, int64_t end) {
+    if (start == end) return;
+    // A background run of length 0 between two foreground runs joins them.
+    if (!runs.empty() && runs.back().second == start)
+      runs.back().second = end;
+    else
+      runs.emplace_back(start, end);
+  });
   return runs;
 }
 
