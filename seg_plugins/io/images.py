@@ -32,6 +32,7 @@ MAX_PIXELS = 300_000_000
 _PILLOW_LIMIT = 1024 * 1024 * 1024 // 4 // 3
 _EXIF_ORIENTATION = 0x0112
 _SAMPLES_PER_PIXEL = 277
+_SAMPLE_FORMAT, _SIGNED = 339, 2
 _JPEG_END = b"\xff\xd9"
 # Where a PNG may hold a rotation: its own chunk, ImageMagick's text, Adobe's.
 _PNG_EXIF = (b"eXIf", b"Raw profile type", b"com.adobe.xmp")
@@ -249,7 +250,10 @@ def _refuse_pages(file_name: str, image: Image.Image) -> None:
 
 def _refuse_hidden_bands(file_name: str, image: Image.Image, image_format: str) -> None:
     """Pillow gives the first band or the first three of some TIFFs, and says nothing."""
-    stored, seen = getattr(image, "tag_v2", {}).get(_SAMPLES_PER_PIXEL, 1), len(image.getbands())
+    tags = getattr(image, "tag_v2", {})
+    if image.mode == "L" and tags.get(_SAMPLE_FORMAT) in (_SIGNED, (_SIGNED,)):
+        raise _NotForPillow(f"{file_name}: values from -128 to 127, of which Pillow makes 0 to 255")
+    stored, seen = tags.get(_SAMPLES_PER_PIXEL, 1), len(image.getbands())
     if stored > seen and (image_format == "raw" or seen == 1):
         raise _NotForPillow(f"{file_name}: {stored} bands, of which Pillow reads {seen}")
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..data import DatasetError
+from ..io.images import stored_rotated
 from ..io.tiff import picture_pages, several_pages
 from .gaps import count_unknown, undeclared
 
@@ -74,6 +75,16 @@ def check_raster(raster: Any, image_format: str) -> None:
     pages = len(picture_pages(raster.name))
     if pages > 1:
         raise several_pages(raster.name, pages)
+    if stored_rotated(raster.name):
+        raise DatasetError(
+            f"{raster.name}: an EXIF tag rotates it for display; windows show the stored rows: "
+            "store it upright, or leave --window out"
+        )
+    if raster.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE") == "CMYK":
+        raise DatasetError(
+            f"{raster.name}: colours of print (CMYK), which are converted otherwise by windows: "
+            "store it in RGB, or leave --window out"
+        )
     if not any(kind.startswith("float") for kind in raster.dtypes):
         return
     rows = max(_CHECKED // (raster.width * raster.count), 1)
@@ -100,7 +111,22 @@ def read_window(
             "8 bits; train with INPUT.FORMAT raw"
         )
     pixels = raster.read(_bands(raster, image_format), window=(span_y, span_x))
+    if raster.dtypes[0] == "uint8" and raster.colorinterp[0].name == "palette":
+        pixels = _shown(raster, pixels, image_format)
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+
+
+def _shown(raster: Any, pixels: np.ndarray, image_format: str) -> np.ndarray:
+    """The colours of a palette, which GDAL has for black and white, and for white as 0, as well."""
+    if image_format != "raw":
+        table = np.zeros((256, 3), np.uint8)
+        for value, color in raster.colormap(1).items():
+            table[value] = color[:3]
+        return table[pixels[0]].transpose(2, 0, 1)
+    if raster.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+        bits = int(raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
+        return (1 << bits) - 1 - pixels
+    return pixels
 
 
 def _bands(raster: Any, image_format: str) -> list[int] | None:
