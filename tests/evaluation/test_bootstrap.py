@@ -69,7 +69,7 @@ def write_panoptic(folder, images, results):
         for i, image in enumerate(images)
     ]
     (folder / "panoptic_seg_per_image.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    counts = dict.fromkeys(CLASSES, {})
+    counts = {name: {} for name in CLASSES}
     content = {"dataset": "p", "results": {"panoptic_seg": results}, "counts": counts}
     (folder / "panoptic_seg_results.json").write_text(json.dumps(content))
     return folder / "panoptic_seg_results.json"

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +97,25 @@ class Comparison:
     differences: list[Difference] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     without: list[Path] = field(default_factory=list)
+
+    def tables(self) -> list[tuple[str, list[str], list[list[Any]]]]:
+        """Title, heads and rows of one table of figures and one of differences, as far as any."""
+        found: list[tuple[str, list[str], list[list[Any]]]] = []
+        if self.figures:
+            heads = ["metric", "dataset", "run", "value", "low", "high", "images"]
+            rows = [
+                [f.metric, f.dataset, f.run, f.value, f.low, f.high, f.images] for f in self.figures
+            ]
+            found.append(("95% intervals", heads, rows))
+        if self.differences:
+            heads = ["metric", "dataset", "better", "worse", "ahead by", "low", "high"]
+            heads += ["ahead in % of", "resamples"]
+            rows = []
+            for d in self.differences:
+                row = [d.metric, d.dataset, d.better, d.worse, d.value, d.low, d.high]
+                rows.append([*row, 100 * d.share, d.samples])
+            found.append(("Differences on the same resamples", heads, rows))
+        return found
 
 
 def compare(

@@ -21,7 +21,7 @@ from ..average_precision import IOU_THRESHOLDS, RECALL_STEPS
 from ..coco_matches import Matches
 
 # Whether a recall step is above the quotient that it stands for, by the rounding of both.
-_ABOVE = RECALL_STEPS > np.arange(len(RECALL_STEPS)) / (len(RECALL_STEPS) - 1)
+_ABOVE = np.arange(len(RECALL_STEPS)) / (len(RECALL_STEPS) - 1) < RECALL_STEPS
 
 
 def resampled_ap(matches: Matches, wanted: np.ndarray, weights: np.ndarray) -> np.ndarray:

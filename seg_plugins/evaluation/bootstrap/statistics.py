@@ -164,7 +164,7 @@ class InstanceImages(ImageStatistics):
         """AP, AP50 and AP75 of boxes and, where there are any, of masks."""
         ones = np.ones(len(self._truth[0]))
         wanted = class_sums(ones, *self._truth, len(self._found.classes), weights)
-        figures = {}
+        figures: dict[str, np.ndarray] = {}
         for kind, matches in self._found.kinds.items():
             ap = 100 * resampled_ap(matches, wanted, weights)
             figures |= {f"{kind}/AP": ap.mean(axis=0), f"{kind}/AP50": ap[0], f"{kind}/AP75": ap[5]}
@@ -227,7 +227,7 @@ def _has_counts(source: Path) -> bool:
 def _image_names(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """Id and file of each image; the folder that all files are in says nothing of the dataset."""
     files = [str(line.get("file_name") or "").replace("\\", "/") for line in lines]
-    start = os.path.commonprefix(files).rfind("/") + 1
+    start = os.path.commonprefix(files).rfind("/") + 1  # noqa: RUF071 - cut at a folder's end
     return [
         f"{line.get('image_id')} {file[start:]}" for line, file in zip(lines, files, strict=True)
     ]
