@@ -3,7 +3,7 @@
 A resample draws as many images as the test set has, with replacement, and computes the figures
 from the statistics that evaluation keeps of each image: no model, image or annotation is read.
 Two runs are compared on the same resamples. Efron and Tibshirani, An Introduction to the
-Bootstrap, 1993; the intervals are of percentiles, their chapter 13.
+Bootstrap, 1993; the intervals are of percentiles (chapter 13), centred on the figure.
 """
 
 from .comparison import Comparison, Difference, Figure, compare, compare_runs

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EvaluationError
-from .resampling import percentile_interval, resamples
+from .resampling import centred_interval, resamples
 from .statistics import ImageStatistics, read_statistics
 
 
@@ -144,7 +144,7 @@ def compare(
     for (name, metric), (value,) in whole.items():
         defined = drawn[name, metric][np.isfinite(drawn[name, metric])]
         if np.isfinite(value):
-            interval = percentile_interval(defined)
+            interval = centred_interval(float(value), defined)
             figures.append(
                 Figure(name, metric, first.dataset, images, float(value), *interval, len(defined))
             )
@@ -156,7 +156,7 @@ def compare(
             gains = drawn[better, metric] - drawn[worse, metric]
             gains = gains[np.isfinite(gains)]
             if np.isfinite(ahead) and len(gains):
-                interval = percentile_interval(gains)
+                interval = centred_interval(abs(ahead), gains)
                 share = float(np.mean(gains > 0))
                 found = (metric, first.dataset, images, abs(ahead), *interval, share, len(gains))
                 differences.append(Difference(better, worse, *found))

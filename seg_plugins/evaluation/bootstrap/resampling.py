@@ -56,10 +56,17 @@ def class_sums(
     return sums
 
 
-def percentile_interval(samples: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """The middle share `confidence` of (S,) samples; NaN, NaN of none."""
+def centred_interval(
+    value: float, samples: np.ndarray, confidence: float = 0.95
+) -> tuple[float, float]:
+    """`value` and around it the middle share `confidence` of (S,) samples; NaN, NaN of none.
+
+    The samples are moved so that their mean is `value`. AP of classes with few objects is higher in
+    resamples, whose repeated images agree with each other: left where they are, the middle 95% may
+    lie above the very figure that they are to describe.
+    """
     if not len(samples):
         return float("nan"), float("nan")
     tail = (1 - confidence) / 2
-    low, high = np.quantile(samples, [tail, 1 - tail])
+    low, high = np.quantile(samples, [tail, 1 - tail]) - samples.mean() + value
     return float(low), float(high)
