@@ -4,9 +4,14 @@
 python tools/model_zoo.py output/camvid_deeplabv3plus_r18 output/other_run > rows.md
 python tools/model_zoo.py --verify output/camvid_deeplabv3plus_r18
 
+python tools/model_zoo.py --differences output/run_a output/run_b
+
 python tools/model_zoo.py --weights nuclei.safetensors output/run
 
 --verify evaluates the weights again and compares: exit status 1 where a value differs.
+--differences writes a line for each figure of each pair of runs: which is better, by how much, and
+in how many resamples of the test images (docs/evaluation.md). Folders seed_1, seed_2, ... of one
+folder, or runs that differ in SEED alone, count as one by their mean.
 --weights writes the best weights in float16, as seg_plugins.zoo's table names them.
 """
 
@@ -23,11 +28,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+from seg_plugins.evaluation import EvaluationError
+from seg_plugins.evaluation.bootstrap import compare_runs
 from seg_plugins.io.files import write_atomically
 from seg_plugins.io.weights import read_weights, safetensors_bytes
 from seg_plugins.io.weights.layout import take_ema
 from seg_plugins.plugins import add_import_argument
 from seg_plugins.tasks import TASKS
+from seg_plugins.visualization.report import by_seed, read_run
 
 COLUMNS = (
     "system", "dataset", "metric", "value", "config", "hardware", "iterations", "time",
@@ -108,6 +116,29 @@ def verify(run: Path, imports: list[str]) -> bool:
     return same
 
 
+def differences(runs: list[Path]) -> list[str]:
+    """A line for each figure with a row in the table, of each pair of runs.
+
+    Raises:
+        EvaluationError: the runs cannot be compared.
+    """
+    groups = by_seed([read_run(run) for run in runs])
+    folders = {name: [run.folder for run in group] for name, group in groups.items()}
+    found = compare_runs(folders)
+    problems = [*found.problems]
+    if len(folders) < 2:
+        problems.append("--differences takes two runs or more that differ in more than their seed")
+    elif not problems and not found.differences:
+        problems.append(
+            f"{', '.join(map(str, runs))}: nothing that can be compared; evaluate them again, "
+            "which keeps statistics of each image"
+        )
+    if problems:
+        raise EvaluationError("\n".join(problems))
+    shown = {name for task in TASKS for name in task.figures}
+    return [f"- {line}" for line in found.differences if line.metric in shown]
+
+
 def write_weights(run: Path, target: Path) -> str:
     """Write a run's best weights as safetensors, in float16 but for vectors; its SHA-256.
 
@@ -148,6 +179,7 @@ def main() -> int:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
     parser.add_argument("--verify", action="store_true", help="evaluate the weights again")
+    parser.add_argument("--differences", action="store_true", help="compare the runs in pairs")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="of one run, written here")
     add_import_argument(parser)
     args = parser.parse_args()
@@ -155,6 +187,13 @@ def main() -> int:
         if len(args.runs) != 1:
             parser.error("--weights takes one run")
         print(f"{args.weights}: SHA-256 {write_weights(args.runs[0], args.weights)}")
+        return 0
+    if args.differences:
+        try:
+            print("\n".join(differences(args.runs)))
+        except (FileNotFoundError, EvaluationError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         return 0
     if args.verify:
         return 1 if [run for run in args.runs if not verify(run, args.imports)] else 0

@@ -58,6 +58,8 @@ def add_test_keys(test: CfgNode) -> None:
     # report.html at the end of a training and of --eval-only, and in it this many of the worst and
     # of the best images of each task, which are predicted again; 0 shows none.
     set_defaults(test, REPORT=True, REPORT_IMAGES=3)
+    # Resamples of the test images from which that report has the figures' 95% intervals; 0 = none.
+    set_defaults(test, BOOTSTRAP=1000)
     # Result that decides which checkpoint is kept as model_best.pth, e.g. "sem_seg/mIoU";
     # "" takes the main one of the task (PQ, mask AP, box AP, mIoU).
     set_defaults(test, BEST_METRIC="")

@@ -23,11 +23,12 @@ from torch import nn
 
 from ..config import ConfigError
 from ..data import Dataset
+from ..evaluation.bootstrap import compare_runs
 from ..io.files import write_atomically
 from ..modeling.analysis import analyze, size_at_test
 from ..visualization import overlays
 from ..visualization.examples import write_examples
-from ..visualization.report import build_page, read_run
+from ..visualization.report import Table, build_page, read_run
 from ..visualization.samples import draw_row, prediction_of_records
 from .provenance import code_version, repeating
 
@@ -129,9 +130,10 @@ def write_report(cfg: CfgNode, model: nn.Module) -> Path | None:
         where, count = folder / "inference" / "examples", cfg.TEST.REPORT_IMAGES
         _attempt("pictures", problems, lambda: write_examples(cfg, model, where, count))
     path = folder / "report.html"
+    intervals = _attempt("intervals", problems, lambda: _intervals(cfg, problems)) or []
 
     def write() -> Path:
-        page = build_page([read_run(folder)], errors=problems)
+        page = build_page([read_run(folder)], errors=problems, statistics=intervals)
         write_atomically(path, lambda file: file.write(page))
         return path
 
@@ -175,6 +177,13 @@ def _attempt(part: str, problems: list[str], make: Callable[[], Any]) -> Any:
         logger.exception("The report's %s could not be made", part)
         problems.append(f"The {part} could not be made: {type(error).__name__}: {error}")
         return None
+
+
+def _intervals(cfg: CfgNode, problems: list[str]) -> list[Table]:
+    folder = Path(cfg.OUTPUT_DIR)
+    found = compare_runs({folder.resolve().name: [folder]}, samples=cfg.TEST.BOOTSTRAP)
+    problems += found.problems
+    return [Table(*table) for table in found.tables()]
 
 
 def _write_system(cfg: CfgNode, model: nn.Module, path: Path) -> None:

@@ -15,11 +15,14 @@ import hotcoco
 import numpy as np
 
 from .average_precision import AREA_RANGES, IOU_THRESHOLDS, RECALL_STEPS, PrecisionRecall
+from .coco_matches import Matches, flag_bits
 from .coco_truth import CocoTruth
 from .errors import EvaluationError
 
 # The columns of the engine's rows: image, x, y, width, height, score, category.
 _IMAGE, _BOX, _SCORE, _CATEGORY = 0, slice(1, 5), 5, 6
+# What the engine calls detections that found an object, and those that are mistakes.
+_KINDS = ("tp", "fp")
 
 
 class FoundInstances:
@@ -157,12 +160,29 @@ class CocoEngine:
         sure = self._rows[:, _SCORE] >= confidence
         number = len(self._truth.image_ids)
         counts = np.zeros((number, 3), np.int64)
-        for column, kind in enumerate(("tp", "fp")):
+        for column, kind in enumerate(_KINDS):
             chosen = np.zeros(len(images), bool)
             chosen[[i - 1 for i, k in status.items() if k == kind]] = True
             counts[:, column] = np.bincount(images[chosen & sure], minlength=number)
         counts[:, 2] = self._truth.counted - counts[:, 0]
         return counts
+
+    def matches(self, task: str) -> Matches:
+        """Hits and mistakes of `task` at every overlap, among objects of all sizes."""
+        run = self._run(task)
+        flags = {kind: np.zeros((len(IOU_THRESHOLDS), len(self._rows)), bool) for kind in _KINDS}
+        for step, threshold in enumerate(IOU_THRESHOLDS):
+            status = run.image_diagnostics(iou_thr=threshold)["dt_status"]
+            ids = np.fromiter(status.keys(), np.int64, len(status))
+            for kind, flag in flags.items():
+                chosen = np.fromiter((k == kind for k in status.values()), bool, len(status))
+                flag[step, ids[chosen] - 1] = True
+        return Matches.sorted(
+            self._rows[:, _IMAGE].astype(np.int64) - 1,
+            self._rows[:, _CATEGORY].astype(np.int64) - 1,
+            self._rows[:, _SCORE],
+            *(flag_bits(flag) for flag in flags.values()),
+        )
 
     def _run(self, task: str) -> hotcoco.COCOeval:
         if task not in self._runs:

@@ -161,16 +161,25 @@ class CocoTruth:
         )
 
     @cached_property
-    def counted(self) -> np.ndarray:
-        """(I,) int64: the annotations of each image that count at any size, which no crowd does."""
+    def counted_objects(self) -> tuple[np.ndarray, np.ndarray]:
+        """Position and category, (G,) int32 each, of the annotations that count at any size.
+
+        Crowds do not.
+        """
         low, high = AREA_RANGES[0]
-        return np.array(
-            [
-                sum(low <= _area(a) <= high and not a.get("iscrowd", 0) for a in annotations)
-                for annotations in (record.get("annotations", ()) for record in self._records)
-            ],
-            np.int64,
-        )
+        found = [
+            (position, annotation["category_id"])
+            for position, record in enumerate(self._records)
+            for annotation in record.get("annotations", ())
+            if low <= _area(annotation) <= high and not annotation.get("iscrowd", 0)
+        ]
+        positions, categories = np.array(found, np.int32).reshape(-1, 2).T
+        return positions, categories
+
+    @property
+    def counted(self) -> np.ndarray:
+        """(I,) int64: how many of them each image has."""
+        return np.bincount(self.counted_objects[0], minlength=len(self._records))
 
     def _mask(self, position: int, annotation: Mapping[str, Any]) -> Any:
         mask = annotation["segmentation"]

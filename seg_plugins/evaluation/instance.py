@@ -12,6 +12,7 @@ from ..data import Dataset
 from .average_precision import AREA_SUFFIXES, RECALL_STEPS, PrecisionRecall
 from .boundary_precision import BoundaryPrecision
 from .coco_engine import CocoEngine, FoundInstances
+from .coco_matches import MatchedImages
 from .coco_truth import CocoTruth
 from .confusion import f1_scores
 from .errors import EvaluationError
@@ -39,8 +40,8 @@ class InstanceEvaluator(StreamingEvaluator):
 
     Args:
         dataset_name: registered name, or the :class:`~seg_plugins.data.Dataset`.
-        output_dir: folder for ``instances_results.json``, ``instances_per_image.jsonl`` and
-            ``<task>_curves.npz``; None writes nothing.
+        output_dir: folder for ``instances_results.json``, ``instances_per_image.jsonl``,
+            ``instances_matches.npz`` and ``<task>_curves.npz``; None writes nothing.
         max_dets_per_image: detections per image and category that count, as in COCO. Above 100,
             AP at COCO's 100 is given beside it, as ``AP@100``.
         boundary: score Boundary AP as well (Cheng et al., Boundary IoU, 2021): overlap is the
@@ -162,6 +163,7 @@ class InstanceEvaluator(StreamingEvaluator):
         if self.output_dir:
             counts = engine.image_counts("segm" if found.with_masks else "bbox", CONFIDENCE)
             self._write_image_scores(visited, counts)
+            self._matched_images(engine).save(self.output_dir / f"{self.task}_matches.npz")
             for task, curves in self.curves.items():
                 curves.save(self.output_dir / f"{task}_curves.npz", self.class_names)
         return {task: self._figures(curves) for task, curves in self.curves.items()}
@@ -180,6 +182,15 @@ class InstanceEvaluator(StreamingEvaluator):
             scores = {"score": np.nan} if counts is None else f1_scores(*counts[position].tolist())
             lines.write([plain_json({**names, **scores})])
         lines.finish()
+
+    def _matched_images(self, engine: CocoEngine) -> MatchedImages:
+        """What a bootstrap over the images needs."""
+        return MatchedImages(
+            [str(image_id) for image_id in self._truth.image_ids],
+            self.class_names,
+            *self._truth.counted_objects,
+            {task: engine.matches(task) for task in self.curves if task != "boundary"},
+        )
 
     def metrics(self) -> dict[str, bool]:
         """Figures of boxes and, with masks in the truth, of masks."""

@@ -81,8 +81,11 @@ class PanopticEvaluator(StreamingEvaluator):
         super().reset()
         self.counts = PanopticCounts([category["id"] for category in self.categories])
 
-    def score_image(self, position: int, given: Mapping, output: Mapping) -> Mapping[str, float]:
-        """Add one image to the counts; its own figures are PQ, as ``score``, SQ, RQ and counts."""
+    def score_image(self, position: int, given: Mapping, output: Mapping) -> Mapping[str, Any]:
+        """Add one image to the counts; its own figures are PQ, as ``score``, SQ, RQ and counts.
+
+        ``by_class`` is what a bootstrap over the images needs.
+        """
         ids, segments = output["panoptic_seg"]
         found_ids, found = self._prediction(ids, segments)
         record = self._records[position]
@@ -103,7 +106,8 @@ class PanopticEvaluator(StreamingEvaluator):
         qualities = (100 * _mean(values) for values in image.quality())
         scores = dict(zip(("score", "SQ", "RQ"), qualities, strict=True))
         sums = (int(counts.sum()) for counts in image.state()[:3])
-        return scores | dict(zip(("tp", "fp", "fn"), sums, strict=True))
+        counts = dict(zip(("tp", "fp", "fn"), sums, strict=True))
+        return {**scores, **counts, "by_class": image.by_class()}
 
     def local_state(self) -> Any:
         """The counts of this process."""

@@ -111,6 +111,12 @@ class PanopticCounts:
             if excused / found_areas[found] <= 0.5:
                 self.fp[self.index[category]] += 1
 
+    def by_class(self) -> list[list[float]]:
+        """[index of the category, tp, fp, fn, summed overlap] of each category with any."""
+        seen = np.flatnonzero(self.tp + self.fp + self.fn).tolist()
+        counts = (self.tp, self.fp, self.fn)
+        return [[i, *(int(c[i]) for c in counts), from_fixed(self.iou[i])] for i in seen]
+
     def quality(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """PQ, SQ and RQ per category in 0..1; NaN where it neither occurs nor is predicted."""
         overlap = np.array([from_fixed(total) for total in self.iou], float)

@@ -90,8 +90,11 @@ class SemanticEvaluator(StreamingEvaluator):
         if self.boundary:
             self.boundary.reset()
 
-    def score_image(self, position: int, given: Mapping, output: Mapping) -> Mapping[str, float]:
-        """Add one image to the sums; its own figures are mIoU, as ``score``, and pACC."""
+    def score_image(self, position: int, given: Mapping, output: Mapping) -> Mapping[str, Any]:
+        """Add one image to the sums; its own figures are mIoU, as ``score``, and pACC.
+
+        ``by_class`` is what a bootstrap over the images needs, see :func:`pixels_by_class`.
+        """
         target = self._truth.read(position)
         labels, confusion = self._confusion(output["sem_seg"], target)
         if self.predictions:
@@ -100,7 +103,7 @@ class SemanticEvaluator(StreamingEvaluator):
             self.boundary.add(labels, target, self.ignore_label)
         self.add_measures(position, output["sem_seg"], labels, target)
         self.confusion += confusion
-        return image_scores(confusion)
+        return {**image_scores(confusion), "by_class": pixels_by_class(confusion)}
 
     def add_measures(
         self, position: int, prediction: torch.Tensor, labels: np.ndarray, target: np.ndarray
@@ -158,6 +161,18 @@ def image_scores(confusion: np.ndarray) -> dict[str, float]:
     """
     hits, labelled = confusion.diagonal()[:-1].sum(), confusion[:-1].sum()
     return {"score": 100 * mean_iou(confusion), "pACC": 100 * float(divide(hits, labelled))}
+
+
+def pixels_by_class(confusion: np.ndarray) -> list[list[int]]:
+    """[class, pixels of truth, of prediction, hit] of each class of one image that has any.
+
+    Args:
+        confusion: (K + 1, K + 1) pixel counts of the image, truth by prediction.
+    """
+    truth, predicted = confusion[:-1].sum(axis=1), confusion[:-1, :-1].sum(axis=0)
+    seen = np.flatnonzero(truth + predicted)
+    columns = seen, truth[seen], predicted[seen], confusion.diagonal()[seen]
+    return np.stack(columns, axis=1).tolist()
 
 
 def checked_prediction(prediction: Any, target: np.ndarray, num_classes: int) -> torch.Tensor:

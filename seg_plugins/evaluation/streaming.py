@@ -156,7 +156,7 @@ class StreamingEvaluator(DatasetEvaluator):
         """The key of the image that an input belongs to."""
         return given.get(self.image_key)
 
-    def score_image(self, position: int, given: Mapping, output: Mapping) -> Mapping[str, float]:
+    def score_image(self, position: int, given: Mapping, output: Mapping) -> Mapping[str, Any]:
         """Add one image; `position` is its place in the dataset.
 
         Returns:

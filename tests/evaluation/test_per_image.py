@@ -64,13 +64,16 @@ def test_semantic(tmp_path):
         evaluator.process([records[i]], [{"sem_seg": torch.tensor([[0, 1, 1, 2]])}])
     evaluator.evaluate()
     nothing, scored = lines(tmp_path / "sem_seg_per_image.jsonl")
-    assert nothing == {"file_name": "1.jpg", "image_id": None, "score": None, "pACC": None}
+    names = {"file_name": "1.jpg", "image_id": None}
+    assert nothing == {**names, "score": None, "pACC": None, "by_class": []}
     # a: 1 of 2, b: 1 of 2, c: neither there nor predicted where it counts.
     assert scored == {
         "file_name": "0.jpg",
         "image_id": None,
         "score": 50.0,
         "pACC": pytest.approx(200 / 3),
+        # Pixels of truth, of prediction and hit: the one predicted as c is not labelled.
+        "by_class": [[0, 2, 1, 1], [1, 1, 2, 1]],
     }
 
 
@@ -101,6 +104,8 @@ def test_panoptic(tmp_path):
     assert line["score"] == pytest.approx(100 * (0.8 / 1.5 + 0.75 + 0) / 3)
     assert line["RQ"] == pytest.approx(100 * (1 / 1.5 + 1 + 0) / 3)
     assert (line["tp"], line["fp"], line["fn"]) == (2, 1, 1)
+    # Segments found, invented and missed, and the overlap of those found.
+    assert line["by_class"] == [[0, 1, 1, 0, 0.8], [1, 1, 0, 0, 0.75], [2, 0, 0, 1, 0.0]]
     assert (line["file_name"], line["image_id"]) == ("a/0.jpg", 4)
     # Of a single image the figures are those of the dataset.
     assert (line["score"], line["SQ"]) == (results["PQ"], results["SQ"])

@@ -163,7 +163,7 @@ def test_the_number_of_processes_changes_no_digit(world_size, tmp_path):
     names = sorted(p.name for p in (tmp_path / "one").iterdir())
     assert names == sorted(p.name for p in (tmp_path / "many").iterdir())
     for name in names:
-        if name.endswith((".json", ".jsonl")):
+        if name.endswith((".json", ".jsonl", ".npz")):
             one, many = ((tmp_path / run / name).read_bytes() for run in ("one", "many"))
             assert one == many, name
 

@@ -112,3 +112,35 @@ def test_weights_for_the_zoo_are_halves_but_for_vectors(model_zoo, run):
     assert found["conv.weight"].dtype == torch.float16
     torch.testing.assert_close(found["conv.weight"], torch.full((2, 3), 2 / 3).half())
     assert found["norm.running_var"].tolist() == [2e6]  # beyond float16
+
+
+def test_differences_of_runs_in_pairs(model_zoo, tmp_path, monkeypatch, capsys):
+    """B has one pixel of 10 more right in each image: it is ahead in every resample."""
+    for name, hits in (("a", [5, 7]), ("b", [6, 8])):
+        folder = tmp_path / name / "inference"
+        folder.mkdir(parents=True)
+        lines = [
+            json.dumps({"file_name": f"{i}.png", "by_class": [[0, 10, 10, hit]]})
+            for i, hit in enumerate(hits)
+        ]
+        (folder / "sem_seg_per_image.jsonl").write_text("\n".join(lines))
+        iou = 100 * sum(hits) / (40 - sum(hits))
+        figures = {"mIoU": iou, "fwIoU": iou, "mACC": 5.0 * sum(hits), "pACC": 5.0 * sum(hits)}
+        content = {"dataset": "t_val", "results": {"sem_seg": figures}, "classes": ["x"]}
+        (folder / "sem_seg_results.json").write_text(json.dumps(content))
+    folders = [str(tmp_path / name) for name in "ab"]
+    monkeypatch.setattr("sys.argv", ["model_zoo.py", "--differences", *folders])
+    assert model_zoo.main() == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    # 14 / 26 - 12 / 28 of the set; 12 / 28 - 10 / 30 of the first image twice, 16 / 24 - 14 / 26
+    # of the second, less their mean of 11.08 in expectation.
+    text, _, interval = line.partition(" [")
+    assert text == (
+        "- sem_seg/mIoU on t_val: b better than a in 100.0% of 2,000 resamples of 2 images, "
+        "by 10.99"
+    )
+    low, high = map(float, interval.rstrip("]").split(", "))
+    assert (low, high) == pytest.approx((9.43, 12.73), abs=0.1)
+    monkeypatch.setattr("sys.argv", ["model_zoo.py", "--differences", folders[0]])
+    assert model_zoo.main() == 1
+    assert "two runs or more" in capsys.readouterr().err

@@ -5,5 +5,7 @@ It is made from the files of the run folders alone; see :mod:`.run` for those it
 
 from .page import build_page
 from .run import Run, read_run
+from .seeds import by_seed, seed_tables
+from .tables import Table
 
-__all__ = ["Run", "build_page", "read_run"]
+__all__ = ["Run", "Table", "build_page", "by_seed", "read_run", "seed_tables"]

@@ -20,7 +20,9 @@ _MIMES = {".png": "image/png", ".jpg": "image/jpeg"}
 KINDS = {"image": "image", "truth": "ground truth", "prediction": "prediction", "error": "errors"}
 
 
-def build_page(runs: Sequence[Run], *, errors: Sequence[str] = ()) -> bytes:
+def build_page(
+    runs: Sequence[Run], *, errors: Sequence[str] = (), statistics: Sequence[tables.Table] = ()
+) -> bytes:
     """One HTML page about one run, or about several side by side.
 
     Everything that comes from files is escaped. The page loads nothing: styles, scripts and
@@ -29,6 +31,7 @@ def build_page(runs: Sequence[Run], *, errors: Sequence[str] = ()) -> bytes:
     Args:
         runs: the run folders, read.
         errors: parts that could not be made; shown at the top.
+        statistics: tables of intervals and differences.
 
     Returns:
         UTF-8.
@@ -55,6 +58,7 @@ def build_page(runs: Sequence[Run], *, errors: Sequence[str] = ()) -> bytes:
         facts=_facts(runs),
         systems=[(run.name, table) for run in runs if (table := tables.system(run))],
         charts=_charts(runs),
+        statistics=statistics,
         tasks=[_task(runs, key) for key in dict.fromkeys(k for run in runs for k in run.results)],
         examples=[(run.name, groups) for run in runs if (groups := _examples(run))],
         kinds=KINDS,
