@@ -102,6 +102,12 @@ class FoundInstances:
             found._counts.append(counts)
         return found
 
+    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of all N detections: position of the image, category, score; (N, 4) boxes."""
+        rows = _joined(self._rows, np.zeros((0, 7)))
+        image, category = (rows[:, c].astype(np.int64) - 1 for c in (_IMAGE, _CATEGORY))
+        return image, category, rows[:, _SCORE], rows[:, _BOX]
+
     def rle_masks(self, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
         """COCO RLE dicts of all masks; `sizes` are height and width of the images by position."""
         _, rows, _, lengths, counts = self.state()
@@ -163,6 +169,24 @@ class CocoEngine:
             counts[:, column] = np.bincount(images[chosen & sure], minlength=number)
         counts[:, 2] = self._truth.counted - counts[:, 0]
         return counts
+
+    def matches(self, task: str) -> tuple[np.ndarray, np.ndarray]:
+        """What each of the N detections met at IoU 0.5.
+
+        Args:
+            task: as of :meth:`curves`.
+
+        Returns:
+            (N,) int64 index in :attr:`CocoTruth.annotations`, -1 of none; and (N,) bool, whether
+            it counts: not in a crowd, and within the limit of detections.
+        """
+        found = self._run(task).image_diagnostics(iou_thr=IOU_THRESHOLDS[0])
+        truth = np.full(len(self._rows), -1, np.int64)
+        counts = np.zeros(len(self._rows), bool)
+        counts[[i - 1 for i, kind in found["dt_status"].items() if kind in ("tp", "fp")]] = True
+        for detection, annotation in found["dt_match"].items():
+            truth[detection - 1] = annotation - 1
+        return truth, counts
 
     def _run(self, task: str) -> hotcoco.COCOeval:
         if task not in self._runs:

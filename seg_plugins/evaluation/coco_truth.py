@@ -131,6 +131,11 @@ class CocoTruth:
         )
 
     @cached_property
+    def annotations(self) -> list[tuple[int, Mapping[str, Any]]]:
+        """(position of its image, annotation) of all, in the order of the engine's ids."""
+        return [(p, a) for p, r in enumerate(self._records) for a in r.get("annotations", ())]
+
+    @cached_property
     def engine_dataset(self) -> hotcoco.COCO:
         """The truth as the engine takes it: ids are 1 + position, 1 + category and 1 ... N.
 
@@ -147,8 +152,8 @@ class CocoTruth:
             except EvaluationError as error:
                 raise EvaluationError(f"{self.source}: image {image_id}: {error}") from error
             images.append({"id": position + 1, "height": height, "width": width})
-        found = [(p, a) for p, r in enumerate(self._records) for a in r.get("annotations", ())]
-        boxes = [_box(annotation) for _, annotation in found]
+        found = self.annotations
+        boxes = [box_of(annotation) for _, annotation in found]
         return hotcoco.COCO.from_arrays(
             images,
             [{"id": k + 1, "name": name} for k, name in enumerate(self.class_names)],
@@ -185,7 +190,7 @@ class CocoTruth:
         return mask
 
 
-def _box(annotation: Mapping[str, Any]) -> list[float]:
+def box_of(annotation: Mapping[str, Any]) -> list[float]:
     """x, y, width and height in pixels."""
     return BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYWH_ABS)
 
@@ -204,7 +209,7 @@ def _area(annotation: Mapping[str, Any]) -> float:
         return float(sum(segmentation["counts"][1::2]))
     if isinstance(segmentation, Mapping):
         return float(mask_area(segmentation))
-    _, _, width, height = _box(annotation)
+    _, _, width, height = box_of(annotation)
     return float(width * height)
 
 
