@@ -2,6 +2,7 @@
 """Write report.html from the files of one run folder, or of several side by side.
 
 tools/report.py output/run                              # output/run/report.html anew
+tools/report.py output/run --explain                    # and what is behind the scores
 tools/report.py output/run_a output/run_b --output comparison.html
 """
 
@@ -12,7 +13,10 @@ import sys
 from pathlib import Path
 
 import seg_plugins  # noqa: F401 - first: it makes Detectron2 run and registers everything
+from seg_plugins import SegPluginsError
+from seg_plugins.engine.explaining import explain_run
 from seg_plugins.io.files import write_atomically
+from seg_plugins.plugins import add_import_argument
 from seg_plugins.visualization.report import build_page, read_run
 
 
@@ -26,10 +30,21 @@ def main() -> None:
     parser.add_argument(
         "--output", help="file; default: report.html in the one folder, or comparison.html here"
     )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="first explain the predictions that the runs saved (TEST.SAVE_PREDICTIONS True): "
+        "<task>_explanations.json beside the results; reports made later show them too",
+    )
+    add_import_argument(parser)
     arguments = parser.parse_args()
     try:
+        if arguments.explain:
+            for folder in arguments.runs:
+                for file in explain_run(Path(folder)):
+                    print(file)
         runs = [read_run(folder) for folder in arguments.runs]
-    except FileNotFoundError as error:
+    except (FileNotFoundError, SegPluginsError) as error:
         sys.exit(f"error: {error}")
     one = Path(arguments.runs[0]) / "report.html"
     path = Path(arguments.output or (one if len(runs) == 1 else "comparison.html"))

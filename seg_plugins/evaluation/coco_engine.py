@@ -134,9 +134,9 @@ class CocoEngine:
         self._truth = truth
         self._limits = list(limits)
         _, self._rows, self._mask_areas, _, _ = found.state()
-        self._masks = found.with_masks and truth.has_masks
+        self.with_masks = found.with_masks and truth.has_masks
         rles: list[Any] | None = None
-        if self._masks:
+        if self.with_masks:
             rles = found.rle_masks([truth.size(p) for p in range(len(truth.image_ids))])
         self._found = truth.engine_dataset.load_res(self._rows, segmentation=rles)
         self._ids = np.arange(1, len(self._rows) + 1)
@@ -192,7 +192,7 @@ class CocoEngine:
         if task not in self._runs:
             # As Detectron2: boxes are sorted into sizes by their own area, masks by theirs.
             areas = self._rows[:, 3] * self._rows[:, 4] if task == "bbox" else self._mask_areas
-            if len(self._rows) and self._masks:
+            if len(self._rows) and self.with_masks:
                 self._found.update_anns(ids=self._ids, area=areas.astype(np.float64))
             run = hotcoco.COCOeval(self._truth.engine_dataset, self._found, task)
             run.params.iou_thrs = IOU_THRESHOLDS.tolist()

@@ -105,6 +105,10 @@ class CocoTruth:
         found[classes + 1] = np.arange(len(classes))
         return found
 
+    def record(self, position: int) -> Mapping[str, Any]:
+        """The dict of an image."""
+        return self._records[position]
+
     def size(self, position: int) -> tuple[int, int]:
         """Height and width of an image in pixels.
 

@@ -100,10 +100,7 @@ def match_detections(
             continue
         iou = hotcoco.mask.iou(
             [rles[i] for i in rows] if rles else boxes[rows],
-            [
-                to_run_lengths(annotations[g][1]["segmentation"], *sizes[position])
-                for g in there
-            ]
+            [to_run_lengths(annotations[g][1]["segmentation"], *sizes[position]) for g in there]
             if rles
             else np.array([box_of(annotations[g][1]) for g in there]),
             [False] * len(there),
@@ -132,9 +129,7 @@ def match_detections(
     )
 
 
-def average_precisions(
-    category: np.ndarray, hit: np.ndarray, wanted: np.ndarray
-) -> np.ndarray:
+def average_precisions(category: np.ndarray, hit: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """(K,) COCO's AP of each class in 0..1; NaN of one without objects.
 
     Args:
@@ -149,9 +144,7 @@ def average_precisions(
     return precision
 
 
-def _rows_of(
-    image: np.ndarray, images: int, chosen: np.ndarray | None = None
-) -> list[np.ndarray]:
+def _rows_of(image: np.ndarray, images: int, chosen: np.ndarray | None = None) -> list[np.ndarray]:
     """The rows of each of the images, in their order."""
     rows = np.arange(len(image)) if chosen is None else np.flatnonzero(chosen)
     rows = rows[np.argsort(image[rows], kind="stable")]

@@ -76,9 +76,7 @@ def tide(table: DetectionTable) -> dict[str, Any]:
     return {"AP50": base, "gain": gain, "count": {**count, "missed": int(missed.sum())}}
 
 
-def _corrected_objects(
-    table: DetectionTable, kinds: np.ndarray, order: np.ndarray
-) -> np.ndarray:
+def _corrected_objects(table: DetectionTable, kinds: np.ndarray, order: np.ndarray) -> np.ndarray:
     """(N,) the object that a detection finds once it is corrected; -1: none."""
     target = np.full(len(kinds), -1, np.int64)
     taken = table.found
