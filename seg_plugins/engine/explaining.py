@@ -11,7 +11,7 @@ from typing import Any
 from ..config import ConfigError, load_config
 from ..data import Dataset, apply_custom_dataset
 from ..evaluation import EvaluationError
-from ..evaluation.explain import explain_instances
+from ..evaluation.explain import explain_instances, explain_panoptic, explain_semantic
 from ..evaluation.results import plain_json, readable_json
 from ..io.files import write_atomically
 from ..visualization.explanations import draw_explanations
@@ -21,7 +21,9 @@ logger = logging.getLogger(__name__)
 
 #: Stem of the results -> file of predictions beside them, and what explains it.
 _EXPLAINED: dict[str, tuple[str, Callable[..., dict[str, Any]]]] = {
+    "sem_seg": ("sem_seg_predictions.json", explain_semantic),
     "instances": ("coco_instances_results.json", explain_instances),
+    "panoptic_seg": ("panoptic_predictions.json", explain_panoptic),
 }
 
 
@@ -74,7 +76,7 @@ def _explain(
     }
     task = results.name.removesuffix("_results.json")
     pictures = results.parent / "explanations"
-    draw_explanations(content, dataset, pictures, task, image_format)
+    draw_explanations(content, pictures, task, image_format)
     path = results.with_name(f"{task}{EXPLANATIONS}")
     text = readable_json(content).encode() + b"\n"
     write_atomically(path, lambda file: file.write(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import hotcoco
 import numpy as np
@@ -149,4 +150,4 @@ def _rows_of(image: np.ndarray, images: int, chosen: np.ndarray | None = None) -
     rows = np.arange(len(image)) if chosen is None else np.flatnonzero(chosen)
     rows = rows[np.argsort(image[rows], kind="stable")]
     ends = np.searchsorted(image[rows], np.arange(images + 1))
-    return [rows[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [rows[a:b] for a, b in pairwise(ends)]

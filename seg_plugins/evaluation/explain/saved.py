@@ -1,10 +1,8 @@
-"""Predictions as the evaluators save them (``TEST.SAVE_PREDICTIONS``), read back to be explained."""
+"""Predictions as evaluators save them (``TEST.SAVE_PREDICTIONS``), read back to be explained."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -60,35 +58,51 @@ def saved_instances(path: Path, truth: CocoTruth) -> FoundInstances:
     return found
 
 
-def saved_labels(path: Path, dataset: Dataset) -> Iterator[tuple[int, np.ndarray]]:
-    """The label maps of ``sem_seg_predictions.json``, image by image.
+class SavedLabels:
+    """The label maps of ``sem_seg_predictions.json``.
 
     Args:
-        path: Detectron2's list of run-length masks by image and class, the records of an image
-            one after the other.
+        path: Detectron2's list of run-length masks by image and class.
         dataset: that it was written for.
-
-    Yields:
-        Position of the record, and (H, W) uint16 labels; K where nothing was predicted.
 
     Raises:
         EvaluationError: damaged, or of another dataset.
     """
-    position = {record["file_name"]: p for p, record in enumerate(dataset.records)}
-    ids = [kind.category_ids for kind in (dataset.things, dataset.stuff) if kind.numbered]
-    label_of = {number: label for kind in ids for label, number in kind.items()}
-    void = len(dataset.stuff)
-    for file_name, own in groupby(_read(path, list), key=lambda record: record["file_name"]):
-        if file_name not in position:
-            raise EvaluationError(f"{path}: {file_name} is no image of '{dataset.name}'.")
-        labels = None
-        for record in own:
-            mask = to_bitmask(record["segmentation"], *record["segmentation"]["size"])
-            if labels is None:
-                labels = np.full(mask.shape, void, np.uint16)
-            labels[mask] = label_of.get(record["category_id"], record["category_id"])
-        if labels is not None:
-            yield position[file_name], labels
+
+    def __init__(self, path: Path, dataset: Dataset) -> None:
+        position = {record["file_name"]: p for p, record in enumerate(dataset.records)}
+        ids = [kind.category_ids for kind in (dataset.things, dataset.stuff) if kind.numbered]
+        self._label_of = {number: label for kind in ids for label, number in kind.items()}
+        self._void = len(dataset.stuff)
+        self._records: dict[int, list[dict[str, Any]]] = {}
+        for record in _read(path, list):
+            if record["file_name"] not in position:
+                raise EvaluationError(
+                    f"{path}: {record['file_name']} is no image of '{dataset.name}'."
+                )
+            self._records.setdefault(position[record["file_name"]], []).append(record)
+
+    def read(self, position: int, size: tuple[int, int]) -> np.ndarray:
+        """(H, W) uint16 labels of the record at `position`; K where nothing was predicted.
+
+        Args:
+            position: of the record.
+            size: of its ground truth, height and width.
+
+        Raises:
+            EvaluationError: another size.
+        """
+        labels = np.full(size, self._void, np.uint16)
+        for record in self._records.get(position, ()):
+            mask = record["segmentation"]
+            if tuple(mask["size"]) != size:
+                raise EvaluationError(
+                    f"the saved labels of {record['file_name']} are of {tuple(mask['size'])}, its "
+                    f"ground truth of {size} (height, width): evaluate again."
+                )
+            number = record["category_id"]
+            labels[to_bitmask(mask, *size)] = self._label_of.get(number, number)
+        return labels
 
 
 def saved_panoptic(path: Path) -> list[dict[str, Any]]:

@@ -138,6 +138,67 @@ def _label_errors(found: Sequence[Mapping[str, Any]], _: Mapping[str, Any]) -> I
     )
 
 
+def _border(found: Sequence[Mapping[str, Any]], _: Mapping[str, Any]) -> Iterator[Block]:
+    rows, low = [], 0
+    for band in found:
+        up_to = band["up_to"]
+        name = (
+            f"more than {low}"
+            if up_to is None
+            else f"{low} to {up_to}"
+            if low
+            else f"up to {up_to}"
+        )
+        rows.append([name, *(band[key] for key in ("pixels", "wrong", "error", "share"))])
+        low = up_to
+    columns = ["pixels to the border", "labelled", "wrong", "wrong, %", "share of all errors, %"]
+    note = "By the distance of a pixel to the nearest pixel of another class of the ground truth."
+    yield Block("Errors by distance to the border", note, [Table("", columns, rows)])
+
+
+def _pairs(found: Sequence[Mapping[str, Any]], _: Mapping[str, Any]) -> Iterator[Block]:
+    keys = ("true", "predicted", "pixels", "share", "share_of_class")
+    columns = ["true", "predicted", "pixels", "% of all errors", "% of the true class"]
+    rows = [[entry[key] for key in keys] for entry in found]
+
+    def caption(entry: Mapping[str, Any]) -> str:
+        where = f"{entry['pixels_there']:,} pixels in {Path(entry['file_name']).name}"
+        return f"{entry['true']} as {entry['predicted']}: {where}"
+
+    note = "Each with the largest such region of the image that has most of them, in red."
+    pictures = _pictures(found, caption)
+    yield Block("Classes confused most", note, [Table("", columns, rows)], pictures=pictures)
+
+
+def _quality(found: Mapping[str, Any], content: Mapping[str, Any]) -> Iterator[Block]:
+    keys = ("PQ", "SQ", "RQ", "precision", "recall")
+    columns = ["class", "PQ", "with perfect outlines (RQ)", "with all found (SQ)", *keys[3:]]
+    rows = [
+        [name, row["PQ"], row["RQ"], row["SQ"], row["precision"], row["recall"]]
+        for name, row in found.items()
+    ]
+    tables = [Table("where PQ is lost", columns, rows)]
+    reasons = content.get("not_found") or {}
+    kinds = list(dict.fromkeys(kind for row in reasons.values() for kind in row))
+    rows = [[name, *(row.get(kind) for kind in kinds)] for name, row in reasons.items()]
+    tables.append(Table("segments not found, by reason", ["class", *kinds], rows))
+    note = (
+        "PQ = SQ x RQ: outlines of what is found, and how much is found. Not found, the first that "
+        "holds: another class has IoU above 0.5; a prediction holds half of it and of another one; "
+        "several lie within it; the best IoU is 0.1 to 0.5."
+    )
+    yield Block("Recognition and segmentation", note, tables)
+
+
+def _merged(found: Sequence[Mapping[str, Any]], _: Mapping[str, Any]) -> Iterator[Block]:
+    def caption(entry: Mapping[str, Any]) -> str:
+        where = f"{entry['pixels']:,} pixels in {Path(entry['file_name']).name}"
+        return f"{entry['class']} {entry['reason']}: {where}"
+
+    note = "The largest of them: the true segment green, the predictions blue."
+    yield Block("Merged and split segments", note, pictures=_pictures(found, caption))
+
+
 def _pictures(
     entries: Sequence[Mapping[str, Any]], caption: Callable[[Mapping[str, Any]], str]
 ) -> list[tuple[str, str]]:
@@ -158,4 +219,8 @@ _MAKERS: dict[str, Callable[[Any, Mapping[str, Any]], Iterator[Block]]] = {
     "confusion": _confusion,
     "calibration": _calibration,
     "label_errors": _label_errors,
+    "border": _border,
+    "confusion_pairs": _pairs,
+    "quality": _quality,
+    "merged_or_split": _merged,
 }

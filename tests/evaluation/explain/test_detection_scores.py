@@ -41,7 +41,8 @@ def test_the_best_score_by_hand(tmp_path):
     assert found["a"] == pytest.approx(
         {"from_score": 0.6, "F1": 80, "precision": 200 / 3, "recall": 100, "objects": 2}
     )
-    assert found["b"]["F1"] is None and found["b"]["objects"] == 0
+    assert found["b"]["F1"] is None
+    assert found["b"]["objects"] == 0
 
 
 def test_confusion_by_hand(tmp_path):
@@ -78,10 +79,14 @@ def test_label_errors_by_hand(tmp_path):
         "missing annotation",
         "inaccurate outline",
     ]
-    assert found[0]["annotated"] == "b" and found[0]["predicted"] == "a"
-    assert found[0]["annotation_id"] == 2 and found[0]["iou"] == pytest.approx(1)
-    assert "annotated" not in found[1] and found[1]["iou"] == 0
+    assert found[0]["annotated"] == "b"
+    assert found[0]["predicted"] == "a"
+    assert found[0]["annotation_id"] == 2
+    assert found[0]["iou"] == pytest.approx(1)
+    assert "annotated" not in found[1]
+    assert found[1]["iou"] == 0
     assert found[1]["box"] == FAR
-    assert found[2]["image_id"] == 1 and found[2]["iou"] == pytest.approx(1 / 3)
+    assert found[2]["image_id"] == 1
+    assert found[2]["iou"] == pytest.approx(1 / 3)
     assert found[2]["file_name"].endswith("1.png")
     assert len(label_errors(table, truth, boxes, confidence=0.5, most=1)) == 1

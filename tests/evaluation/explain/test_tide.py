@@ -91,7 +91,8 @@ def test_a_crowd_is_no_object_and_excuses_its_detections(scene):
 
 def test_without_objects_there_is_nothing_to_gain(scene):
     found = tide(scene([], [(0, 0, 0.9, A)]))
-    assert found["AP50"] is None and set(found["gain"].values()) == {None}
+    assert found["AP50"] is None
+    assert set(found["gain"].values()) == {None}
     assert tide(scene([(0, 0, A)], []))["gain"]["missed"] is None
 
 
