@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 EXAMPLES = "examples/examples.json"
 #: Ends the name of a task's explanations, beside ``<task>_results.json``.
 EXPLANATIONS = "_explanations.json"
+# Detectron2's name for the saved detections, which are no scores.
+_PREDICTIONS = "coco_instances_results.json"
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ def read_run(folder: str | Path) -> Run:
     inference = folder / "inference"
     results, explanations = {}, {}
     for file in sorted(inference.rglob("*_results.json")):
+        if file.name == _PREDICTIONS:
+            continue
         content = _json(file, dict, problems)
         if content:
             where = file.parent.relative_to(inference).as_posix()
