@@ -36,12 +36,20 @@ def main() -> None:
         help="first explain the predictions that the runs saved (TEST.SAVE_PREDICTIONS True): "
         "<task>_explanations.json beside the results; reports made later show them too",
     )
+    parser.add_argument(
+        "--slice",
+        default="",
+        metavar="KEY",
+        help="with --explain: scores for each value of this key of the dataset's records, too",
+    )
     add_import_argument(parser)
     arguments = parser.parse_args()
+    if arguments.slice and not arguments.explain:
+        parser.error("--slice KEY belongs to --explain: give both")
     try:
         if arguments.explain:
             for folder in arguments.runs:
-                for file in explain_run(Path(folder)):
+                for file in explain_run(Path(folder), arguments.slice):
                     print(file)
         runs = [read_run(folder) for folder in arguments.runs]
     except (FileNotFoundError, SegPluginsError) as error:

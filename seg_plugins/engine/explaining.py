@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ _EXPLAINED: dict[str, tuple[str, Callable[..., dict[str, Any]]]] = {
 }
 
 
-def explain_run(folder: Path) -> list[Path]:
+def explain_run(folder: Path, column: str = "") -> list[Path]:
     """Write ``<task>_explanations.json`` and pictures for each saved prediction of a run.
 
     Args:
         folder: of the run, with ``config.yaml`` and ``inference/``.
+        column: key of the dataset's records whose values the scores are given for.
 
     Returns:
         The files; their ``results`` is the digest of the results that they explain.
@@ -50,7 +52,8 @@ def explain_run(folder: Path) -> list[Path]:
         for results in sorted((folder / "inference").rglob(f"{task}_results.json")):
             predictions = results.with_name(name)
             if predictions.is_file():
-                written.append(_explain(results, predictions, explain, cfg.INPUT.FORMAT))
+                made = partial(explain, column=column)
+                written.append(_explain(results, predictions, made, cfg.INPUT.FORMAT))
             else:
                 logger.info("%s: no %s beside it, so it is not explained", results, name)
     if not written:

@@ -127,7 +127,7 @@ class CocoTruth:
         found = sorted(annotations, key=lambda a: a["category_id"])  # stable
         return ImageTruth(
             categories=np.array([a["category_id"] for a in found], np.int64),
-            areas=np.array([_area(a) for a in found], np.float64),
+            areas=np.array([area_of(a) for a in found], np.float64),
             crowd=np.array([bool(a.get("iscrowd", 0)) for a in found], bool),
             segmentations=[a.get("segmentation") for a in found],
             height=height,
@@ -164,7 +164,7 @@ class CocoTruth:
             np.array([position + 1 for position, _ in found], np.int64),
             np.array([a["category_id"] + 1 for _, a in found], np.int64),
             np.array(boxes, np.float64).reshape(-1, 4),
-            area=np.array([_area(a) for _, a in found], np.float64),
+            area=np.array([area_of(a) for _, a in found], np.float64),
             iscrowd=np.array([bool(a.get("iscrowd", 0)) for _, a in found], bool),
             segmentation=[self._mask(p, a) for p, a in found] if self.has_masks else None,
         )
@@ -175,7 +175,7 @@ class CocoTruth:
         low, high = AREA_RANGES[0]
         return np.array(
             [
-                sum(low <= _area(a) <= high and not a.get("iscrowd", 0) for a in annotations)
+                sum(low <= area_of(a) <= high and not a.get("iscrowd", 0) for a in annotations)
                 for annotations in (record.get("annotations", ()) for record in self._records)
             ],
             np.int64,
@@ -199,7 +199,7 @@ def box_of(annotation: Mapping[str, Any]) -> list[float]:
     return BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYWH_ABS)
 
 
-def _area(annotation: Mapping[str, Any]) -> float:
+def area_of(annotation: Mapping[str, Any]) -> float:
     """Square pixels of an annotation: those it states, or as Detectron2 works them out.
 
     Which is from the corners of polygons, the pixels of run lengths, or the sides of the box.

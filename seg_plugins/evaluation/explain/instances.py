@@ -18,6 +18,7 @@ from .detections import match_detections
 from .instance_confusion import instance_confusion
 from .label_errors import label_errors
 from .saved import saved_instances
+from .slices import images_by, instance_image_slices, object_slices
 from .tide import tide
 
 #: Entries of a list that is shown with pictures.
@@ -27,7 +28,10 @@ _SAME = 1e-6
 
 
 def explain_instances(
-    dataset: Dataset, predictions: Path, results: Mapping[str, Mapping[str, Any]]
+    dataset: Dataset,
+    predictions: Path,
+    results: Mapping[str, Mapping[str, Any]],
+    column: str = "",
 ) -> dict[str, Any]:
     """TIDE, confusion, calibration, best scores and likely label errors.
 
@@ -35,11 +39,13 @@ def explain_instances(
         dataset: with annotations.
         predictions: ``coco_instances_results.json``.
         results: of the evaluation that wrote it: ``bbox`` and ``segm`` with ``AP50``.
+        column: key of the dataset's records; AP50 is given for each of its values, too.
 
     Returns:
         ``tide``, ``calibration`` and ``best_scores`` for each of ``bbox`` and ``segm``; and of
         masks, where there are any, or else of boxes, ``confusion`` (``classes``, ``counts``, the
-        ``confidence``) and ``label_errors``. ``overlap`` says which of the two.
+        ``confidence``), ``object_slices``, ``image_slices`` and ``label_errors``. ``overlap``
+        says which of the two.
 
     Raises:
         EvaluationError: the predictions are of another evaluation.
@@ -49,6 +55,7 @@ def explain_instances(
     limit = _limit(results)
     engine = CocoEngine(truth, found, sorted({1, min(10, limit), limit}))
     names = truth.class_names
+    images = images_by(column, [truth.record(p) for p in range(len(truth.image_ids))])
     explained: dict[str, Any] = {"tide": {}, "calibration": {}, "best_scores": {}}
     for task in ("bbox", "segm"):
         if task not in results:
@@ -66,6 +73,8 @@ def explain_instances(
                 "confidence": CONFIDENCE,
                 "counts": instance_confusion(table, CONFIDENCE),
             },
+            "object_slices": object_slices(table, truth, CONFIDENCE),
+            "image_slices": instance_image_slices(table, images),
             "label_errors": label_errors(table, truth, boxes, confidence=CONFIDENCE, most=MOST),
         }
     return explained

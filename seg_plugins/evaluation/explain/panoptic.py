@@ -16,6 +16,7 @@ from ..errors import EvaluationError
 from ..panoptic_quality import PanopticCounts
 from .saved import saved_panoptic
 from .segments import REASONS, ImageSegments
+from .slices import images_by
 
 #: Merged and split segments that are listed, the largest.
 MOST = 12
@@ -23,7 +24,10 @@ _SAME = 1e-6
 
 
 def explain_panoptic(
-    dataset: Dataset, predictions: Path, results: Mapping[str, Mapping[str, Any]]
+    dataset: Dataset,
+    predictions: Path,
+    results: Mapping[str, Mapping[str, Any]],
+    column: str = "",
 ) -> dict[str, Any]:
     """Which factor of PQ is lost in each class, and why segments were not found.
 
@@ -31,6 +35,8 @@ def explain_panoptic(
         dataset: with panoptic truth.
         predictions: ``panoptic_predictions.json`` with its folder of PNGs.
         results: of the evaluation that wrote it: ``panoptic_seg`` with ``PQ``.
+        column: key of the dataset's records; PQ is given for each of its values, too, as
+            ``image_slices``.
 
     Returns:
         ``quality``: class -> ``PQ``, ``SQ``, ``RQ``, ``precision`` and ``recall`` of segments in
@@ -52,6 +58,8 @@ def explain_panoptic(
             f"'{dataset.name}', not {missing[0]}: evaluate again with TEST.SAVE_PREDICTIONS True."
         )
     counts = PanopticCounts(list(names))
+    slices = images_by(column, truth.records)
+    parts = {name: PanopticCounts(list(names)) for name in slices}
     reasons = {name: dict.fromkeys(REASONS, 0) for name in names.values()}
     wrong: list[tuple[int, int, str, Mapping[str, Any], list[int]]] = []
     for position, record in enumerate(truth.records):
@@ -59,7 +67,12 @@ def explain_panoptic(
         truth_ids = read_segment_colors(str(record["pan_seg_file_name"]))
         found_ids = read_segment_colors(str(entry["path"]))
         image = ImageSegments(truth_ids, record["segments_info"], found_ids, entry["segments_info"])
-        counts.add(truth_ids, image.truth, found_ids, image.found)
+        own = PanopticCounts(list(names))
+        own.add(truth_ids, image.truth, found_ids, image.found)
+        counts.merge(own)
+        for name, positions in slices.items():
+            if position in positions:
+                parts[name].merge(own)
         for segment, reason, guesses in image.not_found():
             reasons[names[segment["category_id"]]][reason] += 1
             if reason in ("merged", "split"):
@@ -79,6 +92,10 @@ def explain_panoptic(
             }
             for pixels, position, reason, segment, guesses in wrong[:MOST]
         ],
+        "image_slices": [
+            {"slice": name, "images": len(slices[name]), "PQ": _mean_quality(part)}
+            for name, part in parts.items()
+        ],
     }
 
 
@@ -92,6 +109,13 @@ def _quality(counts: PanopticCounts, names: list[str]) -> dict[str, dict[str, An
         name: {column: 100 * float(values[i]) for column, values in columns.items()}
         for i, name in enumerate(names)
     }
+
+
+def _mean_quality(counts: PanopticCounts) -> float | None:
+    """PQ in percent, the mean of the classes that occur."""
+    quality, _, _ = counts.quality()
+    known = quality[~np.isnan(quality)]
+    return 100 * float(known.mean()) if len(known) else None
 
 
 def _outlines(
@@ -113,9 +137,7 @@ def _outlines(
 
 
 def _check(path: Path, counts: PanopticCounts, results: Mapping[str, Mapping[str, Any]]) -> None:
-    quality, _, _ = counts.quality()
-    known = quality[~np.isnan(quality)]
-    value = 100 * float(known.mean()) if len(known) else None
+    value = _mean_quality(counts)
     stated = results.get("panoptic_seg", {}).get("PQ")
     same = value == stated
     if value is not None and stated is not None:

@@ -13,11 +13,12 @@ import numpy as np
 
 from ...data import Dataset
 from ...io.masks import encode_bitmasks
-from ..confusion import semantic_scores
+from ..confusion import mean_iou, semantic_scores
 from ..errors import EvaluationError
 from ..ground_truth import LabelSource
 from .border import BorderErrors
 from .saved import SavedLabels
+from .slices import images_by
 
 #: Confusion pairs that are listed.
 MOST = 8
@@ -25,7 +26,10 @@ _SAME = 1e-6
 
 
 def explain_semantic(
-    dataset: Dataset, predictions: Path, results: Mapping[str, Mapping[str, Any]]
+    dataset: Dataset,
+    predictions: Path,
+    results: Mapping[str, Mapping[str, Any]],
+    column: str = "",
 ) -> dict[str, Any]:
     """Errors by distance to the border, and the classes that are confused most.
 
@@ -33,6 +37,8 @@ def explain_semantic(
         dataset: with semantic labels.
         predictions: ``sem_seg_predictions.json``.
         results: of the evaluation that wrote it: ``sem_seg`` with ``mIoU``.
+        column: key of the dataset's records; mIoU is given for each of its values, too, as
+            ``image_slices``.
 
     Returns:
         ``border``, the rows of :meth:`.border.BorderErrors.table`, and ``confusion_pairs``: dicts
@@ -56,11 +62,16 @@ def explain_semantic(
     total = np.zeros((void + 1, void + 1), np.int64)
     # Of each pair of classes, the pixels of the worst image and its position.
     most, worst = np.zeros((2, void, void), np.int64)
+    slices = images_by(column, dataset.records)
+    parts = {name: np.zeros_like(total) for name in slices}
     for position in range(len(source)):
         truth, labels = image(position)
         counts = label_confusion(labels, truth, void, void)
         border.add(labels, truth, void)
         total += counts
+        for name, positions in slices.items():
+            if position in positions:
+                parts[name] += counts
         wrong = _errors(counts)
         worst[wrong > most] = position
         most = np.maximum(most, wrong)
@@ -74,7 +85,14 @@ def explain_semantic(
         pair["pixels_there"] = int(most[true, predicted])
         pair["box"] = _largest_region(mask)
         pair["mask"] = _text(encode_bitmasks(mask[None])[0])
-    return {"border": border.table(), "confusion_pairs": [pair for pair, _, _ in pairs]}
+    return {
+        "border": border.table(),
+        "confusion_pairs": [pair for pair, _, _ in pairs],
+        "image_slices": [
+            {"slice": name, "images": len(slices[name]), "mIoU": 100 * mean_iou(part)}
+            for name, part in parts.items()
+        ],
+    }
 
 
 def _errors(counts: np.ndarray) -> np.ndarray:

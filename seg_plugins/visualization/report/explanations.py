@@ -138,6 +138,20 @@ def _label_errors(found: Sequence[Mapping[str, Any]], _: Mapping[str, Any]) -> I
     )
 
 
+def _object_slices(found: Sequence[Mapping[str, Any]], _: Mapping[str, Any]) -> Iterator[Block]:
+    rows = [[part[key] for key in ("slice", "objects", "recall", "sure_recall")] for part in found]
+    columns = ["objects", "number", "found, %", "found by scores from 0.5, %"]
+    note = "Found at IoU 0.5. Small and large are COCO's: up to 32², above 96² pixels."
+    yield Block("Objects by size and place", note, [Table("", columns, rows)])
+
+
+def _image_slices(found: Sequence[Mapping[str, Any]], _: Mapping[str, Any]) -> Iterator[Block]:
+    scores = list(dict.fromkeys(k for part in found for k in part if k not in ("slice", "images")))
+    rows = [[part["slice"], part["images"], *(part.get(k) for k in scores)] for part in found]
+    note = "A part with few images has a score that says little."
+    yield Block("Parts of the dataset", note, [Table("", ["images", "number", *scores], rows)])
+
+
 def _border(found: Sequence[Mapping[str, Any]], _: Mapping[str, Any]) -> Iterator[Block]:
     rows, low = [], 0
     for band in found:
@@ -218,9 +232,11 @@ _MAKERS: dict[str, Callable[[Any, Mapping[str, Any]], Iterator[Block]]] = {
     "tide": _tide,
     "confusion": _confusion,
     "calibration": _calibration,
+    "object_slices": _object_slices,
     "label_errors": _label_errors,
     "border": _border,
     "confusion_pairs": _pairs,
     "quality": _quality,
     "merged_or_split": _merged,
+    "image_slices": _image_slices,
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from seg_plugins.evaluation import EvaluationError
 from seg_plugins.evaluation.explain.calibration import best_scores, calibration
 from seg_plugins.evaluation.explain.instance_confusion import instance_confusion
 from seg_plugins.evaluation.explain.label_errors import label_errors
+from seg_plugins.evaluation.explain.slices import images_by, instance_image_slices, object_slices
 
 import numpy as np
 import pytest
@@ -90,3 +92,27 @@ def test_label_errors_by_hand(tmp_path):
     assert found[2]["iou"] == pytest.approx(1 / 3)
     assert found[2]["file_name"].endswith("1.png")
     assert len(label_errors(table, truth, boxes, confidence=0.5, most=1)) == 1
+
+
+def test_slices_by_hand(tmp_path):
+    medium, edge = [10, 10, 40, 30], [80, 50, 20, 20]  # 1200 pixels; ends at the image's side
+    objects = [(0, 0, medium), (0, 0, [60, 10, 10, 10]), (1, 0, edge), (1, 0, FAR, "crowd")]
+    detections = [(0, 0, 0.9, medium), (1, 0, 0.4, edge), (1, 0, 0.95, A)]
+    dataset = dataset_of(objects, ["a"], tmp_path, images=2)
+    table, truth, _ = table_of(dataset, detections)
+    rows = {row["slice"]: list(row.values())[1:] for row in object_slices(table, truth, 0.5)}
+    assert rows["small"] == [2, 50, 0]
+    assert rows["medium"] == [1, 100, 100]
+    assert rows["large"][0] == 0
+    assert rows["cut by the image's edge"] == [1, 100, 0]
+    assert rows["whole"] == [2, 50, 50]
+    records = [{"file_name": "0", "light": "day"}, {"file_name": "1", "light": "night"}]
+    images = images_by("light", records)
+    # By day one of two objects, without a mistake; by night a surer mistake before the object.
+    first, second = instance_image_slices(table, images)
+    assert first == {"slice": "light: day", "images": 1, "AP50": pytest.approx(100 * 51 / 101)}
+    assert second == {"slice": "light: night", "images": 1, "AP50": pytest.approx(50)}
+    with pytest.raises(
+        EvaluationError, match=r"2 of 2 images have no 'time'.*all have file_name, light"
+    ):
+        images_by("time", records)
