@@ -108,12 +108,12 @@ def _calibration(found: Mapping[str, Any], content: Mapping[str, Any]) -> Iterat
 
 
 def _confusion(found: Mapping[str, Any], content: Mapping[str, Any]) -> Iterator[Block]:
-    names = [*found["classes"], "background"]
+    names = [*found["classes"], "(background)"]
     note = (
         f"Detections with a score of at least {found['confidence']} at IoU 0.5 of "
         f"{_KINDS.get(content.get('overlap', ''), 'masks')}. Rows are true classes, columns "
-        "predicted ones; shares of the row, in percent. Column background: not found; row "
-        "background: invented."
+        "predicted ones; shares of the row, in percent. Column (background): not found; row "
+        "(background): invented."
     )
     matrix = confusion_of(names, found["counts"])
     yield Block("Confusion of classes", note, matrix=matrix, unit="objects")

@@ -10,7 +10,7 @@ from seg_plugins.evaluation.explain.slices import images_by, instance_image_slic
 
 import numpy as np
 import pytest
-from tables import dataset_of, table_of
+from detection_tables import dataset_of, table_of
 
 A, B, C = [0, 0, 20, 20], [60, 0, 20, 20], [0, 60, 20, 20]
 FAR = [60, 60, 20, 20]

@@ -7,7 +7,7 @@ from seg_plugins.evaluation.explain.tide import KINDS, mistake_kinds, tide
 import hotcoco
 import numpy as np
 import pytest
-from tables import dataset_of, table_of
+from detection_tables import dataset_of, table_of
 
 # An object of class a at the left, one of class b at the right.
 A, B = [0, 0, 20, 20], [60, 0, 20, 20]
