@@ -2,6 +2,7 @@
 """Write report.html from the files of one run folder, or of several side by side.
 
 tools/report.py output/run                              # output/run/report.html anew
+tools/report.py output/run --explain                    # and what is behind the scores
 tools/report.py output/run_a output/run_b --output comparison.html
 tools/report.py output/run/seed_1 output/run/seed_2     # mean and range over the seeds
 
@@ -16,8 +17,11 @@ import sys
 from pathlib import Path
 
 import seg_plugins  # noqa: F401 - first: it makes Detectron2 run and registers everything
+from seg_plugins import SegPluginsError
+from seg_plugins.engine.explaining import explain_run
 from seg_plugins.evaluation.bootstrap import compare_runs
 from seg_plugins.io.files import write_atomically
+from seg_plugins.plugins import add_import_argument
 from seg_plugins.visualization.report import Table, build_page, by_seed, read_run, seed_tables
 
 
@@ -35,12 +39,31 @@ def main() -> None:
         "--resamples", type=int, default=2000, metavar="N", help="default 2000; 0: no intervals"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the resamples; default 0")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="first explain the predictions that the runs saved (TEST.SAVE_PREDICTIONS True): "
+        "<task>_explanations.json beside the results; reports made later show them too",
+    )
+    parser.add_argument(
+        "--slice",
+        default="",
+        metavar="KEY",
+        help="with --explain: scores for each value of this key of the dataset's records, too",
+    )
+    add_import_argument(parser)
     arguments = parser.parse_args()
     if arguments.resamples < 0 or arguments.seed < 0:
         parser.error("--resamples and --seed must not be negative")
+    if arguments.slice and not arguments.explain:
+        parser.error("--slice KEY belongs to --explain: give both")
     try:
+        if arguments.explain:
+            for folder in arguments.runs:
+                for file in explain_run(Path(folder), arguments.slice):
+                    print(file)
         runs = [read_run(folder) for folder in arguments.runs]
-    except FileNotFoundError as error:
+    except (FileNotFoundError, SegPluginsError) as error:
         sys.exit(f"error: {error}")
     groups = by_seed(runs)
     found = compare_runs(

@@ -105,6 +105,12 @@ class FoundInstances:
             found._counts.append(counts)
         return found
 
+    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of all N detections: position of the image, category, score; (N, 4) boxes."""
+        rows = _joined(self._rows, np.zeros((0, 7)))
+        image, category = (rows[:, c].astype(np.int64) - 1 for c in (_IMAGE, _CATEGORY))
+        return image, category, rows[:, _SCORE], rows[:, _BOX]
+
     def rle_masks(self, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
         """COCO RLE dicts of all masks; `sizes` are height and width of the images by position."""
         _, rows, _, lengths, counts = self.state()
@@ -131,9 +137,9 @@ class CocoEngine:
         self._truth = truth
         self._limits = list(limits)
         _, self._rows, self._mask_areas, _, _ = found.state()
-        self._masks = found.with_masks and truth.has_masks
+        self.with_masks = found.with_masks and truth.has_masks
         rles: list[Any] | None = None
-        if self._masks:
+        if self.with_masks:
             rles = found.rle_masks([truth.size(p) for p in range(len(truth.image_ids))])
         self._found = truth.engine_dataset.load_res(self._rows, segmentation=rles)
         self._ids = np.arange(1, len(self._rows) + 1)
@@ -184,11 +190,29 @@ class CocoEngine:
             *(flag_bits(flag) for flag in flags.values()),
         )
 
+    def partners(self, task: str) -> tuple[np.ndarray, np.ndarray]:
+        """What each of the N detections met at IoU 0.5.
+
+        Args:
+            task: as of :meth:`curves`.
+
+        Returns:
+            (N,) int64 index in :attr:`CocoTruth.annotations`, -1 of none; and (N,) bool, whether
+            it counts: not in a crowd, and within the limit of detections.
+        """
+        found = self._run(task).image_diagnostics(iou_thr=IOU_THRESHOLDS[0])
+        truth = np.full(len(self._rows), -1, np.int64)
+        counts = np.zeros(len(self._rows), bool)
+        counts[[i - 1 for i, kind in found["dt_status"].items() if kind in ("tp", "fp")]] = True
+        for detection, annotation in found["dt_match"].items():
+            truth[detection - 1] = annotation - 1
+        return truth, counts
+
     def _run(self, task: str) -> hotcoco.COCOeval:
         if task not in self._runs:
             # As Detectron2: boxes are sorted into sizes by their own area, masks by theirs.
             areas = self._rows[:, 3] * self._rows[:, 4] if task == "bbox" else self._mask_areas
-            if len(self._rows) and self._masks:
+            if len(self._rows) and self.with_masks:
                 self._found.update_anns(ids=self._ids, area=areas.astype(np.float64))
             run = hotcoco.COCOeval(self._truth.engine_dataset, self._found, task)
             run.params.iou_thrs = IOU_THRESHOLDS.tolist()

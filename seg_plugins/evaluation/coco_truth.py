@@ -105,6 +105,10 @@ class CocoTruth:
         found[classes + 1] = np.arange(len(classes))
         return found
 
+    def record(self, position: int) -> Mapping[str, Any]:
+        """The dict of an image."""
+        return self._records[position]
+
     def size(self, position: int) -> tuple[int, int]:
         """Height and width of an image in pixels.
 
@@ -123,12 +127,17 @@ class CocoTruth:
         found = sorted(annotations, key=lambda a: a["category_id"])  # stable
         return ImageTruth(
             categories=np.array([a["category_id"] for a in found], np.int64),
-            areas=np.array([_area(a) for a in found], np.float64),
+            areas=np.array([area_of(a) for a in found], np.float64),
             crowd=np.array([bool(a.get("iscrowd", 0)) for a in found], bool),
             segmentations=[a.get("segmentation") for a in found],
             height=height,
             width=width,
         )
+
+    @cached_property
+    def annotations(self) -> list[tuple[int, Mapping[str, Any]]]:
+        """(position of its image, annotation) of all, in the order of the engine's ids."""
+        return [(p, a) for p, r in enumerate(self._records) for a in r.get("annotations", ())]
 
     @cached_property
     def engine_dataset(self) -> hotcoco.COCO:
@@ -147,15 +156,15 @@ class CocoTruth:
             except EvaluationError as error:
                 raise EvaluationError(f"{self.source}: image {image_id}: {error}") from error
             images.append({"id": position + 1, "height": height, "width": width})
-        found = [(p, a) for p, r in enumerate(self._records) for a in r.get("annotations", ())]
-        boxes = [_box(annotation) for _, annotation in found]
+        found = self.annotations
+        boxes = [box_of(annotation) for _, annotation in found]
         return hotcoco.COCO.from_arrays(
             images,
             [{"id": k + 1, "name": name} for k, name in enumerate(self.class_names)],
             np.array([position + 1 for position, _ in found], np.int64),
             np.array([a["category_id"] + 1 for _, a in found], np.int64),
             np.array(boxes, np.float64).reshape(-1, 4),
-            area=np.array([_area(a) for _, a in found], np.float64),
+            area=np.array([area_of(a) for _, a in found], np.float64),
             iscrowd=np.array([bool(a.get("iscrowd", 0)) for _, a in found], bool),
             segmentation=[self._mask(p, a) for p, a in found] if self.has_masks else None,
         )
@@ -171,7 +180,7 @@ class CocoTruth:
             (position, annotation["category_id"])
             for position, record in enumerate(self._records)
             for annotation in record.get("annotations", ())
-            if low <= _area(annotation) <= high and not annotation.get("iscrowd", 0)
+            if low <= area_of(annotation) <= high and not annotation.get("iscrowd", 0)
         ]
         positions, categories = np.array(found, np.int32).reshape(-1, 2).T
         return positions, categories
@@ -194,12 +203,12 @@ class CocoTruth:
         return mask
 
 
-def _box(annotation: Mapping[str, Any]) -> list[float]:
+def box_of(annotation: Mapping[str, Any]) -> list[float]:
     """x, y, width and height in pixels."""
     return BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYWH_ABS)
 
 
-def _area(annotation: Mapping[str, Any]) -> float:
+def area_of(annotation: Mapping[str, Any]) -> float:
     """Square pixels of an annotation: those it states, or as Detectron2 works them out.
 
     Which is from the corners of polygons, the pixels of run lengths, or the sides of the box.
@@ -213,7 +222,7 @@ def _area(annotation: Mapping[str, Any]) -> float:
         return float(sum(segmentation["counts"][1::2]))
     if isinstance(segmentation, Mapping):
         return float(mask_area(segmentation))
-    _, _, width, height = _box(annotation)
+    _, _, width, height = box_of(annotation)
     return float(width * height)
 
 

@@ -24,7 +24,7 @@ def wrong_labels(
         ignore_label: id in ``truth`` that stands for "not labelled".
     """
     ignored = truth == ignore_label
-    picture = _painted(image, {WRONG: (truth != labels) & ~ignored})
+    picture = painted(image, {WRONG: (truth != labels) & ~ignored})
     picture[ignored] = 0
     return picture
 
@@ -39,10 +39,11 @@ def wrong_regions(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np
     """
     there, said = np.any(truth, axis=0), np.any(found, axis=0)
     areas = {FOUND: there & said, MISSED: there & ~said, INVENTED: said & ~there}
-    return _painted(image, areas)
+    return painted(image, areas)
 
 
-def _painted(image: np.ndarray, areas: Mapping[tuple[int, int, int], np.ndarray]) -> np.ndarray:
+def painted(image: np.ndarray, areas: Mapping[tuple[int, int, int], np.ndarray]) -> np.ndarray:
+    """The greyed image with the (H, W) bool areas in their colours."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     base = cv2.cvtColor(grey // 2 + 90, cv2.COLOR_GRAY2RGB)
     for color, area in areas.items():

@@ -10,6 +10,7 @@ import jinja2
 
 from ...tasks import TASKS
 from . import tables
+from .explanations import blocks
 from .plots import curves, data_uri, finite
 from .run import Run
 
@@ -207,6 +208,7 @@ def _task(runs: Sequence[Run], key: tuple[str, str]) -> dict[str, Any]:
         "classes": classes,
         "extra": extra,
         "confusions": matrices,
+        "explanations": blocks(runs, key),
         "charts": _precision_recall([(named, run, result) for run, result in with_results]),
     }
 

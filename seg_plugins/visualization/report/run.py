@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from dataclasses import dataclass, field
@@ -13,6 +14,10 @@ import yaml
 logger = logging.getLogger(__name__)
 
 EXAMPLES = "examples/examples.json"
+#: Ends the name of a task's explanations, beside ``<task>_results.json``.
+EXPLANATIONS = "_explanations.json"
+# Detectron2's name for the saved detections, which are no scores.
+_PREDICTIONS = "coco_instances_results.json"
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class Run:
         metrics: the rows of ``metrics.json``, each with ``iteration``.
         system: ``system.json``: ``rows`` of the parts' parameters, multiply-adds and bytes.
         results: (folder below ``inference``, task) -> ``<task>_results.json``.
+        explanations: as ``results``, of ``<task>_explanations.json``; ``picture`` of its entries
+            are paths.
         examples: entries of ``examples.json``, whose ``pictures`` are paths.
         problems: files that could not be read, with the reason.
     """
@@ -38,6 +45,7 @@ class Run:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     system: dict[str, Any] = field(default_factory=dict)
     results: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    explanations: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     examples: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -63,14 +71,18 @@ def read_run(folder: str | Path) -> Run:
         raise FileNotFoundError(f"{folder} is not a folder")
     problems: list[str] = []
     inference = folder / "inference"
-    results = {}
+    results, explanations = {}, {}
     for file in sorted(inference.rglob("*_results.json")):
+        if file.name == _PREDICTIONS:
+            continue
         content = _json(file, dict, problems)
         if content:
             where = file.parent.relative_to(inference).as_posix()
-            results["" if where == "." else where, file.name.removesuffix("_results.json")] = (
-                content
-            )
+            task = file.name.removesuffix("_results.json")
+            key = "" if where == "." else where, task
+            results[key] = content
+            if explained := _explanations(file, task, problems):
+                explanations[key] = explained
     config = folder / "config.yaml"
     run = Run(
         name=folder.resolve().name,
@@ -80,6 +92,7 @@ def read_run(folder: str | Path) -> Run:
         metrics=_json_lines(folder / "metrics.json", problems),
         system=_json(folder / "system.json", dict, problems) or {},
         results=results,
+        explanations=explanations,
         examples=_examples(inference / EXAMPLES, problems),
         problems=problems,
     )
@@ -118,6 +131,28 @@ def _json_lines(file: Path, problems: list[str]) -> list[dict[str, Any]]:
         if isinstance(row, dict) and "iteration" in row:
             rows.append(row)
     return rows
+
+
+def digest_of(results: Path) -> str:
+    """What tells the results of one evaluation from those of another."""
+    return hashlib.sha256(results.read_bytes()).hexdigest()
+
+
+def _explanations(results: Path, task: str, problems: list[str]) -> dict[str, Any] | None:
+    file = results.with_name(task + EXPLANATIONS)
+    content = _json(file, dict, problems)
+    if content and content.get("results") != digest_of(results):
+        problems.append(
+            f"{file} explains an earlier evaluation and is left out: tools/report.py --explain "
+            "makes it anew"
+        )
+        return None
+    for entries in (content or {}).values():
+        for entry in entries if isinstance(entries, list) else ():
+            if isinstance(entry, dict) and "picture" in entry:
+                path = file.parent / "explanations" / Path(entry["picture"]).name
+                entry["picture"] = path if path.is_file() else None
+    return content
 
 
 def _examples(file: Path, problems: list[str]) -> list[dict[str, Any]]:

@@ -126,7 +126,12 @@ def confusion(result: Mapping[str, Any]) -> Confusion | None:
     names = result.get("classes")
     if not names or not result.get("confusion"):
         return None
-    matrix = np.asarray(result["confusion"], np.float64)[: len(names), : len(names)]
+    return confusion_of(names, np.asarray(result["confusion"])[: len(names), : len(names)])
+
+
+def confusion_of(names: Sequence[str], counts: Any) -> Confusion:
+    """A confusion matrix from (K, K) counts, true class by predicted one."""
+    matrix = np.asarray(counts, np.float64)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     if len(names) > _MOST_CELLS:
         return Confusion(names, picture=heat_map(shares))

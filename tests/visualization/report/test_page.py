@@ -10,8 +10,10 @@ from html.parser import HTMLParser
 
 from seg_plugins.visualization.report import Run, build_page, read_run
 from seg_plugins.visualization.report.plots import curves
+from seg_plugins.visualization.report.run import digest_of
 from seg_plugins.visualization.report.tables import Table, confusion, differing_settings, system
 
+import cv2
 import numpy as np
 import pytest
 from run_folders import HOSTILE, dump, write_run
@@ -168,3 +170,77 @@ def test_damaged_files_are_named_in_the_page(run):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no run"):
         read_run(tmp_path)
+
+
+def write_explanations(run, names):
+    """The explanations of all three tasks of a run of four classes."""
+    picture = np.full((20, 30, 3), 100, np.uint8)
+    folder = run / "inference" / "explanations"
+    folder.mkdir()
+    (folder / "one.jpg").write_bytes(cv2.imencode(".jpg", picture)[1].tobytes())
+    entry = {"file_name": f"/data/{names[0]}.png", "picture": "explanations/one.jpg"}
+    error = {"gain": {"localisation": 12.5}, "count": {"localisation": 3}, "AP50": 61.25}
+    empty = {"from": 0.0, "to": 0.5, "score": None, "right": None, "detections": 0}
+    full = {"from": 0.5, "to": 1.0, "score": 0.75, "right": 0.5, "detections": 4}
+    best = {"from_score": 0.625, "F1": 50.0, "precision": 40.0, "recall": None, "objects": 9}
+    scores = {"ECE": 25.0, "MCE": 25.0, "ECE_by_class": {names[0]: 33.25}, "bins": [empty, full]}
+    label = {**entry, "suspicion": "wrong class", "predicted": names[0], "annotated": names[1]}
+    pair = {**entry, "true": names[0], "predicted": names[1], "pixels": 7, "share": 1.0}
+    row = {"pixels": 90, "wrong": 45, "error": 50.0, "share": 98.5}
+    quality = {"PQ": 30.0, "SQ": 60.0, "RQ": 50.0, "precision": 50.0, "recall": 51.5}
+    contents = {
+        "instances": {
+            "tide": {"segm": error},
+            "calibration": {"segm": scores, "bbox": None},
+            "best_scores": {"segm": {names[0]: best}},
+            "overlap": "segm",
+            "confusion": {
+                "classes": names[:2],
+                "confidence": 0.5,
+                "counts": [[3, 1, 0], [0, 4, 12], [2, 0, 0]],
+            },
+            "label_errors": [{**label, "score": 0.875, "iou": 0.7}],
+        },
+        "sem_seg": {
+            "border": [{"up_to": 1, **row}, {"up_to": 2, **row}, {"up_to": None, **row}],
+            "confusion_pairs": [{**pair, "share_of_class": 2.0, "pixels_there": 1234}],
+        },
+        "panoptic_seg": {
+            "quality": {names[0]: quality},
+            "not_found": {names[0]: {"merged": 4, "split": 5}},
+            "merged_or_split": [{**entry, "reason": "split", "class": names[0], "pixels": 5678}],
+        },
+    }
+    for task, content in contents.items():
+        digest = digest_of(run / "inference" / f"{task}_results.json")
+        dump(run / "inference" / f"{task}_explanations.json", {"results": digest, **content})
+
+
+def test_explanations_are_there(run):
+    write_explanations(run, ["road", "sky", "car", "tree"])
+    page = Page(build_page([read_run(run)]))
+    for part in (
+        *("Errors by kind", "masks, AP50 61.25", "localisation 12.50 3", "calibration error 25.00"),
+        *("road 33.25 0.62 50.00 40.00 – 9", "Confusion of classes", "sky 0.0 25.0 75.0"),
+        *("wrong class: road 0.88, annotated sky in road.png", "up to 1 90 45 50.00 98.50"),
+        *("1 to 2", "more than 2", "road as sky: 1,234 pixels in road.png", "where PQ is lost"),
+        *(
+            "road 30.00 50.00 60.00 50.00 51.50",
+            "merged split road 4 5",
+            "road split: 5,678 pixels",
+        ),
+    ):
+        assert part in page.words, part
+    assert [tag for tag, a in page.tags if "image/jpeg" in (a.get("src") or "")] == ["img"] * 3
+
+
+def test_explanations_with_hostile_names_and_of_two_runs(run, tmp_path):
+    other = write_run(tmp_path / "other", classes=HOSTILE[:4])
+    write_explanations(run, ["road", "sky", "car", "tree"])
+    write_explanations(other, HOSTILE[:4])
+    content = build_page([read_run(run), read_run(other)])
+    page = Page(content)
+    assert not [tag for tag, attributes in page.tags if "onerror" in attributes]
+    assert b"window.hacked = 1</script>" not in content
+    assert "Errors by kind, run" in page.words
+    assert "Errors by kind, other" in page.words
