@@ -42,7 +42,8 @@ def emulator():
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
         pytest.skip("no C++ compiler")
-    sources = [SOURCE, *sorted(CSRC.glob("roi_align*.h"))]
+    headers = [SOURCE.with_name("roi_align_launches.h"), *sorted(CSRC.glob("roi_align*.h"))]
+    sources = [SOURCE, *headers]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     library = Path(tempfile.gettempdir()) / f"seg_plugins_roi_align_emulator_{digest}.so"
     if not library.exists():
@@ -80,7 +81,7 @@ class Case:
         self.forward_function = getattr(library, f"{name}_forward")
         self.forward_function.restype = ctypes.c_bool
         self.backward_function = getattr(library, f"{name}_backward")
-        ints = [3, 5, sampling_ratio, 2, aligned, channels_last, 2, channels, len(BOXES), 2, 2, 32]
+        ints = [3, 5, sampling_ratio, 2, aligned, channels_last, 2, channels, len(BOXES), 2, 2]
         for height, width in SIZES:
             ints += [height, width]
         self.settings = (
