@@ -52,26 +52,31 @@ constexpr int kThreads = 32;
 
 }  // namespace
 
-#define SEG_EXPORT(NAME, A, L)                                                               \
-  extern "C" bool NAME##_forward(const int* ints, const double* doubles, A* const* maps,     \
-                                 const A* boxes, A* output, int* winners) {                  \
-    HostDevice device;                                                                       \
-    const auto s = read_settings<A>(ints, doubles);                                          \
-    Launches<HostDevice, A, A, L>{s, kThreads, device}.pool(                                 \
-        read_maps<const A>(maps, s.levels), boxes, output, winners);                         \
-    return !device.failed;                                                                   \
-  }                                                                                          \
-  extern "C" void NAME##_backward(const int* ints, const double* doubles, const A* grad,     \
-                                  const int* winners, const A* boxes, bool fixed_order,      \
-                                  A* const* maps) {                                          \
-    HostDevice device;                                                                       \
-    const auto s = read_settings<A>(ints, doubles);                                          \
-    const auto results = read_maps<A>(maps, s.levels);                                       \
-    Launches<HostDevice, A, A, L>{s, kThreads, device}.backward(grad, winners, boxes,        \
-                                                                fixed_order, results, results); \
+#define SEG_EXPORT(NAME, A, L)                                                                     \
+  extern "C" bool NAME##_forward(const int* ints, const double* doubles, A* const* maps,           \
+                                 const A* boxes, A* output, int* winners) {                        \
+    HostDevice device;                                                                             \
+    const auto s = read_settings<A>(ints, doubles);                                                \
+    Launches<HostDevice, A, A, L>{s, kThreads, device}.pool(read_maps<const A>(maps, s.levels),    \
+                                                            boxes, output, winners);               \
+    return !device.failed;                                                                         \
+  }                                                                                                \
+  extern "C" void NAME##_backward(const int* ints, const double* doubles, const A* grad,           \
+                                  const int* winners, const A* boxes, bool fixed_order,            \
+                                  A* const* maps) {                                                \
+    HostDevice device;                                                                             \
+    const auto s = read_settings<A>(ints, doubles);                                                \
+    const auto results = read_maps<A>(maps, s.levels);                                             \
+    Launches<HostDevice, A, A, L>{s, kThreads, device}.backward(grad, winners, boxes, fixed_order, \
+                                                                results, results);                 \
   }
 
 SEG_EXPORT(float4, float, 4)
 SEG_EXPORT(float1, float, 1)
 SEG_EXPORT(double2, double, 2)
 SEG_EXPORT(double1, double, 1)
+
+extern "C" const char* counts_beyond(int64_t rois, int64_t batch, int64_t channels, int64_t height,
+                                     int64_t width, int64_t levels) {
+  return beyond_counts(rois, batch, channels, height, width, levels);
+}

@@ -185,3 +185,44 @@ def test_a_tile_of_more_channels_than_one_slab(emulator):
     )
     for ours, reference in zip(case.backward(True), case.gradients, strict=True):
         torch.testing.assert_close(ours, reference, rtol=1e-4, atol=2e-5)
+
+
+def test_the_last_point_of_the_largest_bin_wins_and_takes_the_gradient(emulator):
+    """65,535 points along both axes: the last one's number, 4,294,836,224, is an int of -131,072.
+
+    Points are 1 apart and the last one lies on the pixel that is largest, at (1, 1) of 2x2.
+    """
+    settings = {"dtype": torch.float32, "channels": 1, "channels_last": False}
+    case = Case(emulator, sampling_ratio=0, aligned=True, reduce="max", **settings)
+    size, last = 65_535.0, 1.5 + 0.5
+    case.settings = (
+        (ctypes.c_int * 13)(1, 1, 0, 1, 1, 0, 1, 1, 1, 4, 0, 2, 2),
+        (ctypes.c_double * 2)(224.0, 1.0),
+    )
+    case.features = [torch.tensor([[1.0, 2.0], [3.0, 9.0]]).reshape(1, 1, 2, 2)]
+    case.boxes = torch.tensor([[0.0, last - size + 0.5, last - size + 0.5, last + 0.5, last + 0.5]])
+    case.output = case.grad = torch.ones(1, 1, 1, 1)
+    case.winners = torch.full((1, 1, 1, 1), -7, dtype=torch.int32)
+    assert case.forward().item() == 9.0
+    for fixed_order in (False, True):
+        (gradient,) = case.backward(fixed_order)
+        assert gradient.flatten().tolist() == [0.0, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("problem", "beyond"),
+    [
+        ((2**31 - 2049, 1, 1, 1, 1, 1), None),
+        ((2**31 - 2048, 1, 1, 1, 1, 1), b"regions"),
+        ((1, (2**31 - 2049) // 4, 1, 1, 1, 4), None),
+        ((1, (2**31 - 2049) // 4 + 1, 1, 1, 1, 4), b"maps"),
+        ((1, 1, (2**31 - 2049) // 49, 7, 7, 1), None),
+        ((1, 1, (2**31 - 2049) // 49 + 1, 7, 7, 1), b"values of one region"),
+        ((1, 1, 2**33, 1, 1, 1), b"values of one region"),
+        ((0, 0, 0, 2**26, 31, 1), None),
+        ((0, 0, 0, 1, 2**26 + 1, 1), b"bins along an axis"),
+    ],
+)
+def test_what_32_bits_cannot_count_is_named(emulator, problem, beyond):
+    emulator.counts_beyond.restype = ctypes.c_char_p
+    assert emulator.counts_beyond(*map(ctypes.c_int64, problem)) == beyond

@@ -32,7 +32,7 @@ SOURCE = Path(__file__).with_name("roi_align_threads.cpp")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 NAN, INF = float("nan"), float("inf")
 SCALES = [1 / 2, 1 / 4, 1 / 8, 1 / 16]
-PYRAMID = [(5, 9), (3, 5), (2, 3), (1, 1)]
+PYRAMID = [(5, 7), (2, 5), (1, 3), (1, 1)]
 BINS = (2, 3)
 BOXES = [
     [0, 1.0, 2.0, 9.0, 8.0],
@@ -76,7 +76,7 @@ class Case:
     boxes: tuple[list[float], ...] = tuple(BOXES)
     sampling_ratio: int = 0
     aligned: bool = True
-    threads: int = 32
+    threads: int = 16
 
     def __post_init__(self) -> None:
         generator = torch.Generator().manual_seed(self.channels)
@@ -153,7 +153,6 @@ def awkward_cases() -> list[Case]:
         (torch.float32, 1, False),
         (torch.float16, 8, True),  # packs of eight
         (torch.bfloat16, 5, False),
-        (torch.bfloat16, 1, True),
     ]
     cases = []
     for (dtype, channels, last), reduce in itertools.product(kinds, ("avg", "max")):
@@ -169,13 +168,17 @@ def awkward_cases() -> list[Case]:
 
 
 def compile_program(target: Path, sanitizers: str, headers: Path = CSRC) -> Path:
-    """Build roi_align_threads.cpp against the block programs in ``headers``."""
+    """Build roi_align_threads.cpp against the block programs in ``headers``.
+
+    Optimized for ThreadSanitizer, whose run is the longer part; for the others the build is.
+    """
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         pytest.skip("no C++ compiler")
+    level = "-O1" if sanitizers == "thread" else "-O0"
     includes = [headers, CSRC, Path(torch.__file__).with_name("include")]
     subprocess.run(
-        [compiler, "-std=c++20", "-O1", "-g1", "-Wall", "-Werror", f"-fsanitize={sanitizers}",
+        [compiler, "-std=c++20", level, "-g1", "-Wall", "-Werror", f"-fsanitize={sanitizers}",
          "-fno-sanitize-recover=all", *(f"-I{path}" for path in includes),
          str(SOURCE), "-o", str(target)],
         check=True,

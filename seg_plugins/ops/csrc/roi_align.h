@@ -41,6 +41,17 @@ constexpr int kMaxSamples = (1 << 16) - 1;
 
 // The number of a winning point where no point on the map wins.
 constexpr int kNoPoint = -1;
+static_assert(uint64_t(kMaxSamples) * kMaxSamples - 1 < uint32_t(kNoPoint),
+              "the last point of a bin has a number of its own in 32 bits");
+
+// The largest axis of a map or of an output, and the most of anything else that is counted in 32
+// bits: RoIs, channels, maps. An int holds every sum of two of them and every product with one of
+// the constants here; offsets of values are 64 bits wide.
+constexpr int64_t kMaxAxis = int64_t{1} << 26;
+constexpr int64_t kMaxCount = INT32_MAX - 2048;  // a thread's next item: one block further
+// A position on the map is compared with its size as a float, which is exact up to here or off by a
+// few pixels at most (sample_at() looks again at the int).
+static_assert(int64_t(float(kMaxAxis)) == kMaxAxis);
 
 // ------------------------------------------------------------------------------- pyramid level
 
@@ -164,6 +175,7 @@ struct TapTable {
 // The taps of an axis fit here, whatever the box: the bins' samples do not overlap, so that two
 // bins share at most two pixels.
 SEG_HD inline int tap_capacity(int size, int bins) { return size + 2 * bins; }
+static_assert(3 * kMaxAxis <= INT32_MAX, "tap_capacity() fits an int");
 
 // The pixels that one bin reads, ascending, each once; weights sum to 1 if all samples are inside.
 // Writes at most the bin's share of tap_capacity(); counts only where index is null.

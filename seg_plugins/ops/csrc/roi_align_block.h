@@ -56,6 +56,23 @@ struct BlockSettings {
   int table_capacity;  // of tap_capacity() for the largest axis of all levels
 };
 
+// Null where the block programs' 32-bit counts hold the problem, else what they cannot hold. Within
+// these limits
+//   item < bins * channels, then + block.size         <= kMaxCount + 1024
+//   bucket < levels * batch, tile and block indices   <= kMaxCount
+//   pack of a slab: channels + packs of a tile        <= kMaxCount + 256
+//   entries of four tables: 4 * (tap_capacity() + 1), and what an axis of a tile has: below
+// and each of them fits an int. A product that these do not bound is computed in 64 bits.
+inline const char* beyond_counts(int64_t rois, int64_t batch, int64_t channels, int64_t height,
+                                 int64_t width, int64_t levels) {
+  if (height > kMaxAxis || width > kMaxAxis) return "bins along an axis";
+  if (rois > kMaxCount) return "regions";
+  if (batch > kMaxCount / levels) return "maps";
+  if (channels > kMaxCount / (height * width)) return "values of one region";
+  return nullptr;
+}
+static_assert(4 * (3 * kMaxAxis + 1) <= INT32_MAX, "entries of BlockTables");
+
 // Where the values of one RoI or one map lie: (.., C) with the channels last, or (C, ..).
 struct Strides {
   int64_t row, col, channel;
@@ -103,6 +120,11 @@ struct BlockTables {
   int* first;             // [2]: the first pixel of each axis
   int* count;             // [2]: how many pixels the axis covers
 
+  // An axis' table by selection: a pointer at a computed place would keep all four in memory
+  // instead of registers.
+  SEG_INLINE TapTable<A> bins_of(int axis) const { return axis == 0 ? bins[0] : bins[1]; }
+  SEG_INLINE TapTable<A> pixels_of(int axis) const { return axis == 0 ? pixels[0] : pixels[1]; }
+
   SEG_HD static int64_t bytes(int capacity, bool transposed) {
     const int64_t entries = int64_t(capacity) * (sizeof(A) + 2 * sizeof(int)) + 2 * sizeof(A);
     return 4 * sizeof(A) + 2 * (transposed ? 2 : 1) * entries;
@@ -139,20 +161,22 @@ SEG_HD void build_bins(Block& block, const BlockPlan<A>& plan, BlockTables<A>& t
     for (int i = thread; i < lists; i += block.size) {
       const bool is_row = i < height;
       const int bin = is_row ? i : i - height;
-      tables.bins[is_row ? 0 : 1].start[bin + 1] =
-          bin_taps<A>(is_row ? plan.y : plan.x, bin, nullptr, nullptr);
+      const Axis<A> axis = is_row ? plan.y : plan.x;
+      tables.bins_of(is_row ? 0 : 1).start[bin + 1] = bin_taps<A>(axis, bin, nullptr, nullptr);
     }
   });
   block.each([&](int thread) {
-    if (thread < 2) sum_starts<A>(tables.bins[thread].start, tables.bins[thread].lists);
+    if (thread >= 2) return;
+    const TapTable<A> table = tables.bins_of(thread);
+    sum_starts<A>(table.start, table.lists);
   });
   block.each([&](int thread) {
     for (int i = thread; i < lists; i += block.size) {
       const bool is_row = i < height;
       const int bin = is_row ? i : i - height;
-      const TapTable<A>& table = tables.bins[is_row ? 0 : 1];
-      bin_taps(is_row ? plan.y : plan.x, bin, table.index + table.start[bin],
-               table.weight + table.start[bin]);
+      const TapTable<A> table = tables.bins_of(is_row ? 0 : 1);
+      const Axis<A> axis = is_row ? plan.y : plan.x;
+      bin_taps(axis, bin, table.index + table.start[bin], table.weight + table.start[bin]);
     }
   });
 }
@@ -161,7 +185,7 @@ template <class Block, class A>
 SEG_HD void build_pixels(Block& block, BlockTables<A>& tables) {
   block.each([&](int thread) {
     if (thread >= 2) return;
-    const TapTable<A>& bins = tables.bins[thread];
+    const TapTable<A> bins = tables.bins_of(thread);
     int low = 0, high = -1;
     for (int i = 0; i < bins.lists; ++i) {
       if (bins.start[i] == bins.start[i + 1]) continue;
@@ -177,18 +201,20 @@ SEG_HD void build_pixels(Block& block, BlockTables<A>& tables) {
   block.each([&](int thread) {
     for (int i = thread; i < lists; i += block.size) {
       const int axis = i < rows ? 0 : 1, pixel = i < rows ? i : i - rows;
-      tables.pixels[axis].start[pixel + 1] =
-          pixel_taps<A>(tables.bins[axis], tables.first[axis] + pixel, nullptr, nullptr);
+      tables.pixels_of(axis).start[pixel + 1] =
+          pixel_taps<A>(tables.bins_of(axis), tables.first[axis] + pixel, nullptr, nullptr);
     }
   });
   block.each([&](int thread) {
-    if (thread < 2) sum_starts<A>(tables.pixels[thread].start, tables.pixels[thread].lists);
+    if (thread >= 2) return;
+    const TapTable<A> table = tables.pixels_of(thread);
+    sum_starts<A>(table.start, table.lists);
   });
   block.each([&](int thread) {
     for (int i = thread; i < lists; i += block.size) {
       const int axis = i < rows ? 0 : 1, pixel = i < rows ? i : i - rows;
-      const TapTable<A>& table = tables.pixels[axis];
-      pixel_taps(tables.bins[axis], tables.first[axis] + pixel, table.index + table.start[pixel],
+      const TapTable<A> table = tables.pixels_of(axis);
+      pixel_taps(tables.bins_of(axis), tables.first[axis] + pixel, table.index + table.start[pixel],
                  table.weight + table.start[pixel]);
     }
   });
@@ -386,21 +412,33 @@ SEG_HD void bucket_block(Block& block, const BlockSettings<A>& s, const A* boxes
 }
 
 constexpr int kTileRows = 4, kTileCols = 8, kTilePixels = kTileRows * kTileCols;
-constexpr int kTileGroups = 4;  // threads that share a pack of channels, each with its own pixels
-constexpr int kTilePacks = 64;
-constexpr int kTileThreads = kTileGroups * kTilePacks;
+constexpr int kTileThreads = 256;
+
+// How a tile's threads share it: each takes one of `packs` packs of channels and, with the other
+// `groups` - 1 threads of that pack, its part of the pixels. 256 channels, an FPN's, at a time; so
+// a wider pack comes with fewer pixels, and a thread's sums are 32 registers at most.
+struct TileShape {
+  int packs, groups;
+  SEG_INLINE constexpr explicit TileShape(int lanes)
+      : packs(lanes <= 4 ? 64 : 256 / lanes), groups(kTileThreads / packs) {}
+  SEG_INLINE constexpr int slabs(int channel_packs) const {
+    return (channel_packs + packs - 1) / packs;
+  }
+};
+
+static_assert(2 * kMaxAxis * (kTileRows + kTileCols) <= INT32_MAX, "cells of a tile's axes");
 
 struct Tile {
   int level, image, row, col, pack;  // the first of each
 };
 
 // Tiles are numbered level by level, image by image, then by rows and columns of tiles, then by
-// slabs of kTilePacks packs.
+// slabs of packs of channels.
 template <class A>
 SEG_HD inline int64_t tiles_of_level(const BlockSettings<A>& s, int level, int packs) {
   const int64_t rows = (s.heights[level] + kTileRows - 1) / kTileRows;
   const int64_t cols = (s.widths[level] + kTileCols - 1) / kTileCols;
-  return rows * cols * s.batch * ((packs + kTilePacks - 1) / kTilePacks);
+  return packs ? rows * cols * s.batch * TileShape(s.channels / packs).slabs(packs) : 0;
 }
 
 template <class A>
@@ -410,13 +448,14 @@ SEG_HD inline Tile find_tile(const BlockSettings<A>& s, int64_t number, int pack
     number -= tiles_of_level(s, level, packs);
     ++level;
   }
-  const int slabs = (packs + kTilePacks - 1) / kTilePacks;
+  const TileShape shape(s.channels / packs);
+  const int slabs = shape.slabs(packs);
   const int rows = (s.heights[level] + kTileRows - 1) / kTileRows;
   const int cols = (s.widths[level] + kTileCols - 1) / kTileCols;
   const int slab = int(number % slabs);
   number /= slabs;
   const int col = int(number % cols), row = int(number / cols % rows);
-  return {level, int(number / cols / rows), row * kTileRows, col * kTileCols, slab * kTilePacks};
+  return {level, int(number / cols / rows), row * kTileRows, col * kTileCols, slab * shape.packs};
 }
 
 template <class A>
@@ -448,7 +487,8 @@ SEG_HD inline int64_t tile_bytes(int height, int width) {
 template <class Pack, class Block, class T, class A>
 SEG_HD void gather_block(Block& block, const BlockSettings<A>& s, const T* grad, const A* boxes,
                          const Buckets& buckets, const Maps<T>& results) {
-  constexpr int kOwn = kTilePixels / kTileGroups;
+  constexpr TileShape kShape(Pack::kLanes);
+  constexpr int kOwn = kTilePixels / kShape.groups;
   struct Sums {
     Pack pixel[kOwn][1];
   };
@@ -487,11 +527,11 @@ SEG_HD void gather_block(Block& block, const BlockSettings<A>& s, const T* grad,
         // One thread per bin of either axis: it alone writes the bin's column.
         for (int i = thread; i < s.height + s.width; i += block.size) {
           const bool is_row = i < s.height;
-          const Axis<A>& axis = is_row ? plan.y : plan.x;
+          const Axis<A> axis = is_row ? plan.y : plan.x;
           const int bin = is_row ? i : i - s.height, lists = is_row ? s.height : s.width;
           const int origin = is_row ? tile.row : tile.col;
           const int count = is_row ? kTileRows : kTileCols;
-          A* dense = axes[is_row ? 0 : 1].dense;
+          A* dense = is_row ? axes[0].dense : axes[1].dense;
           for (int p = 0; p < count; ++p) dense[p * lists + bin] = A(0);
           int first, last;
           samples_near_map(axis, bin, &first, &last);
@@ -509,25 +549,26 @@ SEG_HD void gather_block(Block& block, const BlockSettings<A>& s, const T* grad,
         for (int i = thread; i < kTileRows + kTileCols; i += block.size) {
           const int axis = i < kTileRows ? 0 : 1, pixel = axis ? i - kTileRows : i;
           const int lists = axis ? s.width : s.height;
+          const TileAxis<A> of = axis == 0 ? axes[0] : axes[1];
           int n = 0;
           for (int bin = 0; bin < lists; ++bin) {
-            const A w = axes[axis].dense[pixel * lists + bin];
+            const A w = of.dense[pixel * lists + bin];
             if (w == A(0)) continue;
-            axes[axis].index[pixel * lists + n] = bin;
-            axes[axis].weight[pixel * lists + n] = w;
+            of.index[pixel * lists + n] = bin;
+            of.weight[pixel * lists + n] = w;
             ++n;
           }
-          axes[axis].count[pixel] = n;
+          of.count[pixel] = n;
         }
       });
       block.each([&](int thread) {
-        const int pack = tile.pack + thread % kTilePacks;
+        const int pack = tile.pack + thread % kShape.packs;
         if (pack >= packs) return;
         const T* from_roi = grad + int64_t(roi) * s.height * s.width * s.channels +
                             pack * Pack::kLanes * from.channel;
         SEG_UNROLL
         for (int i = 0; i < kOwn; ++i) {
-          const int pixel = thread / kTilePacks + i * kTileGroups;
+          const int pixel = thread / kShape.packs + i * kShape.groups;
           const int row = pixel / kTileCols, col = pixel % kTileCols;
           weighted_sum(sums[thread].pixel[i], from_roi,
                        Taps<A>{axes[0].index + row * s.height, axes[0].weight + row * s.height,
@@ -544,11 +585,11 @@ SEG_HD void gather_block(Block& block, const BlockSettings<A>& s, const T* grad,
   }
   T* map = results.level[tile.level] + int64_t(tile.image) * height * width * s.channels;
   block.each([&](int thread) {
-    const int pack = tile.pack + thread % kTilePacks;
+    const int pack = tile.pack + thread % kShape.packs;
     if (pack >= packs) return;
     SEG_UNROLL
     for (int i = 0; i < kOwn; ++i) {
-      const int pixel = thread / kTilePacks + i * kTileGroups;
+      const int pixel = thread / kShape.packs + i * kShape.groups;
       const int row = tile.row + pixel / kTileCols, col = tile.col + pixel % kTileCols;
       if (row >= height || col >= width) continue;
       sums[thread].pixel[i][0].store(map + row * to.row + col * to.col +

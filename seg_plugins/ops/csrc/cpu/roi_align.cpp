@@ -32,6 +32,15 @@ Settings make_settings(int64_t batch, int64_t channels, at::IntArrayRef heights,
                     " feature maps but ", levels, " spatial scales; give one scale per map");
   TORCH_CHECK_VALUE(sampling_ratio <= kMaxSamples, "roi_align: sampling_ratio must be at most ",
                     kMaxSamples, ", got ", sampling_ratio);
+  const auto check_axis = [](const char* what, int64_t size) {
+    TORCH_CHECK_VALUE(size <= kMaxAxis, "roi_align: ", what, " has ", size,
+                      " along an axis, more than ", kMaxAxis, " cannot be counted");
+  };
+  for (const int64_t size : output_size) check_axis("output_size", size);
+  for (const int64_t size : heights) check_axis("a feature map", size);
+  for (const int64_t size : widths) check_axis("a feature map", size);
+  TORCH_CHECK_VALUE(channels <= kMaxCount, "roi_align: ", channels, " channels, more than ",
+                    kMaxCount, " cannot be counted");
   Settings settings{};
   settings.height = static_cast<int>(output_size[0]);
   settings.width = static_cast<int>(output_size[1]);

@@ -155,9 +155,9 @@ SEG_INLINE void pool_planes(const PoolJob<T>& job, std::vector<at::opmath_type<T
   using A = at::opmath_type<T>;
   constexpr int kChannels = 32;
   const int rows = job.last_row - job.first_row, cols = job.last_col - job.first_col;
-  const int bins = job.rows.lists * job.cols.lists;
+  const int64_t bins = int64_t(job.rows.lists) * job.cols.lists;
   patch.resize(int64_t(rows) * cols * kChannels);
-  pooled.resize(int64_t(bins) * kChannels);
+  pooled.resize(bins * kChannels);
   for (int64_t c = 0; c < job.channels; c += kChannels) {
     const int n = static_cast<int>(std::min<int64_t>(kChannels, job.channels - c));
     const T* from = job.map + c * job.plane + job.first_row * job.width + job.first_col;
@@ -179,7 +179,7 @@ SEG_INLINE void pool_planes(const PoolJob<T>& job, std::vector<at::opmath_type<T
     for_channel_blocks<Pack, kChannels / Pack::kLanes>(n, PoolStep<A>{inner});
     T* out = job.output + c * bins;
     for (int k = 0; k < n; ++k) {
-      for (int bin = 0; bin < bins; ++bin) out[k * bins + bin] = T(pooled[int64_t(bin) * n + k]);
+      for (int64_t bin = 0; bin < bins; ++bin) out[k * bins + bin] = T(pooled[bin * n + k]);
     }
   }
 }

@@ -24,6 +24,14 @@ using at::TensorList;
 
 constexpr int kThreads = 256;
 
+// Blocks that have to fit on a multiprocessor, which bounds a kernel's registers: left to itself
+// the compiler aims at more of them and spills. float64, which nothing waits for, may take what it
+// wants. DESIGN in tools/cuda_occupancy.py has these numbers with their reasons and checks them.
+template <class A>
+constexpr int blocks_of(int blocks) {
+  return sizeof(A) == 4 ? blocks : 1;
+}
+
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 constexpr bool kVectorAtomics = true;
 #else
@@ -71,55 +79,65 @@ struct DeviceBlock {
   __device__ void check(bool condition) const { CUDA_KERNEL_ASSERT(condition); }
 };
 
+// Parameters that are structs are __grid_constant__: read in constant memory, where each thread
+// would make itself a copy of those whose arrays it indexes.
 template <class Pack, class T, class A>
-__global__ void __launch_bounds__(kThreads)
-    pool_kernel(BlockSettings<A> s, Maps<const T> maps, const A* boxes, T* output) {
+__global__ void __launch_bounds__(kThreads, blocks_of<A>(3))
+    pool_kernel(const __grid_constant__ BlockSettings<A> s,
+                const __grid_constant__ Maps<const T> maps, const A* boxes, T* output) {
   DeviceBlock block;
   pool_block<Pack>(block, s, maps, boxes, output);
 }
 
 template <class T, class A>
-__global__ void __launch_bounds__(kThreads)
-    pool_maximum_kernel(BlockSettings<A> s, Maps<const T> maps, const A* boxes, T* output,
+__global__ void __launch_bounds__(kThreads, blocks_of<A>(2))
+    pool_maximum_kernel(const __grid_constant__ BlockSettings<A> s,
+                        const __grid_constant__ Maps<const T> maps, const A* boxes, T* output,
                         int* winners) {
   DeviceBlock block;
   pool_maximum_block(block, s, maps, boxes, output, winners);
 }
 
 template <class Pack, class T, class A>
-__global__ void __launch_bounds__(kThreads)
-    scatter_kernel(BlockSettings<A> s, const T* grad, const A* boxes, Maps<A> results) {
+__global__ void __launch_bounds__(kThreads, blocks_of<A>(3))
+    scatter_kernel(const __grid_constant__ BlockSettings<A> s, const T* grad, const A* boxes,
+                   const __grid_constant__ Maps<A> results) {
   DeviceBlock block;
   scatter_block<Pack>(block, s, grad, boxes, results);
 }
 
 template <class T, class A>
-__global__ void __launch_bounds__(kThreads)
-    scatter_maximum_kernel(BlockSettings<A> s, const T* grad, const int* winners, const A* boxes,
-                           Maps<A> results) {
+__global__ void __launch_bounds__(kThreads, blocks_of<A>(3))
+    scatter_maximum_kernel(const __grid_constant__ BlockSettings<A> s, const T* grad,
+                           const int* winners, const A* boxes,
+                           const __grid_constant__ Maps<A> results) {
   DeviceBlock block;
   scatter_maximum_block(block, s, grad, winners, boxes, results);
 }
 
 template <class A>
-__global__ void __launch_bounds__(1024)
-    bucket_kernel(BlockSettings<A> s, const A* boxes, Buckets buckets) {
+__global__ void __launch_bounds__(1024, 1)
+    bucket_kernel(const __grid_constant__ BlockSettings<A> s, const A* boxes,
+                  const __grid_constant__ Buckets buckets) {
   DeviceBlock block;
   bucket_block(block, s, boxes, buckets);
 }
 
 template <class Pack, class T, class A>
-__global__ void __launch_bounds__(kTileThreads)
-    gather_kernel(BlockSettings<A> s, const T* grad, const A* boxes, Buckets buckets,
-                  Maps<T> results) {
+__global__ void __launch_bounds__(kTileThreads, blocks_of<A>(2))
+    gather_kernel(const __grid_constant__ BlockSettings<A> s, const T* grad, const A* boxes,
+                  const __grid_constant__ Buckets buckets,
+                  const __grid_constant__ Maps<T> results) {
   DeviceBlock block;
   gather_block<Pack>(block, s, grad, boxes, buckets, results);
 }
 
 template <class T, class A>
-__global__ void __launch_bounds__(kThreads)
-    gather_maximum_kernel(BlockSettings<A> s, const T* grad, const int* winners, const A* boxes,
-                          Buckets buckets, Maps<A> results) {
+__global__ void __launch_bounds__(kThreads, blocks_of<A>(2))
+    gather_maximum_kernel(const __grid_constant__ BlockSettings<A> s, const T* grad,
+                          const int* winners, const A* boxes,
+                          const __grid_constant__ Buckets buckets,
+                          const __grid_constant__ Maps<A> results) {
   DeviceBlock block;
   gather_maximum_block(block, s, grad, winners, boxes, buckets, results);
 }
@@ -129,6 +147,8 @@ template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, int64_t bytes,
             Arguments... arguments) {
   if (blocks == 0) return;
+  TORCH_CHECK_VALUE(blocks <= kMaxCount, "roi_align: ", blocks,
+                    " blocks, more than a GPU's grid has; pool fewer or smaller maps at a time");
   if (bytes > 48 * 1024) {
     const auto error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                             static_cast<int>(bytes));
@@ -143,6 +163,9 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, int64_t 
 
 template <class A>
 BlockSettings<A> block_settings(const Settings& s, int64_t rois, bool channels_last) {
+  const char* beyond = beyond_counts(rois, s.batch, s.channels, s.height, s.width, s.levels);
+  TORCH_CHECK_VALUE(!beyond, "roi_align: too many ", beyond ? beyond : "", ", more than ",
+                    kMaxCount, " cannot be counted; pool fewer at a time");
   BlockSettings<A> to{};
   to.height = s.height;
   to.width = s.width;
