@@ -314,6 +314,13 @@ def test_wrong_arguments_say_what_is_right(change, error, message):
 
 
 @needs_extension
+@pytest.mark.parametrize("size", [(2**26 + 1, 1), (1, 2**32 + 1)])
+def test_sizes_that_32_bits_do_not_count_are_refused(size):
+    with pytest.raises(ValueError, match=r"output_size has .* more than 67108864 cannot be"):
+        roi_align(torch.zeros(1, 1, 1, 1), torch.zeros(0, 5), size, 1.0)
+
+
+@needs_extension
 def test_levels_must_agree():
     with pytest.raises(TypeError, match="one dtype"):
         roi_align(

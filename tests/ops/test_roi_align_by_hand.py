@@ -84,6 +84,16 @@ def test_maximum_takes_the_largest_point_and_its_gradient(backend):
 
 
 @pytest.mark.parametrize("backend", [None, "reference"])
+def test_maximum_of_a_bin_of_billions_of_points_has_a_gradient(backend):
+    """65,000 points along both axes: the number of the winner needs all of 32 bits."""
+    feature = torch.ones(1, 1, 16, 16, requires_grad=True)
+    box = torch.tensor([[0.0, -40_000, -40_000, 25_000, 25_000]])
+    output = roi_align(feature, box, 1, 1.0, 0, True, "max", backend=backend)
+    assert output.item() == 1.0
+    assert torch.autograd.grad(output, feature)[0].sum().item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("backend", [None, "reference"])
 def test_maximum_of_negative_values_at_the_border_is_the_zero_off_the_map(backend):
     feature = -torch.ones(1, 1, 4, 4, requires_grad=True)
     feature.retain_grad()
