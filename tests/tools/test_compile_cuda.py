@@ -67,9 +67,7 @@ def test_a_spill_and_too_few_blocks_are_faults(tool, capsys):
 
 
 def test_a_kernel_without_a_design_is_an_error(tool):
-    with pytest.raises(
-        ValueError, match=r"other_kernel: not in DESIGN of tools/cuda_occ"
-    ):
+    with pytest.raises(ValueError, match=r"other_kernel: not in DESIGN of tools/cuda_occ"):
         tool.read_report(report("_Z12other_kernelPi"))
 
 
