@@ -16,6 +16,9 @@ gone                       repair
 ``_LRScheduler`` as base   the hook ``LRScheduler`` keeps the state of PyTorch's schedulers
 =========================  =====================================================================
 
+One module of torchvision is treated as well, for the time alone: its RoIAlign imports PyTorch's
+compiler (2 of 8 seconds of ``import seg_plugins``) for a question that it asks on first use.
+
 A stack on which nothing is missing is left as it is. Run with Detectron2 0.6 and upstream main of
 June 2026 (02b5c4e, without its extension) on Python 3.11 with PyTorch 2.14.1, NumPy 2.4.6, Pillow
 13.0 and setuptools 84, and with 0.6 on Python 3.10 with PyTorch 2.11, NumPy 1.26.4, Pillow 9.5 and
@@ -44,6 +47,7 @@ from typing import Any
 
 PACKAGE = "detectron2"
 EXTENSION = f"{PACKAGE}._C"
+ROI_ALIGN, COMPILER = "torchvision.ops.roi_align", "torch._dynamo.utils"
 
 # Modules of this package by the names that scripts may know them by.
 MOVED = {
@@ -140,6 +144,14 @@ class _RepairingLoader(importlib.abc.Loader):
         return getattr(self.loader, name)  # get_source, is_package, ... for inspect and pkgutil
 
 
+class _CompilerLater(_RepairingLoader):
+    """Runs a module that imports a question of PyTorch's compiler, which is imported to answer."""
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        with _compiler_later():
+            self.loader.exec_module(module)
+
+
 class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self,
@@ -147,14 +159,18 @@ class _Finder(importlib.abc.MetaPathFinder):
         path: Sequence[str] | None = None,
         target: types.ModuleType | None = None,
     ) -> ModuleSpec | None:
-        if fullname != PACKAGE and not fullname.startswith(PACKAGE + "."):
+        if fullname == ROI_ALIGN:
+            repair: type[_RepairingLoader] = _CompilerLater
+        elif f"{fullname}.".startswith(f"{PACKAGE}."):
+            repair = _RepairingLoader
+        else:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is None and fullname == EXTENSION:
             return ModuleSpec(EXTENSION, _PlaceholderLoader(), origin="placeholder")
         source = importlib.machinery.SourceFileLoader
         if spec is not None and isinstance(spec.loader, source):
-            spec.loader = _RepairingLoader(spec.loader)
+            spec.loader = repair(spec.loader)
         return spec
 
 
@@ -188,6 +204,26 @@ def _pkg_resources() -> Iterator[None]:
         yield
     finally:
         sys.modules.pop(name, None)
+
+
+@contextlib.contextmanager
+def _compiler_later() -> Iterator[None]:
+    """``torchvision.ops.roi_align`` takes ``is_compile_supported`` from ``torch._dynamo``."""
+    if COMPILER in sys.modules:
+        yield
+        return
+    stand_in = types.ModuleType(COMPILER, "The function that torchvision's RoIAlign calls.")
+    stand_in.is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]
+    sys.modules[COMPILER] = stand_in
+    try:
+        yield
+    finally:
+        if sys.modules.get(COMPILER) is stand_in:
+            del sys.modules[COMPILER]
+
+
+def _is_compile_supported(device_type: str) -> bool:
+    return bool(importlib.import_module(COMPILER).is_compile_supported(device_type))
 
 
 def _resource_filename(package: str, resource: str) -> str:

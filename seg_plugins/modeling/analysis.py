@@ -15,7 +15,6 @@ from detectron2.config import CfgNode
 from detectron2.modeling import GeneralizedRCNN, SemanticSegmentor, build_model
 from detectron2.modeling.proposal_generator import RPN
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import ConfigError
 from .analysis_rcnn import branches, scores_of
@@ -170,6 +169,8 @@ class _Meter:
                 kept.append(storage)
             return tensor
 
+        from torch.utils.flop_counter import FlopCounterMode  # imports Triton, half a second
+
         counter = FlopCounterMode(display=False)
         with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             try:
@@ -210,6 +211,8 @@ def recomputation(cfg: CfgNode, height: int, width: int) -> RecomputationReport:
             "The recomputation table is for MODEL.META_ARCHITECTURE PatchClassifier, not "
             f"{cfg.MODEL.META_ARCHITECTURE}"
         )
+    from torch.utils.flop_counter import FlopCounterMode
+
     cfg = _without_data(cfg)
     with torch.device("meta"), torch.no_grad():
         model = build_model(cfg).eval()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -68,5 +67,7 @@ def _width(column: Sequence[Entry], font: ImageFont.FreeTypeFont, size: int) -> 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     # Matplotlib, which Detectron2 needs, brings a font with all of Europe's letters.
+    import matplotlib  # here: it takes a second, and most commands draw no legend
+
     file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return ImageFont.truetype(str(file), size)

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 
 import torch
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
-from timm.models import adapt_input_conv
 from torch import Tensor
 
 from .layout import without_owner
@@ -99,6 +98,8 @@ def convert(
         if wanted in result.weights:
             result.misfits.append(f"{name} -> {wanted}: given before")
         elif name == stem and _of_other_channels(tensor, target[wanted]):
+            from timm.models import adapt_input_conv  # timm takes a second to import
+
             channels = target[wanted].shape[1]
             result.adapted = f"{wanted} from {tensor.shape[1]} to {channels} input channels"
             result.weights[wanted] = adapt_input_conv(channels, tensor.clone())

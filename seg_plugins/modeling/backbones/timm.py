@@ -1,15 +1,16 @@
-"""Any timm model that gives feature maps, as a Detectron2 backbone."""
+"""Any timm model that gives feature maps, as a Detectron2 backbone.
+
+timm is imported where a model is built: it takes about a second, and PyTorch's compiler with it.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 
-import timm
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
-from timm.layers import GroupNormAct, convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from ...config import ConfigError
@@ -81,6 +82,8 @@ class TimmBackbone(Backbone):
         self._out_feature_strides = dict(zip(names, strides, strict=True))
         self._nhwc = "NHWC" in str(getattr(model, "output_fmt", ""))
 
+        from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
+
         if norm == "FrozenBN":
             model = freeze_batch_norm_2d(model)
         elif norm == "SyncBN":
@@ -122,6 +125,8 @@ def create_timm_model(
     out_indices: Sequence[int] | None = None,
 ) -> nn.Module:
     """A timm model that gives feature maps; arguments and errors as of :class:`TimmBackbone`."""
+    import timm
+
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
         raise ConfigError(
@@ -167,6 +172,8 @@ def _group_norm(norm: nn.Module) -> nn.Module:
     channels = norm.num_features
     if not hasattr(norm, "act"):
         return group_norm(channels)
+    from timm.layers import GroupNormAct
+
     new = GroupNormAct(channels, num_groups=group_count(channels))
     new.act, new.drop = norm.act, norm.drop
     return new
@@ -174,6 +181,8 @@ def _group_norm(norm: nn.Module) -> nn.Module:
 
 def _freeze_up_to(model: nn.Module, last: str) -> None:
     """Freeze each module registered before ``last`` (a name of timm's), and that one."""
+    from timm.layers import freeze_batch_norm_2d
+
     modules = dict(model.named_modules())
     # Feature extractors flatten "blocks.0.act" to "blocks_0.act", or wrap it in "model.".
     candidates = (last, last.replace(".", "_", 1), f"model.{last}")

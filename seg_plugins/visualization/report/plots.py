@@ -1,4 +1,8 @@
-"""Curves and large matrices by Matplotlib, as data URIs."""
+"""Curves and large matrices by Matplotlib, as data URIs.
+
+Matplotlib is imported by the first drawing: it takes a good part of a second, and every training
+imports this module long before its report.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,12 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.rcsetup import cycler
-from matplotlib.ticker import NullFormatter
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Name -> points (x, y).
 Lines = Mapping[str, Sequence[tuple[float, float]]]
@@ -27,10 +30,8 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.3,
-    "axes.prop_cycle": cycler(
-        color=["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000"]
-    ),
 }
+_COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000"]
 
 
 def curves(
@@ -53,7 +54,12 @@ def curves(
     Returns:
         ``data:image/svg+xml;base64,...``.
     """
-    with matplotlib.rc_context(_STYLE):
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.rcsetup import cycler
+    from matplotlib.ticker import NullFormatter
+
+    with rc_context({**_STYLE, "axes.prop_cycle": cycler(color=_COLORS)}):
         figure = Figure(figsize=(5.6, 3.1), layout="constrained")
         axes = figure.add_subplot()
         drawn = []
@@ -81,7 +87,10 @@ def curves(
 
 def heat_map(shares: np.ndarray) -> str:
     """A matrix (K, K) of 0..1 too large for a table, as ``data:image/png;base64,...``."""
-    with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({**_STYLE, "axes.grid": False}):
         figure = Figure(figsize=(6.5, 6), layout="constrained", dpi=110)
         axes = figure.add_subplot()
         figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=1), shrink=0.7)
