@@ -34,9 +34,9 @@ $(VENV)/.requirements: requirements.txt $(VENV)/.created
 	@$(PIP) -r requirements.txt
 	@touch $@
 
-$(VENV)/.detectron2: $(VENV)/.requirements tools/install_detectron2.py
+$(VENV)/.detectron2: $(VENV)/.requirements seg_plugins/cli/install_detectron2.py
 	@echo "== installing Detectron2 ($(DETECTRON2))"
-	@$(PY) tools/install_detectron2.py --source $(DETECTRON2)
+	@$(PY) -m seg_plugins install-detectron2 --source $(DETECTRON2)
 	@touch $@
 
 $(VENV)/.extension: $(VENV)/.detectron2 $(SOURCES)

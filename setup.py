@@ -64,12 +64,14 @@ EXTRAS_REQUIRE = {
         "onnxruntime>=1.20",
         "onnxscript>=0.3",
     ],  # ONNX files, and running them
+    "completion": ["argcomplete>=3.2"],  # of the command seg-plugins, in bash and zsh
     "slurm": ["submitit>=1.5"],  # submits training to a cluster
     "wandb": ["wandb>=0.17"],  # training curves there, too
     "dev": [
         "pytest>=8",
         "hypothesis>=6.100",
         "faster-coco-eval>=1.6",  # a peer that the evaluators are timed against
+        "argcomplete>=3.2",  # the completion above
         "playwright>=1.40",  # drives a browser of the system over report.html
         "ruff>=0.6",
         "mypy>=1.11",
@@ -241,6 +243,8 @@ if __name__ == "__main__":
         python_requires=">=3.10",
         install_requires=INSTALL_REQUIRES,
         extras_require=EXTRAS_REQUIRE,
+        py_modules=["seg_plugins_cli"],
+        entry_points={"console_scripts": ["seg-plugins = seg_plugins_cli:main"]},
         zip_safe=False,
         **configuration_package(),
         **extension_arguments(),

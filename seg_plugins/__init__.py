@@ -7,17 +7,7 @@ The names that become known to Detectron2 are listed in :mod:`seg_plugins.regist
 configuration keys in :mod:`seg_plugins.config`.
 """
 
-from . import compat
-
-compat.install()
-
-from .config import add_seg_config, get_cfg, get_config_file, load_config  # noqa: E402
-from .io.errors import SegPluginsError  # noqa: E402
-from .plugins import load_entry_points  # noqa: E402
-from .registration import register_all  # noqa: E402
-
-register_all()
-load_entry_points()
+import sys
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,3 +18,33 @@ __all__ = [
     "load_config",
     "register_all",
 ]
+
+
+def _is_started_by_python_m() -> bool:
+    """Whether this is `python -m seg_plugins`: the command runs this file again if it needs it.
+
+    While Python looks for the module, `sys.argv` is "-m" and what follows the module's name.
+    """
+    return sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] == __name__
+
+
+if not _is_started_by_python_m():
+    from . import compat
+
+    compat.install()
+    try:
+        from .config import add_seg_config, get_cfg, get_config_file, load_config
+    except ModuleNotFoundError as error:
+        if error.name != "detectron2":
+            raise
+        raise ImportError(
+            "seg_plugins is a collection of parts for Detectron2, which is not installed here. "
+            "This command installs it:\n    seg-plugins install-detectron2",
+            name="detectron2",
+        ) from None
+    from .io.errors import SegPluginsError
+    from .plugins import load_entry_points
+    from .registration import register_all
+
+    register_all()
+    load_entry_points()

@@ -29,6 +29,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from fvcore.common.registry import Registry
 
+from .arguments import commands
 from .config import ConfigError, module_of_import
 from .data import MAPPER_REGISTRY
 from .evaluation import EVALUATOR_REGISTRY
@@ -46,18 +47,15 @@ _installed: dict[str, None] = {}
 
 def add_import_argument(parser: argparse.ArgumentParser) -> None:
     """The flag ``--import``, which imports at once; ``args.imports`` has what it named."""
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action=_Import,
-        default=[],
-        metavar="FILE_OR_MODULE",
-        help="Python file or module with parts of your own, which it registers; may be repeated",
-    )
+    commands.add_import_argument(parser, ImportAction)
 
 
-class _Import(argparse.Action):
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+class ImportAction(argparse.Action):
+    """Imports a part as soon as the flag is read; a mistake in its name is one in usage."""
+
+    def __call__(  # noqa: D102
+        self, parser: Any, namespace: Any, values: Any, option_string: Any = None
+    ) -> None:
         try:
             import_parts([values])
         except ConfigError as error:

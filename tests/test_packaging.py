@@ -24,7 +24,7 @@ def installed(tmp_path_factory) -> Path:
         shutil.copytree(
             ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.so")
         )
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.py", "seg_plugins_cli.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     result = subprocess.run(
         [sys.executable, "setup.py", "-q", "bdist_wheel", "--dist-dir", "dist"],
@@ -55,6 +55,7 @@ def test_every_file_of_the_package_is_in_the_wheel(installed):
     wanted = {name for name in files_below(ROOT / "seg_plugins") if "csrc/" not in name}
     wanted |= {f"configs/{name}" for name in files_below(ROOT / "configs")}
     assert wanted <= files_below(installed / "seg_plugins")
+    assert (installed / "seg_plugins_cli.py").is_file()
     kinds = {Path(name).suffix for name in wanted}
     assert kinds >= {".py", ".yaml", ".json", ".html", ".css", ".js", ".typed"}
 
@@ -66,6 +67,21 @@ def test_no_requirement_stands_twice():
     for listed in (module.INSTALL_REQUIRES, *module.EXTRAS_REQUIRE.values()):
         names = [re.match(r"[\w-]+", line).group().lower() for line in listed]
         assert len(set(names)) == len(names), names
+
+
+@pytest.mark.slow
+def test_the_command_starts_from_the_wheel(installed, tmp_path):
+    (points,) = installed.glob("*.dist-info/entry_points.txt")
+    assert "seg-plugins = seg_plugins_cli:main" in points.read_text().splitlines()
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    for start in (["-m", "seg_plugins"], ["-c", "import seg_plugins_cli as c; c.main()"]):
+        command = [sys.executable, *start, "analyze", "--config-file", "isbi2012/unet_valid.yaml"]
+        result = subprocess.run(
+            [*command, "--size", "64", "64"], cwd=tmp_path, env=environment, capture_output=True,
+            text=True,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        assert "published: 31,030,658 parameters" in result.stdout
 
 
 @pytest.mark.slow

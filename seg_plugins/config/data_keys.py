@@ -53,7 +53,7 @@ def add_dataset_keys(datasets: CfgNode) -> None:
     # A YAML file that describes a dataset of the user's own: see datasets/custom.example.yaml.
     set_defaults(datasets, CUSTOM="")
     # Samples of each dataset that are checked before training starts (missing or damaged files,
-    # labels outside the classes, ...); 0 checks none. tools/check_dataset.py checks all.
+    # labels outside the classes, ...); 0 checks none. `seg-plugins check` checks all.
     set_defaults(datasets, CHECK_SAMPLES=16)
 
 

@@ -1,4 +1,4 @@
-"""The command line of ``train_net.py`` and the ways a training is started.
+"""The flags of a training and the ways that it is started.
 
 Started plain: one process, on the GPU when there is one. ``--num-gpus N``: Detectron2's own
 launcher spawns N processes on each machine. Under ``torchrun``: the processes are there already,
@@ -18,98 +18,14 @@ import torch.distributed as dist
 from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
 
-from ..plugins import add_import_argument
+from ..arguments.commands import command_parser
+from ..plugins import ImportAction
 from .process import passed_on
-
-EXAMPLES = """
-examples:
-  Train on your own images, described by one file:
-    %(prog)s --data my.yaml
-
-  Train on the embedded dataset (no GPU and no download needed):
-    %(prog)s --config-file configs/quickstart/deeplabv3plus_r18_shapes.yaml
-
-  Evaluate trained weights, with a configuration value changed on the way:
-    %(prog)s --config-file configs/camvid/deeplabv3plus_r18.yaml --eval-only \\
-        MODEL.WEIGHTS output/camvid/model_final.pth TEST.AUG.ENABLED True
-
-  Train on 8 GPUs; on two machines of 8 with torchrun (run it on both):
-    %(prog)s --num-gpus 8 --config-file CONFIG
-    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
-        %(prog)s --config-file CONFIG
-"""
 
 
 def argument_parser() -> argparse.ArgumentParser:
-    """Detectron2's standard flags, with the meaning of each spelled out."""
-    parser = argparse.ArgumentParser(
-        description="Train, resume or evaluate a segmentation model.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add(
-        "--config-file",
-        default="",
-        metavar="FILE",
-        help="YAML configuration; a shipped one is found by its name from anywhere",
-    )
-    add(
-        "--data",
-        default="",
-        metavar="FILE",
-        help="description of your own dataset (datasets/custom.example.yaml); without "
-        "--config-file, a configuration for its task with sizes and channels of its images",
-    )
-    add_import_argument(parser)
-    add(
-        "--resume",
-        action="store_true",
-        help="continue the training in OUTPUT_DIR from its last checkpoint; "
-        "without one, start from MODEL.WEIGHTS",
-    )
-    add(
-        "--eval-only",
-        action="store_true",
-        help="evaluate MODEL.WEIGHTS on DATASETS.TEST (with --resume: the last checkpoint) "
-        "and stop",
-    )
-    add(
-        "--num-gpus",
-        type=int,
-        metavar="N",
-        help="GPUs per machine, one process each; 0 = CPU (default: 1 if there is a GPU, else 0)",
-    )
-    add("--num-machines", type=int, default=1, metavar="N", help="machines in all (default: 1)")
-    add(
-        "--machine-rank",
-        type=int,
-        default=0,
-        metavar="I",
-        help="which of the machines this one is, from 0 (default: 0)",
-    )
-    add(
-        "--dist-url",
-        default="auto",
-        metavar="URL",
-        help="where the processes meet, e.g. tcp://HOST:PORT of machine 0; "
-        "'auto' takes a free port of this machine (default: auto)",
-    )
-    add(
-        "--timeout",
-        type=float,
-        default=float(os.environ.get("SEG_PLUGINS_TIMEOUT_MINUTES", "5")),
-        metavar="MINUTES",
-        help="under torchrun: how long processes wait for each other before they give up "
-        "(default: SEG_PLUGINS_TIMEOUT_MINUTES, else 5)",
-    )
-    add(
-        "opts",
-        nargs=argparse.REMAINDER,
-        metavar="KEY VALUE",
-        help="configuration values that override the file, at the end: SOLVER.BASE_LR 0.01",
-    )
-    return parser
+    """The flags of ``seg-plugins train``, for a program of your own: Detectron2's standard ones."""
+    return command_parser("train", import_action=ImportAction)
 
 
 def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
@@ -158,7 +74,7 @@ def _check_machines(args: argparse.Namespace) -> None:
             f"--num-machines {machines} takes GPUs, and this machine uses none. On CPUs start "
             f"torchrun on each machine, with its own number from 0 on as --node-rank: torchrun "
             f"--nnodes {machines} --node-rank 0 --nproc-per-node 1 --master-addr HOST "
-            "--master-port 29500 tools/train_net.py --num-gpus 0 --config-file CONFIG"
+            "--master-port 29500 -m seg_plugins train --num-gpus 0 --config-file CONFIG"
         )
     if machines > 1 and args.dist_url == "auto":
         raise SystemExit(

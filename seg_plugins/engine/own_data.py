@@ -1,4 +1,4 @@
-"""Training on data of the user's own with their description alone: ``train_net.py --data FILE``."""
+"""Training on data of the user's own: ``seg-plugins train --data FILE``."""
 
 from __future__ import annotations
 

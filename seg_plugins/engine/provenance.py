@@ -33,6 +33,13 @@ def code_version() -> dict[str, str]:
     return {**found, "commit": commit}
 
 
+def typed(arguments: Sequence[str]) -> list[str]:
+    """What was typed for these ``sys.argv``: ``python -m`` puts a file there that is no script."""
+    if Path(arguments[0]) == Path(seg_plugins.__file__).with_name("__main__.py"):
+        return ["python", "-m", "seg_plugins", *arguments[1:]]
+    return list(arguments)
+
+
 def repeating(arguments: Sequence[str], seed: int) -> str:
     """The command line that does the same again.
 
@@ -40,7 +47,7 @@ def repeating(arguments: Sequence[str], seed: int) -> str:
         arguments: of the run, the program first.
         seed: that the run used, drawn or given.
     """
-    kept = [argument for argument in arguments if argument != "--resume"]
+    kept = [argument for argument in typed(arguments) if argument != "--resume"]
     if "SEED" not in kept:
         kept += ["SEED", str(seed)]
     return shlex.join(kept)

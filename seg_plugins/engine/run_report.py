@@ -30,7 +30,7 @@ from ..visualization import overlays
 from ..visualization.examples import write_examples
 from ..visualization.report import Table, build_page, read_run
 from ..visualization.samples import draw_row, prediction_of_records
-from .provenance import code_version, repeating
+from .provenance import code_version, repeating, typed
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def write_record(cfg: CfgNode, model: nn.Module, **done: Any) -> None:
         "batch": cfg.SOLVER.IMS_PER_BATCH,
         "seed": cfg.SEED,
         "hardware": hardware(),
-        "command": shlex.join(sys.argv),
+        "command": shlex.join(typed(sys.argv)),
         "repeat": repeating(sys.argv, cfg.SEED),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **code_version(),
@@ -164,7 +164,7 @@ def tell_end(cfg: CfgNode, figures: Mapping[str, tuple[float, int]], names: Sequ
         None,
     )
     if best:
-        parts = ["python", "tools/predict.py", "--config-file", str(folder / "config.yaml")]
+        parts = ["seg-plugins", "predict", "--config-file", str(folder / "config.yaml")]
         parts += ["--weights", str(best), "--input", "IMAGES", "--output", "results"]
         logger.info("Next, on images of your own: %s", shlex.join(parts))
 

@@ -141,7 +141,7 @@ def resolve_class_weights(
         raise ConfigError(
             f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS '{value}': a model is trained with 'none' or a list "
             "of numbers. The named schemes are worked out from the training set by "
-            "tools/train_net.py (seg_plugins.engine.setup), which writes the list into config.yaml."
+            "seg-plugins train (seg_plugins.engine.setup), which writes the list into config.yaml."
         )
     expected = max(num_classes, 2)
     if len(value) != expected:

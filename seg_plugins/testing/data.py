@@ -19,7 +19,7 @@ def check_dataset(name: str, *, max_samples: int | None = None) -> None:
     """Hold a registered dataset against the contract.
 
     Its records are Detectron2's, of a known task, with classes in the metadata; files exist and
-    can be read, labels and boxes are in their ranges: no error that ``tools/check_dataset.py``
+    can be read, labels and boxes are in their ranges: no error that ``seg-plugins check``
     would report. Loading it twice gives the same records.
 
     Args:

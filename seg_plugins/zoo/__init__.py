@@ -1,4 +1,4 @@
-"""Trained models by name: ``tools/predict.py --model nuclei``, ``MODEL.WEIGHTS zoo://nuclei``.
+"""Trained models by name: ``seg-plugins predict --model nuclei``, ``MODEL.WEIGHTS zoo://nuclei``.
 
 >>> model = seg_plugins.zoo.get("nuclei")
 >>> predictor = Predictor.from_config(model.config, model.address)

@@ -143,7 +143,7 @@ def test_damaged_samples_name_the_keys_that_train_all_the_same(tmp_path):
     (tmp_path / "8.png").unlink()
     with pytest.raises(ConfigError, match=r"2 errors in 8 of 8 samples[\s\S]*8\.png") as error:
         check_before_training(config(path))
-    assert f"tools/check_dataset.py --custom {path} lists all" in str(error.value)
+    assert f"seg-plugins check --custom {path} lists all" in str(error.value)
     assert advice(error) == ["DATALOADER.MAX_DAMAGED 0.13", "DATASETS.CHECK_SAMPLES 0"]
     check_before_training(config(path, *" ".join(advice(error)).split()))
     (tmp_path / "8.png").write_bytes((tmp_path / "7.png").read_bytes())

@@ -18,6 +18,10 @@ import pytest
         (["train.py", "--config-file", "a b.yaml"], "train.py --config-file 'a b.yaml' SEED 7"),
         (["train.py", "--resume", "SOLVER.MAX_ITER", "3"], "train.py SOLVER.MAX_ITER 3 SEED 7"),
         (["train.py", "SEED", "3"], "train.py SEED 3"),
+        (
+            [str(Path(seg_plugins.__file__).with_name("__main__.py")), "train", "--data", "a.yaml"],
+            "python -m seg_plugins train --data a.yaml SEED 7",
+        ),
     ],
 )
 def test_the_repeating_command_names_the_seed(arguments, expected):

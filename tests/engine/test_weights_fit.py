@@ -8,6 +8,7 @@ import runpy
 from pathlib import Path
 
 from seg_plugins import load_config
+from seg_plugins.cli.train import evaluate
 from seg_plugins.engine import Checkpointer, WeightsError
 from seg_plugins.engine.training_state import ModelEMA
 from seg_plugins.export import load_for_export
@@ -238,7 +239,6 @@ def test_prediction_and_export_take_the_whole_model_only(backbone_only):
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_evaluation_takes_the_whole_model_only(backbone_only, tmp_path, resume):
-    evaluate = runpy.run_path(str(ROOT / "tools" / "train_net.py"))["evaluate"]
     for weights, message in ((backbone_only, r"missing \(sem_seg_head\."), ("", "no weights")):
         opts = [*SMALL, "OUTPUT_DIR", str(tmp_path / "run"), "MODEL.WEIGHTS", weights]
         with pytest.raises(WeightsError, match=message):

@@ -1,13 +1,12 @@
 """Training processes forked from one that has everything imported: a run starts in half a second.
 
-Each runs the ``main`` of tools/train_net.py on a tiny dataset, and tells through shared memory how
+Each runs what ``seg-plugins train`` does on a tiny dataset, and tells through shared memory how
 far it is, so that it can be broken at a known moment.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import mmap
 import os
 import re
@@ -22,6 +21,7 @@ from typing import Any, NoReturn
 
 import seg_plugins  # noqa: F401 - repairs Detectron2 before it is imported
 from seg_plugins import SegPluginsError
+from seg_plugins.cli.train import main as train_command
 from seg_plugins.engine import Checkpointer, Trainer, argument_parser, launch
 
 import numpy as np
@@ -94,21 +94,13 @@ def dataset_folder() -> Path:
 def arguments(
     out: Path, *opts: str, resume: bool = False, base: Sequence[str] | None = None
 ) -> Any:
-    """Arguments of train_net.py; `base` replaces the model and dataset of this module."""
+    """Arguments of the command; `base` replaces the model and dataset of this module."""
     config, options = "quickstart/unet_shapes.yaml", list(OPTIONS)
     if base:
         config, options = base[0], list(base[1:])
     flags = ["--config-file", config, "--num-gpus", "0", "--timeout", "1"]
     flags += ["--resume"] if resume else []
     return argument_parser().parse_args([*flags, *options, "OUTPUT_DIR", str(out), *opts])
-
-
-def train_net_main() -> Callable[[Any], Any]:
-    """``main`` of tools/train_net.py."""
-    spec = importlib.util.spec_from_file_location("train_net", ROOT / "tools" / "train_net.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 class Progress:
@@ -163,7 +155,7 @@ def train(args: Any, progress: Progress | None = None, prepare: Callable[[], Non
     if prepare is not None:
         prepare()
     try:
-        launch(train_net_main(), args)
+        launch(train_command, args)
     except SegPluginsError as error:
         sys.exit(f"error: {error}")
 

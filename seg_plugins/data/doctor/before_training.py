@@ -77,7 +77,7 @@ def _judge(cfg: CfgNode, name: str, report: DatasetReport) -> None:
 def _command(cfg: CfgNode, name: str) -> str:
     """What lists all problems of a dataset, in a process of its own where it is known there."""
     if cfg.DATASETS.CUSTOM:
-        return f"tools/check_dataset.py --custom {cfg.DATASETS.CUSTOM}"
+        return f"seg-plugins check --custom {cfg.DATASETS.CUSTOM}"
     if name.startswith(PREFIX) or any(row.name == name for row in ROWS):
-        return f"tools/check_dataset.py --dataset {name}"
+        return f"seg-plugins check --dataset {name}"
     return f"print(seg_plugins.data.doctor.check_dataset({name!r}).table())"

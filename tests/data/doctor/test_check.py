@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+from seg_plugins.arguments.commands import command_parser
+from seg_plugins.cli.check import run as check_command
 from seg_plugins.data import register_custom_dataset
 from seg_plugins.data.doctor import check_dataset
 
@@ -281,12 +282,9 @@ def test_a_loader_of_somebody_else_that_fails_is_reported():
     DatasetCatalog.remove("ill_loader")
 
 
-def test_the_command_tells_by_its_exit_status(semantic, monkeypatch, capsys):
-    command = runpy.run_path(str(ROOT / "tools/check_dataset.py"))["main"]
-
+def test_the_command_tells_by_its_exit_status(semantic, capsys):
     def run(*args: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["check_dataset.py", *args])
-        return command()
+        return check_command(command_parser("check").parse_args(args))
 
     report = semantic / "report.json"
     assert run("--custom", str(semantic / "my.yaml"), "--json", str(report)) == 0

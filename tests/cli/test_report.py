@@ -1,28 +1,20 @@
-"""tools/report.py: intervals, comparisons and seeds on the page and in the terminal."""
+"""``seg-plugins report``: intervals, comparisons and seeds on the page and in the terminal."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-from pathlib import Path
+
+from seg_plugins.cli.main import main
 
 import numpy as np
 import pytest
 
-FILE = Path(__file__).resolve().parents[2] / "tools" / "report.py"
-
 
 @pytest.fixture
-def report(monkeypatch, tmp_path):
-    spec = importlib.util.spec_from_file_location("report", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
+def report(tmp_path):
     def call(*arguments):
-        words = ["report.py", *map(str, arguments), "--output", str(tmp_path / "page.html")]
-        monkeypatch.setattr("sys.argv", words)
-        module.main()
+        main("report", [*map(str, arguments), "--output", str(tmp_path / "page.html")])
         return (tmp_path / "page.html").read_text()
 
     return call

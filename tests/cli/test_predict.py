@@ -1,13 +1,13 @@
-"""``tools/predict.py``: its exit status and what it says."""
+"""``seg-plugins predict``: its exit status and what it says."""
 
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
 
 from seg_plugins import SegPluginsError, load_config
-from seg_plugins.prediction.arguments import argument_parser
+from seg_plugins.arguments.commands import command_parser
+from seg_plugins.cli.predict import main
 
 import numpy as np
 import pytest
@@ -15,7 +15,6 @@ import torch
 from detectron2.modeling import build_model
 from PIL import Image
 
-MAIN = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "predict.py"))["main"]
 OPTS = ["MODEL.UNET.WIDTH", "4", "MODEL.UNET.DEPTH", "3", "MODEL.DEVICE", "cpu",
         "MODEL.SEM_SEG_HEAD.IN_FEATURES", "['enc1', 'enc2', 'enc3']"]  # fmt: skip
 
@@ -32,7 +31,7 @@ def command(tmp_path):
     def run(*arguments):
         common = ["--config-file", str(tmp_path / "config.yaml"), "--weights",
                   str(tmp_path / "model.pth"), "--output", str(tmp_path / "out")]  # fmt: skip
-        return MAIN(argument_parser().parse_args([*common, *arguments]))
+        return main(command_parser("predict").parse_args([*common, *arguments]))
 
     return run
 
@@ -100,7 +99,7 @@ def test_the_shipped_model_finds_the_nuclei_of_the_readmes_picture(tmp_path, cap
     """Of the validation set: experts annotated 58, crumbs and an overlapping clump among them."""
     picture = Path(__file__).parents[2] / "docs" / "images" / "nuclei.png"
     arguments = ["--model", "nuclei", "--input", str(picture), "--output", str(tmp_path)]
-    assert MAIN(argument_parser().parse_args([*arguments, "--device", "cpu"])) == 0
+    assert main(command_parser("predict").parse_args([*arguments, "--device", "cpu"])) == 0
     record = json.loads((tmp_path / "records" / "nuclei.json").read_text())
     nuclei = record["regions"]
     assert {found["class"] for found in nuclei} == {"nucleus"}
@@ -116,4 +115,4 @@ def test_a_model_is_named_in_one_way(given, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     arguments = [*given, "--input", str(tmp_path / "a.png"), "--output", str(tmp_path / "out")]
     with pytest.raises(SegPluginsError, match="either --config-file"):
-        MAIN(argument_parser().parse_args(arguments))
+        main(command_parser("predict").parse_args(arguments))

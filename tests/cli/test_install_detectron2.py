@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+from seg_plugins.cli import install_detectron2 as installer
+from seg_plugins.cli.main import main
 
 import pytest
-
-FILE = Path(__file__).resolve().parents[2] / "tools" / "install_detectron2.py"
-spec = importlib.util.spec_from_file_location("install_detectron2", FILE)
-assert spec
-assert spec.loader
-installer = importlib.util.module_from_spec(spec)
-sys.modules["install_detectron2"] = installer
-spec.loader.exec_module(installer)
 
 
 def test_a_changed_archive_is_refused_before_anything_runs(tmp_path):
@@ -33,7 +24,6 @@ def test_an_unreachable_index_is_explained(tmp_path, monkeypatch):
 
 
 def test_an_installed_detectron2_is_left_as_it_is(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["install_detectron2.py"])
     monkeypatch.setattr(installer, "pip", lambda *a: pytest.fail("pip was called"))
-    assert installer.main() == 0
+    main("install-detectron2", [])
     assert "left as it is" in capsys.readouterr().out

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
-from pathlib import Path
+
+from seg_plugins.cli.main import main
 
 import cv2
 import numpy as np
 import pytest
 
-MAIN = runpy.run_path(str(Path(__file__).parents[2] / "tools/visualize_data.py"))["main"]
-
 
 @pytest.mark.parametrize("dataset", ["shapes_val", "shapes_instance_val", "shapes_panoptic_val"])
-def test_a_folder_of_pictures(tmp_path, monkeypatch, dataset, dataset_root):
+def test_a_folder_of_pictures(tmp_path, dataset, dataset_root):
     arguments = ["--dataset", dataset, "--count", "2", "--output", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", ["visualize_data.py", *arguments])
-    assert MAIN() == 0
+    main("visualize", arguments)
     files = sorted((tmp_path / "out").iterdir())
     assert len(files) == 2
     picture = cv2.imread(str(files[0]))
@@ -28,28 +24,22 @@ def test_a_folder_of_pictures(tmp_path, monkeypatch, dataset, dataset_root):
     assert not np.array_equal(picture[:, 128:], original)
 
 
-def test_an_unknown_dataset_is_an_error(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        sys, "argv", ["visualize_data.py", "--dataset", "shape_val", "--output", str(tmp_path)]
-    )
-    assert MAIN() == 1
-    assert "shapes_val" in capsys.readouterr().err
+def test_an_unknown_dataset_is_an_error(tmp_path):
+    with pytest.raises(SystemExit, match=r"^error: .*shapes_val"):
+        main("visualize", ["--dataset", "shape_val", "--output", str(tmp_path)])
 
 
-def test_polygons_and_wrong_arguments(tmp_path, monkeypatch, capsys):
-    base = ["visualize_data.py", "--dataset", "shapes_instance_val", "--count", "1"]
+def test_polygons_and_wrong_arguments(tmp_path, capsys):
+    base = ["--dataset", "shapes_instance_val", "--count", "1"]
     sheet = str(tmp_path / "new/sheet.png")
-    options = [*base, "--output", sheet, "INPUT.MASK_FORMAT", "polygon"]
-    monkeypatch.setattr(sys, "argv", options)
-    assert MAIN() == 0
+    main("visualize", [*base, "--output", sheet, "INPUT.MASK_FORMAT", "polygon"])
     assert cv2.imread(sheet) is not None
-    monkeypatch.setattr(sys, "argv", [*base, "--output", str(tmp_path / "sheet.xyz")])
     with pytest.raises(SystemExit):
-        MAIN()
+        main("visualize", [*base, "--output", str(tmp_path / "sheet.xyz")])
     assert "--output should be a .png" in capsys.readouterr().err
 
 
-def test_boxes_alone_are_drawn(tmp_path, monkeypatch):
+def test_boxes_alone_are_drawn(tmp_path):
     box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 6, 20, 10], "segmentation": []}
     content = {
         "images": [{"id": 1, "file_name": "a.png", "height": 32, "width": 40}],
@@ -63,9 +53,7 @@ def test_boxes_alone_are_drawn(tmp_path, monkeypatch):
         "{name: boxed, task: instance, classes: [cell], train: {images: ., json: a.json}}"
     )
     out = tmp_path / "out"
-    arguments = ["visualize_data.py", "--custom", str(custom), "--output", str(out)]
-    monkeypatch.setattr(sys, "argv", arguments)
-    assert MAIN() == 0
+    main("visualize", ["--custom", str(custom), "--output", str(out)])
     picture = cv2.imread(str(out / "000000.png"))
     rows, columns = np.nonzero(picture[:, 40:].any(axis=2))
     assert [rows.min(), rows.max(), columns.min(), columns.max()] == [6, 16, 5, 25]
