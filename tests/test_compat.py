@@ -337,3 +337,18 @@ def test_a_module_that_has_moved_is_found_by_its_old_name(old, new, monkeypatch)
         found = importlib.import_module(old)
     assert found is importlib.import_module(new)
     assert found.__spec__.name == new
+
+
+def test_starting_loads_no_compiler_and_torchvision_asks_it_all_the_same():
+    code = (
+        "import sys, seg_plugins.engine, seg_plugins.prediction\n"
+        "print(sorted({'torch._dynamo', 'timm', 'matplotlib', 'triton'} & set(sys.modules)))\n"
+        "from torchvision.ops.roi_align import is_compile_supported as asked\n"
+        "answer = asked('cpu')\n"
+        "from torch._dynamo.utils import is_compile_supported as compiler\n"
+        "assert asked is not compiler\n"
+        "assert answer is compiler('cpu')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "[]"
