@@ -3,11 +3,13 @@
     pip install --no-build-isolation .          # compiles against the PyTorch you have
     python setup.py build_ext --inplace         # the extension beside the sources, for a checkout
 
+The extension goes through PyTorch's stable ABI and no Python header: the file built once loads in
+every PyTorch from TARGET on and in every Python.
+
 Environment:
     SEG_PLUGINS_NO_EXTENSION=1  install without the compiled operators (torchvision's run instead)
     FORCE_CUDA=1                compile the CUDA kernels although no GPU is visible
     TORCH_CUDA_ARCH_LIST        CUDA architectures, "8.0;9.0+PTX" unless set
-    SEG_PLUGINS_NO_OPENMP=1     compile without OpenMP (one thread)
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 CSRC = Path("seg_plugins/ops/csrc")
+TARGET = "0x020b000000000000"  # PyTorch 2.11, the oldest that may load the extension
 FALLBACKS = (
     "RoIAlign through torchvision (3-10x slower), box-to-RLE and metrics through NumPy/PyTorch"
 )
@@ -98,18 +101,6 @@ def find_compiler() -> str | None:
     return shutil.which(os.environ.get("CXX", default).split()[0])
 
 
-def openmp_flags() -> tuple[list[str], list[str]]:
-    """Compile and link flags of OpenMP; without it at::parallel_for runs one thread, silently."""
-    if sys.platform == "darwin":
-        notice("Apple's compiler has no OpenMP: the operators run one thread.")
-        return [], []
-    if is_set("SEG_PLUGINS_NO_OPENMP"):
-        return [], []
-    if sys.platform == "win32":
-        return ["/openmp"], []
-    return ["-fopenmp"], ["-fopenmp"]
-
-
 def wants_cuda(torch, cuda_home: str | None) -> bool:
     if is_set("FORCE_CUDA"):
         if cuda_home is None:
@@ -153,18 +144,19 @@ def extension_arguments() -> dict:
         return {}
 
     sources = sorted(path.as_posix() for path in CSRC.glob("cpu/*.cpp"))
-    compile_openmp, link_openmp = openmp_flags()
     windows = sys.platform == "win32"
     flags = (
         ["/O2", "/std:c++20"]
         if windows
-        else ["-O3", "-std=c++20", "-Wall", "-Wno-unknown-pragmas", "-Wno-psabi"]
+        else ["-O3", "-std=c++20", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"]
+        + ["-Wno-psabi"]
     )
-    compile_args = {"cxx": flags + compile_openmp}
-    extension, macros = cpp_extension.CppExtension, []
+    compile_args = {"cxx": flags}
+    extension, macros = cpp_extension.CppExtension, [("TORCH_TARGET_VERSION", TARGET)]
     if wants_cuda(torch, cpp_extension.CUDA_HOME):
         sources += sorted(path.as_posix() for path in CSRC.glob("cuda/*.cu"))
-        extension, macros = cpp_extension.CUDAExtension, [("SEG_PLUGINS_WITH_CUDA", "1")]
+        extension = cpp_extension.CUDAExtension
+        macros += [("SEG_PLUGINS_WITH_CUDA", "1"), ("USE_CUDA", "1")]  # the second: for PyTorch
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
         compile_args["nvcc"] = ["-O3", "-std=c++20"]
 
@@ -180,7 +172,7 @@ def extension_arguments() -> dict:
         include_dirs=[str(ROOT / CSRC)],
         define_macros=macros,
         extra_compile_args=compile_args,
-        extra_link_args=link_openmp,
+        py_limited_api=True,  # named _C.abi3.so and not linked to libtorch_python
         depends=[*headers, stamp.as_posix()],
     )
 
@@ -189,6 +181,9 @@ def extension_arguments() -> dict:
             super().finalize_options()
             # With ninja PyTorch links anew each time; `depends` above says when there is need.
             self.force = False
+
+        def get_export_symbols(self, ext) -> list[str]:
+            return []  # it is no Python module, which Windows' linker would look for
 
     return {"ext_modules": [module], "cmdclass": {"build_ext": BuildExtension}}
 
