@@ -4,7 +4,7 @@
     python setup.py build_ext --inplace         # the extension beside the sources, for a checkout
 
 The extension goes through PyTorch's stable ABI and no Python header: the file built once loads in
-every PyTorch from TARGET on and in every Python.
+every PyTorch from 2.11 on (csrc/stable_abi.h) and in every Python.
 
 Environment:
     SEG_PLUGINS_NO_EXTENSION=1  install without the compiled operators (torchvision's run instead)
@@ -25,7 +25,6 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 CSRC = Path("seg_plugins/ops/csrc")
-TARGET = "0x020b000000000000"  # PyTorch 2.11, the oldest that may load the extension
 FALLBACKS = (
     "RoIAlign through torchvision (3-10x slower), box-to-RLE and metrics through NumPy/PyTorch"
 )
@@ -152,11 +151,10 @@ def extension_arguments() -> dict:
         + ["-Wno-psabi"]
     )
     compile_args = {"cxx": flags}
-    extension, macros = cpp_extension.CppExtension, [("TORCH_TARGET_VERSION", TARGET)]
+    extension, macros = cpp_extension.CppExtension, []
     if wants_cuda(torch, cpp_extension.CUDA_HOME):
         sources += sorted(path.as_posix() for path in CSRC.glob("cuda/*.cu"))
-        extension = cpp_extension.CUDAExtension
-        macros += [("SEG_PLUGINS_WITH_CUDA", "1"), ("USE_CUDA", "1")]  # the second: for PyTorch
+        extension, macros = cpp_extension.CUDAExtension, [("SEG_PLUGINS_WITH_CUDA", "1")]
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
         compile_args["nvcc"] = ["-O3", "-std=c++20"]
 

@@ -64,30 +64,66 @@ def _fake_backward(
 
 # --------------------------------------------------------------------------------- autograd
 
-
-def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    features, boxes, _, *settings = inputs
-    ctx.save_for_backward(boxes, output[1])
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-    ctx.shapes = (
-        features[0].shape[0],
-        [feature.shape[2] for feature in features],
-        [feature.shape[3] for feature in features],
-        is_channels_last(features[0]),
-    )
-    ctx.settings = settings
+# torch.library.register_autograd does the same for any operator, and takes several times as long
+# for a list of tensors as a small RoIAlign does.
 
 
-def _backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Any, ...]:
-    """Of each level; boxes get no gradient, as in every RoIAlign."""
-    if grad is None:  # nothing depends on the output
-        return [None for _ in ctx.shapes[1]], None, None, *(None for _ in ctx.settings)
-    boxes, winners = ctx.saved_tensors
-    gradients = torch.ops.seg_plugins.roi_align_backward(
-        grad, winners, boxes, *ctx.shapes, *ctx.settings, torch.are_deterministic_algorithms_enabled()
-    )
-    return gradients, None, None, *(None for _ in ctx.settings)
+class _RoiAlign(torch.autograd.Function):
+    """The levels come one by one: autograd looks for tensors no deeper."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        keys: torch._C.DispatchKeySet,
+        boxes: Tensor,
+        output_size: Sequence[int],
+        settings: tuple[Any, ...],
+        *features: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        output, winners = _forward(keys, list(features), boxes, output_size, *settings)
+        ctx.save_for_backward(boxes, winners)
+        ctx.mark_non_differentiable(winners)
+        ctx.set_materialize_grads(False)
+        sizes = [feature.shape for feature in features]
+        heights, widths = [size[2] for size in sizes], [size[3] for size in sizes]
+        ctx.maps = (sizes[0][0], heights, widths, is_channels_last(features[0]))
+        ctx.settings = settings
+        return output, winners
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Any, ...]:
+        """Of each level; boxes get no gradient, as in every RoIAlign."""
+        if grad is None:  # nothing depends on the output
+            return (None,) * (4 + len(ctx.maps[1]))
+        boxes, winners = ctx.saved_tensors
+        fixed_order = torch.are_deterministic_algorithms_enabled()
+        arguments = (grad, winners, boxes, *ctx.maps, *ctx.settings, fixed_order)
+        operator = torch.ops.seg_plugins.roi_align_backward.default
+        if torch.is_grad_enabled():  # somebody may differentiate again, which has to be refused
+            return (None,) * 4 + tuple(operator(*arguments))
+        with torch._C._AutoDispatchBelowAutograd():
+            return (None,) * 4 + tuple(operator(*arguments))
+
+
+def _forward(
+    keys: torch._C.DispatchKeySet, features: list[Tensor], boxes: Tensor, *settings: Any
+) -> tuple[Tensor, Tensor]:
+    """The operator below autograd."""
+    below = keys & torch._C._after_autograd_keyset
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.seg_plugins.roi_align.default.redispatch(below, features, boxes, *settings)
+
+
+def _autograd(
+    keys: torch._C.DispatchKeySet,
+    features: list[Tensor],
+    boxes: Tensor,
+    output_size: Sequence[int],
+    *settings: Any,
+) -> tuple[Tensor, Tensor]:
+    if torch.is_grad_enabled() and any(feature.requires_grad for feature in features):
+        return _RoiAlign.apply(keys, boxes, output_size, settings, *features)
+    return _forward(keys, features, boxes, output_size, *settings)
 
 
 def _refuse(ctx: Any, *grads: Any) -> None:
@@ -122,8 +158,8 @@ def register() -> None:
     forward, backward = "seg_plugins::roi_align", "seg_plugins::roi_align_backward"
     torch.library.register_fake(forward, _fake_forward)
     torch.library.register_fake(backward, _fake_backward)
-    torch.library.register_autograd(forward, _backward, setup_context=_keep_for_backward)
     torch.library.register_autograd(backward, _refuse)
+    _LIBRARY.impl("roi_align", _autograd, "Autograd", with_keyset=True)
     keys = torch._C.DispatchKey
     _LIBRARY.impl("roi_align", _autocast("cpu", keys.AutocastCPU), "AutocastCPU")
     _LIBRARY.impl("roi_align", _autocast("cuda", keys.AutocastCUDA), "AutocastCUDA")

@@ -1,6 +1,10 @@
 // The floating-point types of tensors.
 #pragma once
 
+// clang-format off: before PyTorch's headers
+#include "stable_abi.h"
+// clang-format on
+
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 

@@ -1,16 +1,22 @@
-// PyTorch's tensors through its stable ABI: what is compiled here loads in every PyTorch from the
-// version that setup.py names (TORCH_TARGET_VERSION) on, whatever version it was compiled with.
-// Nothing of ATen or c10 may be included beside it, except by the .cpp files' tests.
+// PyTorch's tensors through its stable ABI: what is compiled here loads in every PyTorch from
+// TORCH_TARGET_VERSION on, whatever version it was compiled with, as long as nothing of ATen or c10
+// is included beside it.
 //
 // The stable ABI knows std exceptions only. Python sees std::invalid_argument as ValueError,
 // std::out_of_range as IndexError and any other as RuntimeError.
 #pragma once
 
+// clang-format off: before PyTorch's headers
+#include "stable_abi.h"
+// clang-format on
+
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <mutex>
 #include <ostream>
@@ -122,7 +128,13 @@ inline Tensor empty(Sizes sizes, ScalarType type, const Tensor* like = nullptr,
 inline Tensor zeros(Sizes sizes, ScalarType type, const Tensor* like = nullptr,
                     bool channels_last = false) {
   Tensor result = empty(sizes, type, like, channels_last);
-  torch::stable::zero_(result);
+  const int64_t bytes = result.numel() * static_cast<int64_t>(result.element_size());
+  // Going through PyTorch's dispatcher takes longer than so few bytes.
+  if (result.is_cpu() && bytes <= int64_t{1} << 17) {
+    if (bytes > 0) std::memset(result.mutable_data_ptr(), 0, bytes);
+  } else {
+    torch::stable::zero_(result);
+  }
   return result;
 }
 
