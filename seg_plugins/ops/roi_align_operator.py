@@ -157,7 +157,7 @@ def roi_align(
         if backend is not None:
             _check_backend(backend, device_type)
         _check_dtypes(maps)
-        return torch.ops.seg_plugins.roi_align(
+        return torch.ops.seg_plugins.roi_align.default(
             maps, boxes, size, scales, sampling_ratio, aligned, reduce == "max",
             canonical_box_size, canonical_level, min_level,
         )[0]  # fmt: skip
