@@ -143,13 +143,10 @@ def extension_arguments() -> dict:
         return {}
 
     sources = sorted(path.as_posix() for path in CSRC.glob("cpu/*.cpp"))
-    windows = sys.platform == "win32"
-    flags = (
-        ["/O2", "/std:c++20"]
-        if windows
-        else ["-O3", "-std=c++20", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"]
-        + ["-Wno-psabi"]
-    )
+    flags = ["/O2", "/std:c++20"]
+    if sys.platform != "win32":
+        flags = ["-O3", "-std=c++20", "-fvisibility=hidden", "-Wall"]
+        flags += ["-Wno-unknown-pragmas", "-Wno-psabi"]
     compile_args = {"cxx": flags}
     extension, macros = cpp_extension.CppExtension, []
     if wants_cuda(torch, cpp_extension.CUDA_HOME):

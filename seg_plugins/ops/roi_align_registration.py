@@ -16,9 +16,7 @@ from torch import Tensor
 
 def is_channels_last(feature: Tensor) -> bool:
     """The kernels' rule, cpu/roi_align.cpp: a map that lies both ways counts as contiguous."""
-    return (
-        feature.is_contiguous(memory_format=torch.channels_last) and not feature.is_contiguous()
-    )
+    return feature.is_contiguous(memory_format=torch.channels_last) and not feature.is_contiguous()
 
 
 def _layout(channels_last: bool) -> torch.memory_format:
