@@ -114,14 +114,14 @@ inline Tensor empty(Sizes sizes, ScalarType type, const Tensor* like = nullptr,
   }
   int32_t device_type = aoti_torch_device_type_cpu(), device_index = 0;
   if (like) {
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like->get(), &device_type));
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like->get(), &device_index));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like->get(), &device_type));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like->get(), &device_index));
   }
   const auto code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
   AtenTensorHandle result = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()),
-                                                         sizes.data(), strides.data(), code,
-                                                         device_type, device_index, &result));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(),
+                                                  strides.data(), code, device_type, device_index,
+                                                  &result));
   return Tensor(result);
 }
 

@@ -216,7 +216,7 @@ Tensor grid_sample(const Tensor& image, const Tensor& grid) {
   constexpr int64_t kBilinear = 0, kZeros = 0;
   std::array<StableIValue, 5> stack{from(image), from(grid), from(kBilinear), from(kZeros),
                                     from(false)};
-  STABLE_TORCH_ERROR_CODE_CHECK(
+  TORCH_ERROR_CODE_CHECK(
       torch_call_dispatcher("aten::grid_sampler", "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }

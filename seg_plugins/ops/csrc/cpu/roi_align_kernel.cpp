@@ -58,7 +58,7 @@ Plan<A> make_plan(const A* box, A log2_size, int64_t roi, const Settings& s) {
 
 void call_in_place(const char* name, const Tensor& tensor) {
   StableIValue stack[1] = {torch::stable::detail::from(tensor)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(name, "", stack, TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(name, "", stack, TORCH_ABI_VERSION));
   torch::stable::detail::to<Tensor>(stack[0]);  // the same tensor again, to be let go
 }
 

@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(kThreads)
 cudaStream_t current_stream() {
   void* stream = nullptr;
   const auto device = torch::stable::accelerator::getCurrentDeviceIndex();
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   return static_cast<cudaStream_t>(stream);
 }
 
