@@ -3,11 +3,13 @@
     pip install --no-build-isolation .          # compiles against the PyTorch you have
     python setup.py build_ext --inplace         # the extension beside the sources, for a checkout
 
+The extension goes through PyTorch's stable ABI and no Python header: the file built once loads in
+every PyTorch from 2.11 on (csrc/stable_abi.h) and in every Python.
+
 Environment:
     SEG_PLUGINS_NO_EXTENSION=1  install without the compiled operators (torchvision's run instead)
     FORCE_CUDA=1                compile the CUDA kernels although no GPU is visible
     TORCH_CUDA_ARCH_LIST        CUDA architectures, "8.0;9.0+PTX" unless set
-    SEG_PLUGINS_NO_OPENMP=1     compile without OpenMP (one thread)
 """
 
 from __future__ import annotations
@@ -100,18 +102,6 @@ def find_compiler() -> str | None:
     return shutil.which(os.environ.get("CXX", default).split()[0])
 
 
-def openmp_flags() -> tuple[list[str], list[str]]:
-    """Compile and link flags of OpenMP; without it at::parallel_for runs one thread, silently."""
-    if sys.platform == "darwin":
-        notice("Apple's compiler has no OpenMP: the operators run one thread.")
-        return [], []
-    if is_set("SEG_PLUGINS_NO_OPENMP"):
-        return [], []
-    if sys.platform == "win32":
-        return ["/openmp"], []
-    return ["-fopenmp"], ["-fopenmp"]
-
-
 def wants_cuda(torch, cuda_home: str | None) -> bool:
     if is_set("FORCE_CUDA"):
         if cuda_home is None:
@@ -155,14 +145,11 @@ def extension_arguments() -> dict:
         return {}
 
     sources = sorted(path.as_posix() for path in CSRC.glob("cpu/*.cpp"))
-    compile_openmp, link_openmp = openmp_flags()
-    windows = sys.platform == "win32"
-    flags = (
-        ["/O2", "/std:c++20"]
-        if windows
-        else ["-O3", "-std=c++20", "-Wall", "-Wno-unknown-pragmas", "-Wno-psabi"]
-    )
-    compile_args = {"cxx": flags + compile_openmp}
+    flags = ["/O2", "/std:c++20"]
+    if sys.platform != "win32":
+        flags = ["-O3", "-std=c++20", "-fvisibility=hidden", "-Wall"]
+        flags += ["-Wno-unknown-pragmas", "-Wno-psabi"]
+    compile_args = {"cxx": flags}
     extension, macros = cpp_extension.CppExtension, []
     if wants_cuda(torch, cpp_extension.CUDA_HOME):
         sources += sorted(path.as_posix() for path in CSRC.glob("cuda/*.cu"))
@@ -182,7 +169,7 @@ def extension_arguments() -> dict:
         include_dirs=[str(ROOT / CSRC)],
         define_macros=macros,
         extra_compile_args=compile_args,
-        extra_link_args=link_openmp,
+        py_limited_api=True,  # named _C.abi3.so and not linked to libtorch_python
         depends=[*headers, stamp.as_posix()],
     )
 
@@ -191,6 +178,9 @@ def extension_arguments() -> dict:
             super().finalize_options()
             # With ninja PyTorch links anew each time; `depends` above says when there is need.
             self.force = False
+
+        def get_export_symbols(self, ext) -> list[str]:
+            return []  # it is no Python module, which Windows' linker would look for
 
     return {"ext_modules": [module], "cmdclass": {"build_ext": BuildExtension}}
 

@@ -1,18 +1,20 @@
 """Load the compiled operators and say why they are absent where they are.
 
-The extension ``seg_plugins._C`` registers its operators as ``torch.ops.seg_plugins.*`` when it is
-loaded. Nothing here compiles: ``setup.py`` does.
+The extension is a library that registers its operators as ``torch.ops.seg_plugins.*`` when it is
+loaded. It uses PyTorch's stable ABI only, and nothing of Python: one file serves every version from
+those on that setup.py names. Nothing here compiles: ``setup.py`` does.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 
-import torch  # before the extension, which needs its libraries in the process
+import torch
 
+# Under Linux and macOS, under Windows.
+FILES = tuple(Path(__file__).parents[1] / name for name in ("_C.abi3.so", "_C.pyd"))
 BUILD_HINT = (
     "Build it with `python setup.py build_ext --inplace` in a checkout, or reinstall with "
     "`pip install --no-build-isolation .` where a C++ compiler is available."
@@ -26,7 +28,7 @@ class ExtensionStatus:
     Attributes:
         loaded: The operators are registered.
         reason: Why not, and what to do about it; empty when loaded.
-        build: ``key=value`` words of the build: ``openmp=<version|none> cuda=<yes|none>``.
+        build: ``key=value`` words of the build: ``cuda=<yes|none> simd=<instruction set>``.
     """
 
     loaded: bool
@@ -38,29 +40,24 @@ class ExtensionStatus:
         """The CUDA kernels were compiled in."""
         return "cuda=yes" in self.build.split()
 
-    @property
-    def with_openmp(self) -> bool:
-        """The CPU operators run several threads."""
-        return self.loaded and "openmp=none" not in self.build.split()
-
 
 @functools.cache
 def load_extension() -> ExtensionStatus:
-    """Load ``seg_plugins._C`` once and report the outcome.
+    """Load ``seg_plugins/_C`` once and report the outcome.
 
     Returns:
-        The status; ``loaded`` is False when the extension was not built for this interpreter or
-        was built against another PyTorch, with the reason.
+        The status; ``loaded`` is False when the extension was not built or needs a newer PyTorch,
+        with the reason.
     """
-    if importlib.util.find_spec("seg_plugins._C") is None:
+    file = next((file for file in FILES if file.exists()), None)
+    if file is None:
         return ExtensionStatus(False, f"the extension seg_plugins._C is not built. {BUILD_HINT}")
     try:
-        importlib.import_module("seg_plugins._C")
-    except ImportError as error:
-        # An undefined symbol: compiled against a PyTorch of another version.
+        torch.ops.load_library(file)
+    except OSError as error:  # a symbol that this PyTorch does not have
         return ExtensionStatus(
             False,
-            f"the extension seg_plugins._C does not load with torch {torch.__version__}: {error}. "
+            f"the extension {file.name} does not load with torch {torch.__version__}: {error}. "
             f"{BUILD_HINT}",
         )
     return ExtensionStatus(True, build=torch.ops.seg_plugins.build_info())

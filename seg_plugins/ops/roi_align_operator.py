@@ -13,12 +13,12 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor
 
+from . import roi_align_registration
 from ._extension import load_extension
 from .roi_align_reference import MAX_SAMPLES, assign_levels, roi_align_reference
 
@@ -55,12 +55,8 @@ def backend_report() -> BackendReport:
     """Say which backend of :func:`roi_align` runs on which device, and why the others do not."""
     words = dict(word.split("=", 1) for word in _EXTENSION.build.split())
     if _EXTENSION.loaded:
-        threads = (
-            f"{torch.get_num_threads()} threads"
-            if _EXTENSION.with_openmp
-            else "one thread: built without OpenMP"
-        )
-        cpu = Backend("cpu", True, f"compiled, {words['simd']} instructions, {threads}")
+        threads = torch.get_num_threads()
+        cpu = Backend("cpu", True, f"compiled, {words['simd']} instructions, {threads} threads")
     else:
         cpu = Backend("cpu", False, _EXTENSION.reason)
     if not _EXTENSION.loaded:
@@ -160,7 +156,8 @@ def roi_align(
     if chosen in ("cpu", "cuda"):
         if backend is not None:
             _check_backend(backend, device_type)
-        return torch.ops.seg_plugins.roi_align(
+        _check_dtypes(maps)
+        return torch.ops.seg_plugins.roi_align.default(
             maps, boxes, size, scales, sampling_ratio, aligned, reduce == "max",
             canonical_box_size, canonical_level, min_level,
         )[0]  # fmt: skip
@@ -204,6 +201,16 @@ def _check_arguments(
         raise ValueError(
             f"roi_align: sampling_ratio must be at most {MAX_SAMPLES}, got {sampling_ratio}"
         )
+
+
+def _check_dtypes(maps: list[Tensor]) -> None:
+    """Autocast casts levels that disagree; nothing else does."""
+    for level in maps[1:]:
+        if level.dtype != maps[0].dtype and not torch.is_autocast_enabled(level.device.type):
+            raise TypeError(
+                "roi_align: all levels must have one dtype; "
+                f"got {level.dtype} beside {maps[0].dtype}"
+            )
 
 
 def _check_boxes(boxes: Tensor) -> None:
@@ -292,53 +299,5 @@ def _roi_align_torchvision(
     return output
 
 
-# --------------------------------------------------------------------------------- fake kernels
-
-
-def _layout(channels_last: bool) -> torch.memory_format:
-    return torch.channels_last if channels_last else torch.contiguous_format
-
-
-def _fake_forward(
-    features: Sequence[Tensor], boxes: Tensor, output_size: Sequence[int], *settings: Any
-) -> tuple[Tensor, Tensor]:
-    first = features[0]
-    channels_last = (
-        first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous()
-    )
-    shape = (boxes.shape[0], first.shape[1], *output_size)
-    layout = _layout(channels_last)
-    output = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=layout)
-    maximum = settings[3]
-    winners = (
-        torch.empty(shape, dtype=torch.int32, device=first.device, memory_format=layout)
-        if maximum
-        else torch.empty(0, dtype=torch.int32, device=first.device)
-    )
-    return output, winners
-
-
-def _fake_backward(
-    grad: Tensor,
-    winners: Tensor,
-    boxes: Tensor,
-    batch_size: int,
-    heights: Sequence[int],
-    widths: Sequence[int],
-    channels_last: bool,
-    *settings: Any,
-) -> list[Tensor]:
-    return [
-        torch.empty(
-            (batch_size, grad.shape[1], height, width),
-            dtype=grad.dtype,
-            device=grad.device,
-            memory_format=_layout(channels_last),
-        )
-        for height, width in zip(heights, widths, strict=True)
-    ]
-
-
 if _EXTENSION.loaded:
-    torch.library.register_fake("seg_plugins::roi_align", _fake_forward)
-    torch.library.register_fake("seg_plugins::roi_align_backward", _fake_backward)
+    roi_align_registration.register()

@@ -19,7 +19,7 @@ std::unique_ptr<T[], decltype(&std::free)> aligned(size_t count) {
 
 template <class T, template <class> class K>
 void compare(const char* set, const char* type) {
-  using A = at::opmath_type<T>;
+  using A = seg_plugins::SumType<T>;
   constexpr int kHeight = 9, kWidth = 11, kRows = 3, kCols = 4;
   // The bins' pixels and weights: two rows skipped, one shared, a bin of a single pixel.
   std::vector<int> row_start{0, 2, 4, 5}, row_index{0, 1, 1, 4, 8};
@@ -77,8 +77,8 @@ template <template <class> class K>
 void compare_types(const char* set) {
   compare<double, K>(set, "double");
   compare<float, K>(set, "float");
-  compare<c10::BFloat16, K>(set, "bfloat16");
-  compare<c10::Half, K>(set, "half");
+  compare<seg_plugins::BFloat16, K>(set, "bfloat16");
+  compare<seg_plugins::Half, K>(set, "half");
 }
 
 int main() {

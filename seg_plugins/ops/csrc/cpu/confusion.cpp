@@ -1,12 +1,6 @@
 // Confusion matrices: label map against label map, and the fused form that takes the class scores,
 // so that the scores are read once and no int64 label map exists.
 
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -15,8 +9,11 @@
 #include <vector>
 
 #include "simd.h"
+#include "tensor.h"
 
 namespace {
+
+using namespace seg_plugins;
 
 // Pixels per step: their labels stay in the first-level cache until they are counted.
 constexpr int64_t kTile = 2048;
@@ -148,10 +145,11 @@ constexpr auto argmax_tile_avx2 = argmax_tile_portable;
 
 // Row K + 1 or column K + 1 holds invalid values; finds the first such pixel, or -1.
 template <typename T>
-int64_t first_invalid(const at::Tensor& labels, int64_t num_classes, int64_t ignore) {
+int64_t first_invalid(const Tensor& labels, int64_t num_classes, int64_t ignore) {
   const T* data = labels.const_data_ptr<T>();
   const LabelRows<T> rows(num_classes, ignore);
-  for (int64_t i = 0; i < labels.numel(); ++i)
+  const int64_t pixels = labels.numel();
+  for (int64_t i = 0; i < pixels; ++i)
     if (rows(data[i]) == num_classes + 1) return i;
   return -1;
 }
@@ -176,8 +174,8 @@ struct Totals {
     return false;
   }
 
-  at::Tensor matrix() const {
-    at::Tensor result = at::empty({stride - 1, stride - 1}, at::kLong);
+  Tensor matrix() const {
+    Tensor result = empty({stride - 1, stride - 1}, kLong);
     int64_t* out = result.mutable_data_ptr<int64_t>();
     for (int64_t row = 0; row + 1 < stride; ++row)
       std::copy_n(cells.data() + row * stride, stride - 1, out + row * (stride - 1));
@@ -190,46 +188,46 @@ struct Totals {
 };
 
 template <typename Function>
-auto visit_label_type(const at::Tensor& labels, const char* what, const Function& function) {
+auto visit_label_type(const Tensor& labels, const char* what, const Function& function) {
   switch (labels.scalar_type()) {
-    case at::kByte:
+    case kByte:
       return function(uint8_t{});
-    case at::kUInt16:
+    case kUInt16:
       return function(uint16_t{});
-    case at::kShort:
+    case kShort:
       return function(int16_t{});
-    case at::kInt:
+    case kInt:
       return function(int32_t{});
-    case at::kLong:
+    case kLong:
       return function(int64_t{});
     default:
-      TORCH_CHECK_VALUE(false, what, " must be uint8, uint16, int16, int32 or int64, not ",
-                        labels.scalar_type());
+      fail<std::invalid_argument>(what, " must be uint8, uint16, int16, int32 or int64, not ",
+                                  labels.scalar_type());
   }
 }
 
-void check_label_map(const at::Tensor& labels, const char* what) {
-  TORCH_CHECK_VALUE(labels.dim() == 2, what, " must have shape (H, W), not ", labels.sizes());
-  TORCH_CHECK_VALUE(labels.device().is_cpu(), what, " must be on the CPU");
+void check_label_map(const Tensor& labels, const char* what) {
+  SEG_CHECK_VALUE(labels.dim() == 2, what, " must have shape (H, W), not ", labels.sizes());
+  SEG_CHECK_VALUE(labels.is_cpu(), what, " must be on the CPU");
 }
 
 // labels (H, W), confusion (K + 1, K + 1), flat index of the first invalid truth pixel or -1.
-std::tuple<at::Tensor, at::Tensor, int64_t> argmax_confusion(const at::Tensor& scores_in,
-                                                             const at::Tensor& target_in,
-                                                             int64_t ignore_label) {
-  TORCH_CHECK_VALUE(scores_in.dim() == 3 && scores_in.scalar_type() == at::kFloat,
-                    "scores must be float32 of shape (K, H, W), not ", scores_in.scalar_type(),
-                    " of shape ", scores_in.sizes());
+std::tuple<Tensor, Tensor, int64_t> argmax_confusion(const Tensor& scores_in,
+                                                     const Tensor& target_in,
+                                                     int64_t ignore_label) {
+  SEG_CHECK_VALUE(scores_in.dim() == 3 && scores_in.scalar_type() == kFloat,
+                  "scores must be float32 of shape (K, H, W), not ", scores_in.scalar_type(),
+                  " of shape ", scores_in.sizes());
   check_label_map(target_in, "target");
-  TORCH_CHECK_VALUE(scores_in.sizes().slice(1) == target_in.sizes(), "scores ", scores_in.sizes(),
-                    " and target ", target_in.sizes(), " differ in size");
+  SEG_CHECK_VALUE(scores_in.sizes().slice(1).equals(target_in.sizes()), "scores ",
+                  scores_in.sizes(), " and target ", target_in.sizes(), " differ in size");
   const int64_t num_classes = scores_in.size(0);
-  TORCH_CHECK_VALUE(num_classes >= 1 && num_classes <= 32767, "between 1 and 32767 classes, not ",
-                    num_classes);
-  const at::Tensor scores = scores_in.contiguous(), target = target_in.contiguous();
+  SEG_CHECK_VALUE(num_classes >= 1 && num_classes <= 32767, "between 1 and 32767 classes, not ",
+                  num_classes);
+  const Tensor scores = dense(scores_in), target = dense(target_in);
   const int64_t pixels = target.numel();
   const bool narrow = num_classes <= 256;
-  at::Tensor labels = at::empty(target.sizes(), narrow ? at::kByte : at::kUInt16);
+  Tensor labels = empty(target.sizes(), narrow ? kByte : kUInt16);
   uint8_t* narrow_out = narrow ? labels.mutable_data_ptr<uint8_t>() : nullptr;
   uint16_t* wide_out = narrow ? nullptr : labels.mutable_data_ptr<uint16_t>();
   const float* score_data = scores.const_data_ptr<float>();
@@ -240,7 +238,7 @@ std::tuple<at::Tensor, at::Tensor, int64_t> argmax_confusion(const at::Tensor& s
     using T = decltype(tag);
     const T* truth = target.const_data_ptr<T>();
     const LabelRows<T> rows(num_classes, ignore_label);
-    at::parallel_for(0, (pixels + kTile - 1) / kTile, 8, [&](int64_t first, int64_t last) {
+    parallel_for(0, (pixels + kTile - 1) / kTile, 8, [&](int64_t first, int64_t last) {
       PairHistogram histogram(num_classes);
       std::vector<int32_t> index(kTile);
       for (int64_t tile = first; tile < last; ++tile) {
@@ -265,17 +263,16 @@ std::tuple<at::Tensor, at::Tensor, int64_t> argmax_confusion(const at::Tensor& s
 }
 
 // confusion (K + 1, K + 1), flat indices of the first invalid truth and prediction pixel or -1.
-std::tuple<at::Tensor, int64_t, int64_t> label_confusion(const at::Tensor& labels_in,
-                                                         const at::Tensor& target_in,
-                                                         int64_t num_classes,
-                                                         int64_t ignore_label) {
+std::tuple<Tensor, int64_t, int64_t> label_confusion(const Tensor& labels_in,
+                                                     const Tensor& target_in, int64_t num_classes,
+                                                     int64_t ignore_label) {
   check_label_map(labels_in, "labels");
   check_label_map(target_in, "target");
-  TORCH_CHECK_VALUE(labels_in.sizes() == target_in.sizes(), "labels ", labels_in.sizes(),
-                    " and target ", target_in.sizes(), " differ in size");
-  TORCH_CHECK_VALUE(num_classes >= 1 && num_classes <= 32767, "between 1 and 32767 classes, not ",
-                    num_classes);
-  const at::Tensor labels = labels_in.contiguous(), target = target_in.contiguous();
+  SEG_CHECK_VALUE(labels_in.sizes().equals(target_in.sizes()), "labels ", labels_in.sizes(),
+                  " and target ", target_in.sizes(), " differ in size");
+  SEG_CHECK_VALUE(num_classes >= 1 && num_classes <= 32767, "between 1 and 32767 classes, not ",
+                  num_classes);
+  const Tensor labels = dense(labels_in), target = dense(target_in);
   Totals totals(num_classes);
   visit_label_type(target, "target", [&](auto truth_tag) {
     using T = decltype(truth_tag);
@@ -285,7 +282,7 @@ std::tuple<at::Tensor, int64_t, int64_t> label_confusion(const at::Tensor& label
       using P = decltype(label_tag);
       const P* predicted = labels.const_data_ptr<P>();
       const LabelRows<P> label_rows(num_classes, ignore_label);
-      at::parallel_for(0, target.numel(), kSerialPixels, [&](int64_t first, int64_t last) {
+      parallel_for(0, target.numel(), kSerialPixels, [&](int64_t first, int64_t last) {
         PairHistogram histogram(num_classes);
         histogram.add([&](int64_t i) { return truth_rows(truth[first + i]); },
                       [&](int64_t i) { return label_rows(predicted[first + i]); }, last - first);
@@ -293,7 +290,7 @@ std::tuple<at::Tensor, int64_t, int64_t> label_confusion(const at::Tensor& label
       });
     });
   });
-  const auto find = [&](bool wanted, const at::Tensor& map, const char* what) -> int64_t {
+  const auto find = [&](bool wanted, const Tensor& map, const char* what) -> int64_t {
     if (!wanted) return -1;
     return visit_label_type(map, what, [&](auto tag) {
       return first_invalid<decltype(tag)>(map, num_classes, ignore_label);
@@ -305,7 +302,7 @@ std::tuple<at::Tensor, int64_t, int64_t> label_confusion(const at::Tensor& label
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
   m.def(
       "argmax_confusion(Tensor scores, Tensor target, int ignore_label) -> (Tensor, Tensor, int)");
   m.def(
@@ -314,7 +311,7 @@ TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
       "int, int)");
 }
 
-TORCH_LIBRARY_IMPL(seg_plugins, CPU, m) {
-  m.impl("argmax_confusion", &argmax_confusion);
-  m.impl("label_confusion", &label_confusion);
+STABLE_TORCH_LIBRARY_IMPL(seg_plugins, CPU, m) {
+  m.impl("argmax_confusion", TORCH_BOX(&argmax_confusion));
+  m.impl("label_confusion", TORCH_BOX(&label_confusion));
 }

@@ -1,13 +1,14 @@
 // Warping of one binary image towards another by flipping simple points, which never changes the
 // topology (Jain et al., Boundary Learning by Optimization with Topological Constraints, 2010).
 
-#include <ATen/core/Tensor.h>
-#include <torch/library.h>
-
 #include <cstdint>
 #include <vector>
 
+#include "tensor.h"
+
 namespace {
+
+using namespace seg_plugins;
 
 // The eight neighbours as bits, in reading order; outside the image is background.
 int neighbourhood(const uint8_t* image, int64_t height, int64_t width, int64_t y, int64_t x) {
@@ -25,16 +26,15 @@ int neighbourhood(const uint8_t* image, int64_t height, int64_t width, int64_t y
 
 // In rounds: the pixels that differ and are simple when the round begins are visited in reading
 // order and flipped if they are simple still. Rounds peel layers, so thinning stays centred.
-at::Tensor homotopic_warp(const at::Tensor& source_in, const at::Tensor& target_in,
-                          const at::Tensor& mask_in, const at::Tensor& simple_in) {
-  TORCH_CHECK_VALUE(source_in.dim() == 2 && source_in.sizes() == target_in.sizes() &&
-                        source_in.sizes() == mask_in.sizes() && simple_in.numel() == 256,
-                    "source, target and mask must have one shape (H, W), simple 256 entries");
-  for (const at::Tensor* tensor : {&source_in, &target_in, &mask_in, &simple_in})
-    TORCH_CHECK_VALUE(tensor->scalar_type() == at::kByte, "all inputs must be uint8");
-  at::Tensor result = source_in.contiguous().clone();
-  const at::Tensor target = target_in.contiguous(), mask = mask_in.contiguous(),
-                   simple = simple_in.contiguous();
+Tensor homotopic_warp(const Tensor& source_in, const Tensor& target_in, const Tensor& mask_in,
+                      const Tensor& simple_in) {
+  SEG_CHECK_VALUE(source_in.dim() == 2 && source_in.sizes().equals(target_in.sizes()) &&
+                      source_in.sizes().equals(mask_in.sizes()) && simple_in.numel() == 256,
+                  "source, target and mask must have one shape (H, W), simple 256 entries");
+  for (const Tensor* tensor : {&source_in, &target_in, &mask_in, &simple_in})
+    SEG_CHECK_VALUE(tensor->scalar_type() == kByte, "all inputs must be uint8");
+  Tensor result = torch::stable::clone(dense(source_in));
+  const Tensor target = dense(target_in), mask = dense(mask_in), simple = dense(simple_in);
   const int64_t height = result.size(0), width = result.size(1);
   uint8_t* image = result.mutable_data_ptr<uint8_t>();
   const uint8_t* goal = target.const_data_ptr<uint8_t>();
@@ -64,8 +64,10 @@ at::Tensor homotopic_warp(const at::Tensor& source_in, const at::Tensor& target_
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
   m.def("homotopic_warp(Tensor source, Tensor target, Tensor mask, Tensor simple) -> Tensor");
 }
 
-TORCH_LIBRARY_IMPL(seg_plugins, CPU, m) { m.impl("homotopic_warp", &homotopic_warp); }
+STABLE_TORCH_LIBRARY_IMPL(seg_plugins, CPU, m) {
+  m.impl("homotopic_warp", TORCH_BOX(&homotopic_warp));
+}

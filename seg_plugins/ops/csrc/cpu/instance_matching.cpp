@@ -1,44 +1,46 @@
 // COCO's greedy matching of detections to ground truth, for all thresholds and area ranges.
 
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <tuple>
 #include <vector>
 
+#include "tensor.h"
+
 namespace {
+
+using namespace seg_plugins;
 
 // matched and ignored (A, T, D) bool. Detections and ground truth are sorted by group, detections
 // by falling score within; gt_ignored (A, G) marks what an area range does not ask for.
-std::tuple<at::Tensor, at::Tensor> match_instances(
-    const at::Tensor& iou_in, const at::Tensor& dt_groups_in, const at::Tensor& gt_groups_in,
-    const at::Tensor& crowd_in, const at::Tensor& gt_ignored_in, const at::Tensor& thresholds_in) {
-  const at::Tensor iou = iou_in.contiguous(), dt_groups = dt_groups_in.contiguous(),
-                   gt_groups = gt_groups_in.contiguous(), crowd = crowd_in.contiguous(),
-                   gt_ignored = gt_ignored_in.contiguous(), thresholds = thresholds_in.contiguous();
+std::tuple<Tensor, Tensor> match_instances(const Tensor& iou_in, const Tensor& dt_groups_in,
+                                           const Tensor& gt_groups_in, const Tensor& crowd_in,
+                                           const Tensor& gt_ignored_in,
+                                           const Tensor& thresholds_in) {
+  const Tensor iou = dense(iou_in), dt_groups = dense(dt_groups_in),
+               gt_groups = dense(gt_groups_in), crowd = dense(crowd_in),
+               gt_ignored = dense(gt_ignored_in), thresholds = dense(thresholds_in);
   const int64_t num_dt = dt_groups.numel(), num_gt = gt_groups.numel();
-  TORCH_CHECK_VALUE(iou.dim() == 2 && iou.size(0) == num_dt && iou.size(1) == num_gt &&
-                        iou.scalar_type() == at::kDouble && thresholds.scalar_type() == at::kDouble,
-                    "iou must be float64 of shape (D, G), thresholds float64");
-  TORCH_CHECK_VALUE(dt_groups.scalar_type() == at::kLong && gt_groups.scalar_type() == at::kLong &&
-                        crowd.scalar_type() == at::kBool && crowd.numel() == num_gt &&
-                        gt_ignored.scalar_type() == at::kBool && gt_ignored.dim() == 2 &&
-                        gt_ignored.size(1) == num_gt,
-                    "groups must be int64, crowd (G,) and gt_ignored (A, G) bool");
+  SEG_CHECK_VALUE(iou.dim() == 2 && iou.size(0) == num_dt && iou.size(1) == num_gt &&
+                      iou.scalar_type() == kDouble && thresholds.scalar_type() == kDouble,
+                  "iou must be float64 of shape (D, G), thresholds float64");
+  SEG_CHECK_VALUE(dt_groups.scalar_type() == kLong && gt_groups.scalar_type() == kLong &&
+                      crowd.scalar_type() == kBool && crowd.numel() == num_gt &&
+                      gt_ignored.scalar_type() == kBool && gt_ignored.dim() == 2 &&
+                      gt_ignored.size(1) == num_gt,
+                  "groups must be int64, crowd (G,) and gt_ignored (A, G) bool");
   const double* overlap = iou.const_data_ptr<double>();
   const double* threshold = thresholds.const_data_ptr<double>();
   const int64_t* dt_group = dt_groups.const_data_ptr<int64_t>();
   const int64_t* gt_group = gt_groups.const_data_ptr<int64_t>();
-  const bool* is_crowd = crowd.const_data_ptr<bool>();
-  TORCH_CHECK_VALUE(
+  const bool *is_crowd = crowd.const_data_ptr<bool>(),
+             *ignored_in = gt_ignored.const_data_ptr<bool>();
+  SEG_CHECK_VALUE(
       std::is_sorted(dt_group, dt_group + num_dt) && std::is_sorted(gt_group, gt_group + num_gt),
       "detections and ground truth must be sorted by group");
   const int64_t areas = gt_ignored.size(0), steps = thresholds.numel();
-  at::Tensor matched = at::zeros({areas, steps, num_dt}, at::kBool);
-  at::Tensor ignored = at::zeros({areas, steps, num_dt}, at::kBool);
+  Tensor matched = zeros({areas, steps, num_dt}, kBool);
+  Tensor ignored = zeros({areas, steps, num_dt}, kBool);
   bool* matched_out = matched.mutable_data_ptr<bool>();
   bool* ignored_out = ignored.mutable_data_ptr<bool>();
   std::vector<int64_t> order;
@@ -49,7 +51,7 @@ std::tuple<at::Tensor, at::Tensor> match_instances(
     const int64_t dt_end = std::upper_bound(dt_group, dt_group + num_dt, group) - dt_group;
     const auto [low, high] = std::equal_range(gt_group, gt_group + num_gt, group);
     for (int64_t area = 0; area < areas && low != high; ++area) {
-      const bool* skip = gt_ignored.const_data_ptr<bool>() + area * num_gt;
+      const bool* skip = ignored_in + area * num_gt;
       // Truth that counts comes first, so that a detection prefers it to ignored truth.
       order.clear();
       for (int64_t g = low - gt_group; g < high - gt_group; ++g) order.push_back(g);
@@ -81,10 +83,12 @@ std::tuple<at::Tensor, at::Tensor> match_instances(
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
   m.def(
       "match_instances(Tensor iou, Tensor dt_groups, Tensor gt_groups, Tensor crowd, Tensor "
       "gt_ignored, Tensor thresholds) -> (Tensor, Tensor)");
 }
 
-TORCH_LIBRARY_IMPL(seg_plugins, CPU, m) { m.impl("match_instances", &match_instances); }
+STABLE_TORCH_LIBRARY_IMPL(seg_plugins, CPU, m) {
+  m.impl("match_instances", TORCH_BOX(&match_instances));
+}

@@ -7,19 +7,17 @@
 // side of the threshold, so does everything between, and no pixel is computed. Pixels within
 // rounding error of the threshold are decided by PyTorch's grid_sample itself, so that the result
 // is the same bit for bit whatever instructions either side was compiled to.
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-#include <torch/library.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <vector>
 
 #include "run_length.h"
+#include "tensor.h"
 
 namespace seg_plugins {
 namespace {
-
-using at::Tensor;
 
 // The pixels [first, last) of one image axis that a box may touch, and where they fall in the mask.
 struct PasteAxis {
@@ -212,20 +210,29 @@ class Paster {
   std::vector<int> side_;
 };
 
+// Bilinear, zero outside, align_corners=False.
+Tensor grid_sample(const Tensor& image, const Tensor& grid) {
+  using torch::stable::detail::from;
+  constexpr int64_t kBilinear = 0, kZeros = 0;
+  std::array<StableIValue, 5> stack{from(image), from(grid), from(kBilinear), from(kZeros),
+                                    from(false)};
+  TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher("aten::grid_sampler", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
 // What grid_sample makes of some points of one mask.
-std::vector<uint8_t> sample(const Tensor& mask, const std::vector<Undecided>& points,
+std::vector<uint8_t> sample(const float* mask, int64_t size, const std::vector<Undecided>& points,
                             float threshold) {
   const int64_t count = static_cast<int64_t>(points.size());
-  const Tensor grid = at::empty({1, 1, count, 2}, mask.options());
+  const Tensor image = empty({1, 1, size, size}, kFloat), grid = empty({1, 1, count, 2}, kFloat);
+  std::copy_n(mask, size * size, image.mutable_data_ptr<float>());
   float* to = grid.mutable_data_ptr<float>();
   for (int64_t i = 0; i < count; ++i) {
     to[2 * i] = points[i].x;
     to[2 * i + 1] = points[i].y;
   }
-  const Tensor values =
-      at::grid_sampler(mask.unsqueeze(0).unsqueeze(0), grid, /*bilinear*/ 0, /*zeros*/ 0,
-                       /*align_corners*/ false)
-          .contiguous();
+  const Tensor values = dense(grid_sample(image, grid));
   std::vector<uint8_t> inside(count);
   const float* value = values.const_data_ptr<float>();
   for (int64_t i = 0; i < count; ++i) inside[i] = value[i] >= threshold;
@@ -234,31 +241,32 @@ std::vector<uint8_t> sample(const Tensor& mask, const std::vector<Undecided>& po
 
 std::tuple<Tensor, Tensor> paste_masks(const Tensor& masks_in, const Tensor& boxes_in,
                                        int64_t height, int64_t width, double threshold_in) {
-  TORCH_CHECK_VALUE(masks_in.dim() == 3 && masks_in.size(1) == masks_in.size(2),
-                    "paste_masks: masks must be (N, M, M), got ", masks_in.sizes());
-  TORCH_CHECK_VALUE(
+  SEG_CHECK_VALUE(masks_in.dim() == 3 && masks_in.size(1) == masks_in.size(2),
+                  "paste_masks: masks must be (N, M, M), got ", masks_in.sizes());
+  SEG_CHECK_VALUE(
       boxes_in.dim() == 2 && boxes_in.size(0) == masks_in.size(0) && boxes_in.size(1) == 4,
       "paste_masks: boxes must be (N, 4) for N = ", masks_in.size(0), " masks, got ",
       boxes_in.sizes());
-  TORCH_CHECK_VALUE(height > 0 && width > 0, "paste_masks: the image must not be empty, got ",
-                    height, "x", width);
-  const Tensor masks = masks_in.to(at::kFloat).contiguous();
-  const Tensor boxes = boxes_in.to(at::kFloat).contiguous();
-  TORCH_CHECK_VALUE(at::isfinite(boxes).all().item<bool>(),
-                    "paste_masks: boxes must be finite; drop those that are not");
+  SEG_CHECK_VALUE(height > 0 && width > 0, "paste_masks: the image must not be empty, got ", height,
+                  "x", width);
+  const Tensor masks = dense(to_type(masks_in, kFloat));
+  const Tensor boxes = dense(to_type(boxes_in, kFloat));
   const int64_t count = masks.size(0), size = masks.size(1);
+  const float *mask = masks.const_data_ptr<float>(), *box = boxes.const_data_ptr<float>();
+  SEG_CHECK_VALUE(std::all_of(box, box + 4 * count, [](float side) { return std::isfinite(side); }),
+                  "paste_masks: boxes must be finite; drop those that are not");
   const float threshold = static_cast<float>(threshold_in);
   std::vector<RunWriter> writers(count);
-  at::parallel_for(0, count, 4, [&](int64_t begin, int64_t end) {
+  parallel_for(0, count, 4, [&](int64_t begin, int64_t end) {
     Paster paster(size, height, width, threshold);
     std::vector<Undecided> undecided;
     for (int64_t i = begin; i < end; ++i) {
       undecided.clear();
-      paster.set(masks.const_data_ptr<float>() + i * size * size,
-                 boxes.const_data_ptr<float>() + 4 * i);
+      paster.set(mask + i * size * size, box + 4 * i);
       writers[i] = paster.encode(&undecided, nullptr);
       if (undecided.empty()) continue;
-      const std::vector<uint8_t> inside = sample(masks[i], undecided, threshold);
+      const std::vector<uint8_t> inside =
+          sample(mask + i * size * size, size, undecided, threshold);
       writers[i] = paster.encode(nullptr, reinterpret_cast<const bool*>(inside.data()));
     }
   });
@@ -267,12 +275,12 @@ std::tuple<Tensor, Tensor> paste_masks(const Tensor& masks_in, const Tensor& box
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
   m.def(
       "paste_masks(Tensor masks, Tensor boxes, int height, int width, float threshold) -> "
       "(Tensor, Tensor)");
 }
 
-TORCH_LIBRARY_IMPL(seg_plugins, CPU, m) { m.impl("paste_masks", &paste_masks); }
+STABLE_TORCH_LIBRARY_IMPL(seg_plugins, CPU, m) { m.impl("paste_masks", TORCH_BOX(&paste_masks)); }
 
 }  // namespace seg_plugins

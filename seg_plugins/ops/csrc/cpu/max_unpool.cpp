@@ -2,18 +2,15 @@
 // unpooling that reads it back. Python's side, with shapes and rules:
 // seg_plugins/ops/max_unpool.py.
 
-#include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <tuple>
 
+#include "tensor.h"
+
 namespace {
+
+using namespace seg_plugins;
 
 // Windows of one (H, W) plane: window (i, j) begins at (i * stride, j * stride) and is cut at the
 // border. Code c means row c / kernel and column c % kernel of the window.
@@ -36,13 +33,13 @@ struct Windows {
       int64_t k = i * columns;
       uint8_t largest = 0;
       for (int64_t j = 0; j < whole; ++j) largest = std::max(largest, codes[k + j]);
-      TORCH_CHECK_INDEX(largest < area, "code ", int{largest}, " is outside windows of ", kernel,
-                        " x ", kernel);
+      SEG_CHECK_INDEX(largest < area, "code ", int{largest}, " is outside windows of ", kernel,
+                      " x ", kernel);
       for (int64_t j = 0; j < whole; ++j, ++k) visit(k, row + j * stride + offsets[codes[k]]);
       for (int64_t j = whole; j < columns; ++j, ++k) {
         const int64_t y = i * stride + codes[k] / kernel, x = j * stride + codes[k] % kernel;
-        TORCH_CHECK_INDEX(y < height && x < width, "code ", int{codes[k]}, " of window (", i, ", ",
-                          j, ") points outside the output of ", height, " x ", width);
+        SEG_CHECK_INDEX(y < height && x < width, "code ", int{codes[k]}, " of window (", i, ", ", j,
+                        ") points outside the output of ", height, " x ", width);
         visit(k, y * width + x);
       }
     }
@@ -55,16 +52,16 @@ int64_t count_windows(int64_t size, int64_t kernel, int64_t stride) {
 }
 
 void check_window(int64_t kernel, int64_t stride) {
-  TORCH_CHECK_VALUE(kernel >= 1 && kernel <= 16 && stride >= 1,
-                    "kernel must be in 1..16 (a code has one byte) and stride >= 1, not ", kernel,
-                    " and ", stride);
+  SEG_CHECK_VALUE(kernel >= 1 && kernel <= 16 && stride >= 1,
+                  "kernel must be in 1..16 (a code has one byte) and stride >= 1, not ", kernel,
+                  " and ", stride);
 }
 
-void check_pooled(const at::Tensor& x, const at::Tensor& codes, int64_t kernel, int64_t stride) {
+void check_pooled(const Tensor& x, const Tensor& codes, int64_t kernel, int64_t stride) {
   check_window(kernel, stride);
-  TORCH_CHECK_VALUE(x.dim() == 4 && codes.scalar_type() == at::kByte && x.sizes() == codes.sizes(),
-                    "x (N, C, h, w) and uint8 codes must have one shape, not ", x.sizes(), " and ",
-                    codes.scalar_type(), " ", codes.sizes());
+  SEG_CHECK_VALUE(x.dim() == 4 && codes.scalar_type() == kByte && x.sizes().equals(codes.sizes()),
+                  "x (N, C, h, w) and uint8 codes must have one shape, not ", x.sizes(), " and ",
+                  codes.scalar_type(), " ", codes.sizes());
 }
 
 // The first of equal maxima stays and NaN wins, as in torch's max_pool2d.
@@ -117,26 +114,26 @@ void pool_plane(const T* in, T* out, uint8_t* codes, const Windows& w) {
   }
 }
 
-std::tuple<at::Tensor, at::Tensor> max_pool_codes(const at::Tensor& input, int64_t kernel,
-                                                  int64_t stride) {
+std::tuple<Tensor, Tensor> max_pool_codes(const Tensor& input, int64_t kernel, int64_t stride) {
   check_window(kernel, stride);
-  TORCH_CHECK_VALUE(input.dim() == 4 && input.size(2) > 0 && input.size(3) > 0,
-                    "input must have shape (N, C, H, W) with H, W > 0, not ", input.sizes());
-  const at::Tensor x = input.contiguous();
+  SEG_CHECK_VALUE(input.dim() == 4 && input.size(2) > 0 && input.size(3) > 0,
+                  "input must have shape (N, C, H, W) with H, W > 0, not ", input.sizes());
+  const Tensor x = dense(input);
   const Windows w{x.size(2),
                   x.size(3),
                   count_windows(x.size(2), kernel, stride),
                   count_windows(x.size(3), kernel, stride),
                   kernel,
                   stride};
-  at::Tensor out = at::empty({x.size(0), x.size(1), w.rows, w.columns}, x.options());
-  at::Tensor codes = at::empty(out.sizes(), x.options().dtype(at::kByte));
+  Tensor out = empty({x.size(0), x.size(1), w.rows, w.columns}, x.scalar_type());
+  Tensor codes = empty(out.sizes(), kByte);
   const int64_t planes = x.size(0) * x.size(1);
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "max_pool_codes", [&] {
+  visit_floating(x.scalar_type(), "max_pool_codes", [&](auto zero) {
+    using scalar_t = decltype(zero);
     const scalar_t* from = x.const_data_ptr<scalar_t>();
     scalar_t* to = out.mutable_data_ptr<scalar_t>();
     uint8_t* code = codes.mutable_data_ptr<uint8_t>();
-    at::parallel_for(0, planes, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(0, planes, 1, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p)
         pool_plane(from + p * w.height * w.width, to + p * w.rows * w.columns,
                    code + p * w.rows * w.columns, w);
@@ -147,19 +144,20 @@ std::tuple<at::Tensor, at::Tensor> max_pool_codes(const at::Tensor& input, int64
 
 // Writes each pooled value to its pixel; `add` sums where windows overlap (the gradient of
 // pooling), otherwise the last window in reading order wins (torch's max_unpool2d on the CPU).
-at::Tensor max_unpool_codes(const at::Tensor& pooled, const at::Tensor& codes_in, int64_t kernel,
-                            int64_t stride, at::IntArrayRef output_size, bool add) {
+Tensor max_unpool_codes(const Tensor& pooled, const Tensor& codes_in, int64_t kernel,
+                        int64_t stride, const std::vector<int64_t>& output_size, bool add) {
   check_pooled(pooled, codes_in, kernel, stride);
-  TORCH_CHECK_VALUE(output_size.size() == 2, "output_size must be (H, W)");
-  const at::Tensor x = pooled.contiguous(), codes = codes_in.contiguous();
+  SEG_CHECK_VALUE(output_size.size() == 2, "output_size must be (H, W)");
+  const Tensor x = dense(pooled), codes = dense(codes_in);
   const Windows w{output_size[0], output_size[1], x.size(2), x.size(3), kernel, stride};
-  at::Tensor out = at::zeros({x.size(0), x.size(1), w.height, w.width}, x.options());
+  Tensor out = zeros({x.size(0), x.size(1), w.height, w.width}, x.scalar_type());
   const int64_t planes = x.size(0) * x.size(1);
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "max_unpool", [&] {
+  visit_floating(x.scalar_type(), "max_unpool", [&](auto zero) {
+    using scalar_t = decltype(zero);
     const scalar_t* from = x.const_data_ptr<scalar_t>();
     const uint8_t* code = codes.const_data_ptr<uint8_t>();
     scalar_t* to = out.mutable_data_ptr<scalar_t>();
-    at::parallel_for(0, planes, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(0, planes, 1, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
         scalar_t* plane = to + p * w.height * w.width;
         const int64_t first = p * w.rows * w.columns;
@@ -176,22 +174,22 @@ at::Tensor max_unpool_codes(const at::Tensor& pooled, const at::Tensor& codes_in
 }
 
 // Reads a full-size tensor at the remembered pixels: the gradient of unpooling.
-at::Tensor gather_codes(const at::Tensor& full, const at::Tensor& codes_in, int64_t kernel,
-                        int64_t stride) {
+Tensor gather_codes(const Tensor& full, const Tensor& codes_in, int64_t kernel, int64_t stride) {
   check_window(kernel, stride);
-  TORCH_CHECK_VALUE(full.dim() == 4 && codes_in.dim() == 4 && codes_in.scalar_type() == at::kByte &&
-                        full.size(0) == codes_in.size(0) && full.size(1) == codes_in.size(1),
-                    "full (N, C, H, W) and uint8 codes (N, C, h, w) do not belong together: ",
-                    full.sizes(), " and ", codes_in.scalar_type(), " ", codes_in.sizes());
-  const at::Tensor x = full.contiguous(), codes = codes_in.contiguous();
+  SEG_CHECK_VALUE(full.dim() == 4 && codes_in.dim() == 4 && codes_in.scalar_type() == kByte &&
+                      full.size(0) == codes_in.size(0) && full.size(1) == codes_in.size(1),
+                  "full (N, C, H, W) and uint8 codes (N, C, h, w) do not belong together: ",
+                  full.sizes(), " and ", codes_in.scalar_type(), " ", codes_in.sizes());
+  const Tensor x = dense(full), codes = dense(codes_in);
   const Windows w{x.size(2), x.size(3), codes.size(2), codes.size(3), kernel, stride};
-  at::Tensor out = at::empty(codes.sizes(), x.options());
+  Tensor out = empty(codes.sizes(), x.scalar_type());
   const int64_t planes = x.size(0) * x.size(1);
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "gather_codes", [&] {
+  visit_floating(x.scalar_type(), "gather_codes", [&](auto zero) {
+    using scalar_t = decltype(zero);
     const scalar_t* from = x.const_data_ptr<scalar_t>();
     const uint8_t* code = codes.const_data_ptr<uint8_t>();
     scalar_t* to = out.mutable_data_ptr<scalar_t>();
-    at::parallel_for(0, planes, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(0, planes, 1, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
         const scalar_t* plane = from + p * w.height * w.width;
         const int64_t first = p * w.rows * w.columns;
@@ -205,7 +203,7 @@ at::Tensor gather_codes(const at::Tensor& full, const at::Tensor& codes_in, int6
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
   m.def("max_pool_codes(Tensor input, int kernel, int stride) -> (Tensor, Tensor)");
   m.def(
       "max_unpool_codes(Tensor x, Tensor codes, int kernel, int stride, int[] output_size, "
@@ -213,8 +211,8 @@ TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
   m.def("gather_codes(Tensor full, Tensor codes, int kernel, int stride) -> Tensor");
 }
 
-TORCH_LIBRARY_IMPL(seg_plugins, CPU, m) {
-  m.impl("max_pool_codes", &max_pool_codes);
-  m.impl("max_unpool_codes", &max_unpool_codes);
-  m.impl("gather_codes", &gather_codes);
+STABLE_TORCH_LIBRARY_IMPL(seg_plugins, CPU, m) {
+  m.impl("max_pool_codes", TORCH_BOX(&max_pool_codes));
+  m.impl("max_unpool_codes", TORCH_BOX(&max_unpool_codes));
+  m.impl("gather_codes", TORCH_BOX(&gather_codes));
 }

@@ -1,11 +1,5 @@
 // Joint counts of two segmentations of one image, and of many masks with one segmentation.
 
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -13,7 +7,11 @@
 #include <tuple>
 #include <vector>
 
+#include "tensor.h"
+
 namespace {
+
+using namespace seg_plugins;
 
 // Pixels per step; most blocks of a segmentation lie within one segment.
 constexpr int64_t kBlock = 32;
@@ -43,28 +41,28 @@ struct PlainIds {
   bool uniform(int64_t i) const { return repeats<1>(data + i); }
 };
 
-int64_t map_size(const at::Tensor& ids, const char* what) {
-  TORCH_CHECK_VALUE(
-      ids.dim() == 2 || (ids.dim() == 3 && ids.size(2) == 3 && ids.scalar_type() == at::kByte),
-      what, " must have shape (H, W), or (H, W, 3) of bytes, not ", ids.sizes());
+int64_t map_size(const Tensor& ids, const char* what) {
+  SEG_CHECK_VALUE(
+      ids.dim() == 2 || (ids.dim() == 3 && ids.size(2) == 3 && ids.scalar_type() == kByte), what,
+      " must have shape (H, W), or (H, W, 3) of bytes, not ", ids.sizes());
   return ids.size(0) * ids.size(1);
 }
 
 template <typename Function>
-void visit_ids(const at::Tensor& ids, const char* what, const Function& function) {
+void visit_ids(const Tensor& ids, const char* what, const Function& function) {
   if (ids.dim() == 3) return function(ColourIds{ids.const_data_ptr<uint8_t>()});
   switch (ids.scalar_type()) {
-    case at::kByte:
+    case kByte:
       return function(PlainIds<uint8_t>{ids.const_data_ptr<uint8_t>()});
-    case at::kUInt16:
+    case kUInt16:
       return function(PlainIds<uint16_t>{ids.const_data_ptr<uint16_t>()});
-    case at::kInt:
+    case kInt:
       return function(PlainIds<int32_t>{ids.const_data_ptr<int32_t>()});
-    case at::kLong:
+    case kLong:
       return function(PlainIds<int64_t>{ids.const_data_ptr<int64_t>()});
     default:
-      TORCH_CHECK_VALUE(false, what, " must be uint8, uint16, int32 or int64, not ",
-                        ids.scalar_type());
+      SEG_CHECK_VALUE(false, what, " must be uint8, uint16, int32 or int64, not ",
+                      ids.scalar_type());
   }
 }
 
@@ -214,18 +212,17 @@ std::vector<Cell> in_order(const PairTable& table) {
 }
 
 // pairs (M, 2) int64 in ascending order and their pixel counts (M,).
-std::tuple<at::Tensor, at::Tensor> pair_counts(const at::Tensor& first_in,
-                                               const at::Tensor& second_in) {
+std::tuple<Tensor, Tensor> pair_counts(const Tensor& first_in, const Tensor& second_in) {
   map_size(first_in, "first");
   map_size(second_in, "second");
-  TORCH_CHECK_VALUE(first_in.size(0) == second_in.size(0) && first_in.size(1) == second_in.size(1),
-                    "the two maps differ in size: ", first_in.sizes(), " and ", second_in.sizes());
-  const at::Tensor first = first_in.contiguous(), second = second_in.contiguous();
+  SEG_CHECK_VALUE(first_in.size(0) == second_in.size(0) && first_in.size(1) == second_in.size(1),
+                  "the two maps differ in size: ", first_in.sizes(), " and ", second_in.sizes());
+  const Tensor first = dense(first_in), second = dense(second_in);
   PairTable total;
   std::mutex mutex;
   visit_ids(first, "first", [&](auto a) {
     visit_ids(second, "second", [&](auto b) {
-      at::parallel_for(
+      parallel_for(
           0, first.size(0) * first.size(1), kParallelPixels, [&](int64_t begin, int64_t end) {
             PairTable own;
             count_pairs(a, b, begin, end, own);
@@ -236,7 +233,7 @@ std::tuple<at::Tensor, at::Tensor> pair_counts(const at::Tensor& first_in,
   });
   const std::vector<Cell> sorted = in_order(total);
   const int64_t n = sorted.size();
-  at::Tensor pairs = at::empty({n, 2}, at::kLong), totals = at::empty({n}, at::kLong);
+  Tensor pairs = empty({n, 2}, kLong), totals = empty({n}, kLong);
   int64_t* pair_out = pairs.mutable_data_ptr<int64_t>();
   int64_t* total_out = totals.mutable_data_ptr<int64_t>();
   for (int64_t i = 0; i < n; ++i) {
@@ -248,20 +245,19 @@ std::tuple<at::Tensor, at::Tensor> pair_counts(const at::Tensor& first_in,
 }
 
 // triples (M, 3) int64 in ascending order and their pixel counts (M,).
-std::tuple<at::Tensor, at::Tensor> triple_counts(const at::Tensor& ids_in,
-                                                 const at::Tensor& truths_in,
-                                                 const at::Tensor& labels_in) {
-  TORCH_CHECK_VALUE(ids_in.scalar_type() == at::kUInt16 && truths_in.scalar_type() == at::kByte &&
-                        labels_in.scalar_type() == at::kByte,
-                    "ids must be uint16, truths and labels uint8");
-  TORCH_CHECK_VALUE(ids_in.sizes() == truths_in.sizes() && ids_in.sizes() == labels_in.sizes(),
-                    "the three maps differ in size: ", ids_in.sizes(), ", ", truths_in.sizes(),
-                    " and ", labels_in.sizes());
-  const at::Tensor ids = ids_in.contiguous(), truths = truths_in.contiguous(),
-                   labels = labels_in.contiguous();
+std::tuple<Tensor, Tensor> triple_counts(const Tensor& ids_in, const Tensor& truths_in,
+                                         const Tensor& labels_in) {
+  SEG_CHECK_VALUE(ids_in.scalar_type() == kUInt16 && truths_in.scalar_type() == kByte &&
+                      labels_in.scalar_type() == kByte,
+                  "ids must be uint16, truths and labels uint8");
+  SEG_CHECK_VALUE(
+      ids_in.sizes().equals(truths_in.sizes()) && ids_in.sizes().equals(labels_in.sizes()),
+      "the three maps differ in size: ", ids_in.sizes(), ", ", truths_in.sizes(), " and ",
+      labels_in.sizes());
+  const Tensor ids = dense(ids_in), truths = dense(truths_in), labels = dense(labels_in);
   PairTable total;
   std::mutex mutex;
-  at::parallel_for(0, ids.numel(), kParallelPixels, [&](int64_t begin, int64_t end) {
+  parallel_for(0, ids.numel(), kParallelPixels, [&](int64_t begin, int64_t end) {
     PairTable own;
     count_triples(ids.const_data_ptr<uint16_t>(), truths.const_data_ptr<uint8_t>(),
                   labels.const_data_ptr<uint8_t>(), begin, end, own);
@@ -270,13 +266,14 @@ std::tuple<at::Tensor, at::Tensor> triple_counts(const at::Tensor& ids_in,
   });
   const std::vector<Cell> sorted = in_order(total);
   const int64_t n = sorted.size();
-  at::Tensor triples = at::empty({n, 3}, at::kLong), totals = at::empty({n}, at::kLong);
+  Tensor triples = empty({n, 3}, kLong), totals = empty({n}, kLong);
   int64_t* out = triples.mutable_data_ptr<int64_t>();
+  int64_t* total_out = totals.mutable_data_ptr<int64_t>();
   for (int64_t i = 0; i < n; ++i) {
     out[3 * i] = sorted[i].first;
     out[3 * i + 1] = sorted[i].second >> 8;
     out[3 * i + 2] = sorted[i].second & 255;
-    totals.mutable_data_ptr<int64_t>()[i] = sorted[i].count;
+    total_out[i] = sorted[i].count;
   }
   return {triples, totals};
 }
@@ -284,15 +281,14 @@ std::tuple<at::Tensor, at::Tensor> triple_counts(const at::Tensor& ids_in,
 constexpr int64_t kIds = 65536;
 
 // ids (L,) ascending, areas (L,), overlaps (N, L): pixels of each mask in each segment.
-std::tuple<at::Tensor, at::Tensor, at::Tensor> mask_overlaps(const at::Tensor& masks_in,
-                                                             const at::Tensor& ids_in) {
-  TORCH_CHECK_VALUE(masks_in.dim() == 3 && (masks_in.scalar_type() == at::kByte ||
-                                            masks_in.scalar_type() == at::kBool),
-                    "masks must be bool or uint8 of shape (N, H, W), not ", masks_in.scalar_type(),
-                    " of shape ", masks_in.sizes());
-  TORCH_CHECK_VALUE(ids_in.dim() == 2 && masks_in.sizes().slice(1) == ids_in.sizes(), "masks ",
-                    masks_in.sizes(), " and segments ", ids_in.sizes(), " differ in size");
-  const at::Tensor masks = masks_in.contiguous(), ids = ids_in.contiguous();
+std::tuple<Tensor, Tensor, Tensor> mask_overlaps(const Tensor& masks_in, const Tensor& ids_in) {
+  SEG_CHECK_VALUE(
+      masks_in.dim() == 3 && (masks_in.scalar_type() == kByte || masks_in.scalar_type() == kBool),
+      "masks must be bool or uint8 of shape (N, H, W), not ", masks_in.scalar_type(), " of shape ",
+      masks_in.sizes());
+  SEG_CHECK_VALUE(ids_in.dim() == 2 && masks_in.sizes().slice(1).equals(ids_in.sizes()), "masks ",
+                  masks_in.sizes(), " and segments ", ids_in.sizes(), " differ in size");
+  const Tensor masks = dense(masks_in), ids = dense(ids_in);
   const int64_t count = masks.size(0), pixels = ids.numel();
 
   // Renumber the ids 0 .. L - 1, so that a row of counters is short.
@@ -301,7 +297,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> mask_overlaps(const at::Tensor& m
   visit_ids(ids, "segments", [&](auto id) {
     for (int64_t i = 0; i < pixels;) {
       const int64_t value = id(i), start = i++;
-      TORCH_CHECK_VALUE(value >= 0 && value < kIds, "segment id ", value, " is outside 0..65535");
+      SEG_CHECK_VALUE(value >= 0 && value < kIds, "segment id ", value, " is outside 0..65535");
       while (i < pixels && id(i) == value) ++i;
       area_of_id[value] += i - start;
     }
@@ -317,26 +313,28 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> mask_overlaps(const at::Tensor& m
   const int64_t blocks = pixels / kBlock;
   std::vector<uint8_t> uniform(blocks);
   visit_ids(ids, "segments", [&](auto id) {
-    at::parallel_for(0, pixels, kSerialPixels, [&](int64_t begin, int64_t end) {
+    parallel_for(0, pixels, kSerialPixels, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) segment[i] = compact[id(i)];
     });
   });
-  at::parallel_for(0, blocks, kSerialPixels / kBlock, [&](int64_t begin, int64_t end) {
+  parallel_for(0, blocks, kSerialPixels / kBlock, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
       uniform[block] = repeats<1>(segment.data() + block * kBlock);
     }
   });
 
   const int64_t n = present.size();
-  at::Tensor values = at::empty({n}, at::kLong), areas = at::empty({n}, at::kLong);
-  at::Tensor overlaps = at::zeros({count, n}, at::kLong);
+  Tensor values = empty({n}, kLong), areas = empty({n}, kLong);
+  Tensor overlaps = zeros({count, n}, kLong);
+  int64_t *value_out = values.mutable_data_ptr<int64_t>(),
+          *area_out = areas.mutable_data_ptr<int64_t>();
   for (int64_t i = 0; i < n; ++i) {
-    values.mutable_data_ptr<int64_t>()[i] = present[i];
-    areas.mutable_data_ptr<int64_t>()[i] = area_of_id[present[i]];
+    value_out[i] = present[i];
+    area_out[i] = area_of_id[present[i]];
   }
   const uint8_t* data = static_cast<const uint8_t*>(masks.const_data_ptr());
   int64_t* out = overlaps.mutable_data_ptr<int64_t>();
-  at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
       const uint8_t* mask = data + k * pixels;
       int64_t* row = out + k * n;
@@ -363,14 +361,14 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> mask_overlaps(const at::Tensor& m
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
   m.def("pair_counts(Tensor first, Tensor second) -> (Tensor, Tensor)");
   m.def("triple_counts(Tensor ids, Tensor truths, Tensor labels) -> (Tensor, Tensor)");
   m.def("mask_overlaps(Tensor masks, Tensor segments) -> (Tensor, Tensor, Tensor)");
 }
 
-TORCH_LIBRARY_IMPL(seg_plugins, CPU, m) {
-  m.impl("pair_counts", &pair_counts);
-  m.impl("triple_counts", &triple_counts);
-  m.impl("mask_overlaps", &mask_overlaps);
+STABLE_TORCH_LIBRARY_IMPL(seg_plugins, CPU, m) {
+  m.impl("pair_counts", TORCH_BOX(&pair_counts));
+  m.impl("triple_counts", TORCH_BOX(&triple_counts));
+  m.impl("mask_overlaps", TORCH_BOX(&mask_overlaps));
 }

@@ -1,12 +1,6 @@
 // Instances and stuff painted into one map of segments: each instance is read once to see what is
 // left of it, and once more where it is kept.
 
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -16,11 +10,11 @@
 #include <vector>
 
 #include "run_length.h"
+#include "tensor.h"
 
 namespace seg_plugins {
 namespace {
 
-using at::Tensor;
 using Merged = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 // Fewer pixels than this are handled faster than a second thread comes.
@@ -85,18 +79,18 @@ void paint(const uint8_t* mask, int64_t n, int32_t id, uint8_t* claimed, int32_t
 
 void check_arguments(int64_t count, int64_t height, int64_t width, const Tensor& order,
                      const Tensor& labels, const Tensor& is_stuff) {
-  TORCH_CHECK_VALUE(order.dim() == 1 && order.scalar_type() == at::kLong,
-                    "merge: order must be (M,) int64, got ", order.sizes());
-  TORCH_CHECK_VALUE(labels.dim() == 2 && labels.scalar_type() == at::kLong &&
-                        labels.size(0) == height && labels.size(1) == width,
-                    "merge: labels must be int64 of the masks' size, got ", labels.sizes(),
-                    " for masks of ", height, "x", width);
-  TORCH_CHECK_VALUE(is_stuff.dim() == 1 && is_stuff.scalar_type() == at::kBool,
-                    "merge: is_stuff must be (K,) bool, got ", is_stuff.sizes());
+  SEG_CHECK_VALUE(order.dim() == 1 && order.scalar_type() == kLong,
+                  "merge: order must be (M,) int64, got ", order.sizes());
+  SEG_CHECK_VALUE(labels.dim() == 2 && labels.scalar_type() == kLong && labels.size(0) == height &&
+                      labels.size(1) == width,
+                  "merge: labels must be int64 of the masks' size, got ", labels.sizes(),
+                  " for masks of ", height, "x", width);
+  SEG_CHECK_VALUE(is_stuff.dim() == 1 && is_stuff.scalar_type() == kBool,
+                  "merge: is_stuff must be (K,) bool, got ", is_stuff.sizes());
   const int64_t* index = order.const_data_ptr<int64_t>();
-  for (int64_t i = 0; i < order.size(0); ++i)
-    TORCH_CHECK_VALUE(index[i] >= 0 && index[i] < count, "merge: index ", index[i],
-                      " in order, but ", count, " masks");
+  for (int64_t i = 0, n = order.size(0); i < n; ++i)
+    SEG_CHECK_VALUE(index[i] >= 0 && index[i] < count, "merge: index ", index[i], " in order, but ",
+                    count, " masks");
 }
 
 // Labels of free pixels become segments where they are stuff of enough area.
@@ -108,7 +102,7 @@ Merged fill_stuff(const Tensor& ids, const Tensor& kept, int64_t segments, const
   std::vector<int64_t> left(size, 0);  // pixels left over, by label
   std::atomic<int64_t> invalid{-1};
   std::mutex mutex;
-  at::parallel_for(0, pixels, kGrain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, pixels, kGrain, [&](int64_t begin, int64_t end) {
     std::vector<int64_t> cells(size, 0);
     for (int64_t i = begin; i < end; ++i) {
       if (label[i] < 0 || label[i] >= size) {
@@ -120,18 +114,19 @@ Merged fill_stuff(const Tensor& ids, const Tensor& kept, int64_t segments, const
     const std::lock_guard<std::mutex> lock(mutex);
     for (int64_t k = 0; k < size; ++k) left[k] += cells[k];
   });
-  TORCH_CHECK_VALUE(invalid < 0, "merge: label ", label[std::max<int64_t>(invalid, 0)],
-                    " is outside the ", size, " classes");
-  Tensor kept_stuff = at::zeros({size}, at::kBool), areas = at::empty({size}, at::kLong);
+  SEG_CHECK_VALUE(invalid < 0, "merge: label ", label[std::max<int64_t>(invalid, 0)],
+                  " is outside the ", size, " classes");
+  Tensor kept_stuff = zeros({size}, kBool), areas = empty({size}, kLong);
   bool* chosen = kept_stuff.mutable_data_ptr<bool>();
+  int64_t* area = areas.mutable_data_ptr<int64_t>();
   std::vector<int32_t> number(size, 0);
   const bool* stuff = is_stuff.const_data_ptr<bool>();
   for (int64_t k = 0; k < size; ++k) {
-    areas.mutable_data_ptr<int64_t>()[k] = left[k];
+    area[k] = left[k];
     chosen[k] = stuff[k] && left[k] > 0 && static_cast<double>(left[k]) >= area_threshold;
     if (chosen[k]) number[k] = static_cast<int32_t>(++segments);
   }
-  at::parallel_for(0, pixels, kGrain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, pixels, kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) id[i] = id[i] == 0 ? number[label[i]] : id[i];
   });
   return {ids, kept, kept_stuff, areas};
@@ -139,32 +134,35 @@ Merged fill_stuff(const Tensor& ids, const Tensor& kept, int64_t segments, const
 
 Merged merge_masks(const Tensor& masks_in, const Tensor& order_in, const Tensor& labels_in,
                    const Tensor& is_stuff_in, double overlap_threshold, double area_threshold) {
-  TORCH_CHECK_VALUE(masks_in.dim() == 3 && masks_in.scalar_type() == at::kBool,
-                    "merge_masks: masks must be (N, H, W) bool, got ", masks_in.sizes(), " ",
-                    masks_in.scalar_type());
-  const Tensor masks = masks_in.contiguous(), order = order_in.contiguous();
-  const Tensor labels = labels_in.contiguous(), is_stuff = is_stuff_in.contiguous();
+  SEG_CHECK_VALUE(masks_in.dim() == 3 && masks_in.scalar_type() == kBool,
+                  "merge_masks: masks must be (N, H, W) bool, got ", masks_in.sizes(), " ",
+                  masks_in.scalar_type());
+  const Tensor masks = dense(masks_in), order = dense(order_in);
+  const Tensor labels = dense(labels_in), is_stuff = dense(is_stuff_in);
   check_arguments(masks.size(0), masks.size(1), masks.size(2), order, labels, is_stuff);
   const int64_t pixels = labels.numel();
-  const Tensor ids = at::zeros(labels.sizes(), at::kInt);
-  const Tensor kept = at::zeros({order.size(0)}, at::kBool);
+  const Tensor ids = zeros(labels.sizes(), kInt);
+  const int64_t places = order.size(0);
+  const Tensor kept = zeros({places}, kBool);
+  const int64_t* index = order.const_data_ptr<int64_t>();
+  // A bool is one byte, 0 or 1.
+  const uint8_t* all = reinterpret_cast<const uint8_t*>(masks.const_data_ptr<bool>());
+  bool* is_kept = kept.mutable_data_ptr<bool>();
   int32_t* id = ids.mutable_data_ptr<int32_t>();
   std::vector<uint8_t> claimed(pixels, 0);
   int64_t segments = 0;
-  for (int64_t place = 0; place < order.size(0); ++place) {
-    // A bool is one byte, 0 or 1.
-    const uint8_t* mask = reinterpret_cast<const uint8_t*>(masks.const_data_ptr<bool>()) +
-                          order.const_data_ptr<int64_t>()[place] * pixels;
+  for (int64_t place = 0; place < places; ++place) {
+    const uint8_t* mask = all + index[place] * pixels;
     std::atomic<int64_t> area{0}, taken{0};
-    at::parallel_for(0, pixels, kGrain, [&](int64_t begin, int64_t end) {
+    parallel_for(0, pixels, kGrain, [&](int64_t begin, int64_t end) {
       const Counts part = count(mask + begin, claimed.data() + begin, end - begin);
       area += part.area;
       taken += part.claimed;
     });
     if (!keep({area, taken}, overlap_threshold)) continue;
-    kept.mutable_data_ptr<bool>()[place] = true;
+    is_kept[place] = true;
     const int32_t number = static_cast<int32_t>(++segments);
-    at::parallel_for(0, pixels, kGrain, [&](int64_t begin, int64_t end) {
+    parallel_for(0, pixels, kGrain, [&](int64_t begin, int64_t end) {
       paint(mask + begin, end - begin, number, claimed.data() + begin, id + begin);
     });
   }
@@ -175,25 +173,29 @@ Merged merge_masks(const Tensor& masks_in, const Tensor& order_in, const Tensor&
 Merged merge_run_lengths(const Tensor& offsets_in, const Tensor& data_in, const Tensor& order_in,
                          const Tensor& labels_in, const Tensor& is_stuff_in,
                          double overlap_threshold, double area_threshold) {
-  TORCH_CHECK_VALUE(offsets_in.dim() == 1 && offsets_in.scalar_type() == at::kLong &&
-                        data_in.dim() == 1 && data_in.scalar_type() == at::kByte,
-                    "merge_run_lengths: offsets must be (N + 1,) int64 and data (L,) uint8");
-  const Tensor offsets = offsets_in.contiguous(), data = data_in.contiguous();
-  const Tensor order = order_in.contiguous(), labels = labels_in.contiguous();
-  const Tensor is_stuff = is_stuff_in.contiguous();
+  SEG_CHECK_VALUE(offsets_in.dim() == 1 && offsets_in.scalar_type() == kLong &&
+                      data_in.dim() == 1 && data_in.scalar_type() == kByte,
+                  "merge_run_lengths: offsets must be (N + 1,) int64 and data (L,) uint8");
+  const Tensor offsets = dense(offsets_in), data = dense(data_in);
+  const Tensor order = dense(order_in), labels = dense(labels_in);
+  const Tensor is_stuff = dense(is_stuff_in);
   const int64_t height = labels.size(0), width = labels.size(1), pixels = height * width;
   check_arguments(offsets.size(0) - 1, height, width, order, labels, is_stuff);
   const int64_t* offset = offsets.const_data_ptr<int64_t>();
   std::vector<int32_t> turned(pixels, 0);
-  const Tensor kept = at::zeros({order.size(0)}, at::kBool);
+  const int64_t places = order.size(0), bytes = data.numel();
+  const int64_t* order_data = order.const_data_ptr<int64_t>();
+  const uint8_t* text = data.const_data_ptr<uint8_t>();
+  const Tensor kept = zeros({places}, kBool);
+  bool* is_kept = kept.mutable_data_ptr<bool>();
   int64_t segments = 0;
-  for (int64_t place = 0; place < order.size(0); ++place) {
-    const int64_t index = order.const_data_ptr<int64_t>()[place];
-    TORCH_CHECK_VALUE(offset[index] >= 0 && offset[index] <= offset[index + 1] &&
-                          offset[index + 1] <= data.numel(),
-                      "merge_run_lengths: the offsets of mask ", index, " lie outside the data");
-    const Runs runs = read_runs(data.const_data_ptr<uint8_t>() + offset[index],
-                                offset[index + 1] - offset[index], pixels, index);
+  for (int64_t place = 0; place < places; ++place) {
+    const int64_t index = order_data[place];
+    SEG_CHECK_VALUE(
+        offset[index] >= 0 && offset[index] <= offset[index + 1] && offset[index + 1] <= bytes,
+        "merge_run_lengths: the offsets of mask ", index, " lie outside the data");
+    const Runs runs =
+        read_runs(text + offset[index], offset[index + 1] - offset[index], pixels, index);
     Counts counts;
     for (const auto& [begin, end] : runs) {
       counts.area += end - begin;
@@ -202,33 +204,33 @@ Merged merge_run_lengths(const Tensor& offsets_in, const Tensor& data_in, const 
       counts.claimed += taken;
     }
     if (!keep(counts, overlap_threshold)) continue;
-    kept.mutable_data_ptr<bool>()[place] = true;
+    is_kept[place] = true;
     const int32_t number = static_cast<int32_t>(++segments);
     for (const auto& [begin, end] : runs)
       for (int64_t i = begin; i < end; ++i) turned[i] = turned[i] == 0 ? number : turned[i];
   }
-  const Tensor ids = at::empty({height, width}, at::kInt);
+  const Tensor ids = empty({height, width}, kInt);
   int32_t* id = ids.mutable_data_ptr<int32_t>();
   // Squares, so that neither side leaves the cache between two of its lines.
   constexpr int64_t kSide = 64;
   const int64_t bands = (height + kSide - 1) / kSide;
-  at::parallel_for(0, bands, std::max<int64_t>(kGrain / (kSide * std::max<int64_t>(width, 1)), 1),
-                   [&](int64_t first, int64_t last) {
-                     const int64_t bottom = std::min(last * kSide, height);
-                     for (int64_t left = 0; left < width; left += kSide) {
-                       const int64_t right = std::min(left + kSide, width);
-                       for (int64_t top = first * kSide; top < bottom; top += kSide)
-                         for (int64_t y = top; y < std::min(top + kSide, bottom); ++y)
-                           for (int64_t x = left; x < right; ++x)
-                             id[y * width + x] = turned[x * height + y];
-                     }
-                   });
+  parallel_for(0, bands, std::max<int64_t>(kGrain / (kSide * std::max<int64_t>(width, 1)), 1),
+               [&](int64_t first, int64_t last) {
+                 const int64_t bottom = std::min(last * kSide, height);
+                 for (int64_t left = 0; left < width; left += kSide) {
+                   const int64_t right = std::min(left + kSide, width);
+                   for (int64_t top = first * kSide; top < bottom; top += kSide)
+                     for (int64_t y = top; y < std::min(top + kSide, bottom); ++y)
+                       for (int64_t x = left; x < right; ++x)
+                         id[y * width + x] = turned[x * height + y];
+                 }
+               });
   return fill_stuff(ids, kept, segments, labels, is_stuff, area_threshold);
 }
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
   m.def(
       "merge_masks(Tensor masks, Tensor order, Tensor labels, Tensor is_stuff, "
       "float overlap_threshold, float area_threshold) -> (Tensor, Tensor, Tensor, Tensor)");
@@ -238,9 +240,9 @@ TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
       "(Tensor, Tensor, Tensor, Tensor)");
 }
 
-TORCH_LIBRARY_IMPL(seg_plugins, CPU, m) {
-  m.impl("merge_masks", &merge_masks);
-  m.impl("merge_run_lengths", &merge_run_lengths);
+STABLE_TORCH_LIBRARY_IMPL(seg_plugins, CPU, m) {
+  m.impl("merge_masks", TORCH_BOX(&merge_masks));
+  m.impl("merge_run_lengths", TORCH_BOX(&merge_run_lengths));
 }
 
 }  // namespace seg_plugins

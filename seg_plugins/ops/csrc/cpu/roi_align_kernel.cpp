@@ -1,11 +1,5 @@
 // RoIAlign on the CPU: parallel over RoIs forward and over rows of the gradient maps backward, so
 // that no two threads write one value and every result is the same for any number of threads.
-#include <ATen/ATen.h>
-#include <ATen/Dispatch.h>
-#include <ATen/OpMathType.h>
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <array>
@@ -20,15 +14,13 @@ namespace seg_plugins {
 namespace roi_align {
 namespace {
 
-using at::Tensor;
-using at::TensorList;
-
 // Calls work(begin, end) for chunks of [0, count) from all threads, whoever is free next.
 template <class Work>
 void parallel_dynamic(int64_t count, int64_t chunk, const Work& work) {
   std::atomic<int64_t> next{0};
-  const int64_t threads = std::min<int64_t>(at::get_num_threads(), (count + chunk - 1) / chunk);
-  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+  const int64_t threads =
+      std::min<int64_t>(torch::stable::get_num_threads(), (count + chunk - 1) / chunk);
+  parallel_for(0, threads, 1, [&](int64_t, int64_t) {
     for (int64_t begin; (begin = next.fetch_add(chunk)) < count;) {
       work(begin, std::min(begin + chunk, count));
     }
@@ -49,8 +41,8 @@ Plan<A> make_plan(const A* box, A log2_size, int64_t roi, const Settings& s) {
   Plan<A> plan{};
   plan.roi = roi;
   const A image = box[0];
-  TORCH_CHECK_INDEX(image > A(-1) && image < A(s.batch), "roi_align: boxes[", roi, "] is of image ",
-                    image, ", but the batch has ", s.batch, " images");
+  SEG_CHECK_INDEX(image > A(-1) && image < A(s.batch), "roi_align: boxes[", roi, "] is of image ",
+                  image, ", but the batch has ", s.batch, " images");
   plan.image = static_cast<int64_t>(image);
   plan.level = choose_level(log2_size, s.rule);
   const int level = std::max(plan.level, 0);
@@ -64,22 +56,30 @@ Plan<A> make_plan(const A* box, A log2_size, int64_t roi, const Settings& s) {
   return plan;
 }
 
+void call_in_place(const char* name, const Tensor& tensor) {
+  StableIValue stack[1] = {torch::stable::detail::from(tensor)};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(name, "", stack, TORCH_ABI_VERSION));
+  torch::stable::detail::to<Tensor>(stack[0]);  // the same tensor again, to be let go
+}
+
 // The plans of all RoIs, neighbours on one map beside each other: they share cached pixels.
 template <class A>
 std::vector<Plan<A>> make_plans(const Tensor& boxes, const Settings& settings) {
-  const Tensor rows = boxes.to(c10::CppTypeToScalarType<A>::value).contiguous();
+  const Tensor rows = dense(to_type(boxes, kSumType<A>));
   const A* box = rows.const_data_ptr<A>();
   const int64_t count = rows.size(0);
   // relative_size() in PyTorch's own functions, whose square root and logarithm are not always the
   // nearest number: a last bit that differs from Detectron2's could change a box's level.
-  Tensor sizes = at::empty({count}, rows.options());
-  A* area = sizes.data_ptr<A>();
+  const Tensor sizes = empty({count}, kSumType<A>);
+  A* size = sizes.mutable_data_ptr<A>();
   for (int64_t i = 0; i < count; ++i) {
     const A* b = box + 5 * i;
-    area[i] = (b[3] - b[1]) * (b[4] - b[2]);
+    size[i] = (b[3] - b[1]) * (b[4] - b[2]);
   }
-  sizes.sqrt_().div_(settings.rule.canonical_size).add_(1e-8).log2_();
-  const A* log2_size = sizes.const_data_ptr<A>();
+  call_in_place("aten::sqrt_", sizes);
+  for (int64_t i = 0; i < count; ++i) size[i] = size[i] / A(settings.rule.canonical_size) + A(1e-8);
+  call_in_place("aten::log2_", sizes);
+  const A* log2_size = size;
   std::vector<Plan<A>> plans;
   plans.reserve(count);
   for (int64_t i = 0; i < count; ++i) {
@@ -143,9 +143,9 @@ std::pair<int, int> pixel_range(const TapTable<A>& table) {
 constexpr int64_t kStreamedBytes = int64_t{8} << 20;
 
 template <class T>
-void pool_mean(TensorList features, const std::vector<Plan<at::opmath_type<T>>>& plans,
+void pool_mean(const std::vector<const T*>& maps, const std::vector<Plan<SumType<T>>>& plans,
                const Settings& s, bool channels_last, T* output) {
-  using A = at::opmath_type<T>;
+  using A = SumType<T>;
   const auto& kernels = Kernels<T>::best();
   const int64_t out_size = s.channels * s.height * s.width;
   const bool stream = int64_t(plans.size()) * out_size * int64_t(sizeof(T)) >= kStreamedBytes &&
@@ -162,8 +162,7 @@ void pool_mean(TensorList features, const std::vector<Plan<at::opmath_type<T>>>&
         continue;
       }
       const int64_t height = plan.y.size, width = plan.x.size;
-      const T* map = features[plan.level].template const_data_ptr<T>() +
-                     plan.image * s.channels * height * width;
+      const T* map = maps[plan.level] + plan.image * s.channels * height * width;
       PoolJob<T> job;
       job.rows = bin_table(plan.y, &row_storage);
       job.cols = bin_table(plan.x, &col_storage);
@@ -187,9 +186,9 @@ void pool_mean(TensorList features, const std::vector<Plan<at::opmath_type<T>>>&
 }
 
 template <class T>
-void pool_maximum(TensorList features, const std::vector<Plan<at::opmath_type<T>>>& plans,
+void pool_maximum(const std::vector<const T*>& maps, const std::vector<Plan<SumType<T>>>& plans,
                   const Settings& s, bool channels_last, T* output, int* winners) {
-  using A = at::opmath_type<T>;
+  using A = SumType<T>;
   const auto& kernels = Kernels<T>::best();
   const int64_t channels = s.channels, bins = int64_t(s.height) * s.width;
   parallel_dynamic(plans.size(), 4, [&](int64_t begin, int64_t end) {
@@ -198,8 +197,7 @@ void pool_maximum(TensorList features, const std::vector<Plan<at::opmath_type<T>
     for (int64_t i = begin; i < end; ++i) {
       const Plan<A>& plan = plans[i];
       const int64_t height = plan.y.size, width = plan.x.size;
-      const T* map = features[std::max(plan.level, 0)].template const_data_ptr<T>() +
-                     plan.image * channels * height * width;
+      const T* map = maps[std::max(plan.level, 0)] + plan.image * channels * height * width;
       for (int64_t bin = 0; bin < bins; ++bin) {
         const int row = bin / s.width, col = bin % s.width;
         kernels.maximum(map, plan.y, plan.x, row, col, channels_last ? width * channels : width,
@@ -286,9 +284,9 @@ std::vector<Band> make_bands(const Settings& s, int64_t bytes_per_value) {
 // grad is channels last. Rows of a map in its own dtype and layout are summed in place; others in
 // a row of fp32 (fp64) with the channels last, which then is written out.
 template <class T>
-void spread_mean(const Tensor& grad, const std::vector<Plan<at::opmath_type<T>>>& plans,
-                 const Settings& s, bool channels_last, const std::vector<Tensor>& results) {
-  using A = at::opmath_type<T>;
+void spread_mean(const Tensor& grad, const std::vector<Plan<SumType<T>>>& plans, const Settings& s,
+                 bool channels_last, const std::vector<T*>& results) {
+  using A = SumType<T>;
   const auto& kernels = Kernels<T>::best();
   const PixelTables<A> tables(plans);
   const auto bands = make_bands(s, sizeof(T));
@@ -300,7 +298,7 @@ void spread_mean(const Tensor& grad, const std::vector<Plan<at::opmath_type<T>>>
     for (int64_t b = begin; b < end; ++b) {
       const Band& band = bands[b];
       const int64_t width = s.widths[band.level], height = s.heights[band.level];
-      T* image = results[band.level].data_ptr<T>() + band.image * channels * height * width;
+      T* image = results[band.level] + band.image * channels * height * width;
       if (!in_place) scratch.resize(width * channels);
       std::vector<int64_t> active;
       for (size_t i = 0; i < plans.size(); ++i) {
@@ -340,9 +338,9 @@ void spread_mean(const Tensor& grad, const std::vector<Plan<at::opmath_type<T>>>
 
 template <class T>
 void spread_maximum(const Tensor& grad, const Tensor& winners,
-                    const std::vector<Plan<at::opmath_type<T>>>& plans, const Settings& s,
-                    bool channels_last, const std::vector<Tensor>& results) {
-  using A = at::opmath_type<T>;
+                    const std::vector<Plan<SumType<T>>>& plans, const Settings& s,
+                    bool channels_last, const std::vector<T*>& results) {
+  using A = SumType<T>;
   const auto& kernels = Kernels<T>::best();
   const auto bands = make_bands(s, sizeof(T));
   const T* grad_data = grad.const_data_ptr<T>();
@@ -353,7 +351,7 @@ void spread_maximum(const Tensor& grad, const Tensor& winners,
     for (int64_t b = begin; b < end; ++b) {
       const Band& band = bands[b];
       const int64_t width = s.widths[band.level], height = s.heights[band.level];
-      T* image = results[band.level].data_ptr<T>() + band.image * channels * height * width;
+      T* image = results[band.level] + band.image * channels * height * width;
       scratch.assign((band.last_row - band.first_row) * width * channels, A(0));
       for (const Plan<A>& plan : plans) {
         if (plan.level != band.level || plan.image != band.image || !plan.y.samples) continue;
@@ -388,49 +386,64 @@ void spread_maximum(const Tensor& grad, const Tensor& winners,
   });
 }
 
+template <class T>
+std::vector<const T*> read_from(const std::vector<Tensor>& maps) {
+  std::vector<const T*> pointers;
+  for (const Tensor& map : maps) pointers.push_back(map.const_data_ptr<T>());
+  return pointers;
+}
+
+template <class T>
+std::vector<T*> write_to(const std::vector<Tensor>& maps) {
+  std::vector<T*> pointers;
+  for (const Tensor& map : maps) pointers.push_back(map.mutable_data_ptr<T>());
+  return pointers;
+}
+
 }  // namespace
 
-Pooled forward_cpu(TensorList features, const Tensor& boxes, bool channels_last,
+Pooled forward_cpu(const std::vector<Tensor>& features, const Tensor& boxes, bool channels_last,
                    const Settings& s) {
-  const auto layout = channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   const std::array<int64_t, 4> shape = {boxes.size(0), s.channels, s.height, s.width};
-  Tensor output = at::empty(shape, features[0].options(), layout);
+  const ScalarType type = features[0].scalar_type();
+  const Tensor output = empty(shape, type, nullptr, channels_last);
   prefer_large_pages(output);
-  Tensor winners = s.maximum ? at::empty(shape, boxes.options().dtype(at::kInt), layout)
-                             : at::empty({0}, boxes.options().dtype(at::kInt));
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, output.scalar_type(), "roi_align", [&] {
-    const auto plans = make_plans<at::opmath_type<scalar_t>>(boxes, s);
+  const Tensor winners = s.maximum ? empty(shape, kInt, nullptr, channels_last) : empty({0}, kInt);
+  visit_floating(type, "roi_align", [&](auto zero) {
+    using T = decltype(zero);
+    const auto plans = make_plans<SumType<T>>(boxes, s);
     if (s.channels == 0) return;
+    const auto maps = read_from<T>(features);
+    T* out = output.mutable_data_ptr<T>();
     if (s.maximum) {
-      pool_maximum<scalar_t>(features, plans, s, channels_last, output.data_ptr<scalar_t>(),
-                             winners.data_ptr<int>());
+      pool_maximum<T>(maps, plans, s, channels_last, out, winners.mutable_data_ptr<int>());
     } else {
-      pool_mean<scalar_t>(features, plans, s, channels_last, output.data_ptr<scalar_t>());
+      pool_mean<T>(maps, plans, s, channels_last, out);
     }
   });
   return {output, winners};
 }
 
-std::vector<Tensor> backward_cpu(const Tensor& grad, const Tensor& winners, const Tensor& boxes,
+std::vector<Tensor> backward_cpu(const Tensor& grad_in, const Tensor& winners, const Tensor& boxes,
                                  bool channels_last, const Settings& s) {
-  const auto layout = channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+  const ScalarType type = grad_in.scalar_type();
   std::vector<Tensor> results;
   for (int level = 0; level < s.levels; ++level) {
-    results.push_back(at::empty({s.batch, s.channels, s.heights[level], s.widths[level]},
-                                grad.options(), layout));
+    results.push_back(empty({s.batch, s.channels, s.heights[level], s.widths[level]}, type, nullptr,
+                            channels_last));
     prefer_large_pages(results.back());
   }
-  const Tensor dense = grad.contiguous(at::MemoryFormat::ChannelsLast);
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, grad.scalar_type(), "roi_align_backward", [&] {
-        const auto plans = make_plans<at::opmath_type<scalar_t>>(boxes, s);
-        if (s.maximum) {
-          spread_maximum<scalar_t>(dense, winners.contiguous(at::MemoryFormat::ChannelsLast), plans,
-                                   s, channels_last, results);
-        } else {
-          spread_mean<scalar_t>(dense, plans, s, channels_last, results);
-        }
-      });
+  const Tensor grad = dense(grad_in, /*channels_last=*/true);
+  visit_floating(type, "roi_align_backward", [&](auto zero) {
+    using T = decltype(zero);
+    const auto plans = make_plans<SumType<T>>(boxes, s);
+    if (s.maximum) {
+      spread_maximum<T>(grad, dense(winners, /*channels_last=*/true), plans, s, channels_last,
+                        write_to<T>(results));
+    } else {
+      spread_mean<T>(grad, plans, s, channels_last, write_to<T>(results));
+    }
+  });
   return results;
 }
 

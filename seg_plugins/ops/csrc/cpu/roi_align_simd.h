@@ -6,8 +6,6 @@
 // results away from torchvision's.
 #pragma once
 
-#include <ATen/OpMathType.h>
-
 #include <algorithm>
 #include <vector>
 
@@ -26,7 +24,7 @@ namespace roi_align {
 // One RoI forward.
 template <class T>
 struct PoolJob {
-  using A = at::opmath_type<T>;
+  using A = SumType<T>;
   TapTable<A> rows, cols;  // a list per bin
   int64_t channels, width, plane;
   const T* map;   // of the image: (H, W, C), or (C, H, W) for pool_planes
@@ -39,7 +37,7 @@ struct PoolJob {
 // One RoI's share in one row of the gradient map.
 template <class T>
 struct SpreadJob {
-  using A = at::opmath_type<T>;
+  using A = SumType<T>;
   const T* grad;     // (h, w, C)
   A* row;            // (W, C)
   Taps<A> bin_rows;  // the bin rows that read this row of pixels
@@ -64,7 +62,7 @@ SEG_INLINE void for_channel_blocks(int64_t channels, const Step& step, int64_t c
 
 template <class T>
 struct PoolStep {
-  using Accumulator = at::opmath_type<T>;
+  using Accumulator = SumType<T>;
   const PoolJob<T>& job;
 
   template <class Pack, int N>
@@ -117,7 +115,7 @@ struct PoolStep {
 
 template <class T>
 struct SpreadStep {
-  using Accumulator = at::opmath_type<T>;
+  using Accumulator = SumType<T>;
   const SpreadJob<T>& job;
 
   template <class Pack, int N>
@@ -150,9 +148,9 @@ SEG_INLINE void spread(const SpreadJob<T>& job) {
 // The same for planes of channels: the pixels that the RoI touches are brought into a patch with
 // the channels last, a few channels at a time.
 template <class Pack, int N, class T>
-SEG_INLINE void pool_planes(const PoolJob<T>& job, std::vector<at::opmath_type<T>>& patch,
-                            std::vector<at::opmath_type<T>>& pooled) {
-  using A = at::opmath_type<T>;
+SEG_INLINE void pool_planes(const PoolJob<T>& job, std::vector<SumType<T>>& patch,
+                            std::vector<SumType<T>>& pooled) {
+  using A = SumType<T>;
   constexpr int kChannels = 32;
   const int rows = job.last_row - job.first_row, cols = job.last_col - job.first_col;
   const int64_t bins = int64_t(job.rows.lists) * job.cols.lists;
@@ -210,7 +208,7 @@ SEG_INLINE void write_row(const A* row, int64_t width, int64_t channels, T* to, 
 #define SEG_DEFINE_KERNELS(NAME, TARGET, BYTES, N)                                                \
   template <class T>                                                                              \
   struct NAME {                                                                                   \
-    using A = at::opmath_type<T>;                                                                 \
+    using A = SumType<T>;                                                                         \
     using Pack = VectorPack<A, (BYTES) / sizeof(A)>;                                              \
     TARGET static void pool(const PoolJob<T>& job) { roi_align::pool<Pack, N>(job); }             \
     TARGET static void pool_planes(const PoolJob<T>& job, std::vector<A>& a, std::vector<A>& b) { \
@@ -243,7 +241,7 @@ inline const char* instruction_set() {
 
 template <class T>
 struct Kernels {
-  using A = at::opmath_type<T>;
+  using A = SumType<T>;
   void (*pool)(const PoolJob<T>&);
   void (*pool_planes)(const PoolJob<T>&, std::vector<A>&, std::vector<A>&);
   void (*spread)(const SpreadJob<T>&);

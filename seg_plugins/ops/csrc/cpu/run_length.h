@@ -4,10 +4,6 @@
 
 #pragma once
 
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <c10/util/Exception.h>
-
 #include <algorithm>
 #include <bit>
 #include <cstdint>
@@ -15,6 +11,8 @@
 #include <tuple>
 #include <utility>
 #include <vector>
+
+#include "tensor.h"
 
 namespace seg_plugins {
 
@@ -55,20 +53,20 @@ class RunWriter {
 };
 
 // Concatenated strings as (offsets (N + 1) int64, bytes uint8).
-inline std::tuple<at::Tensor, at::Tensor> pack(const std::vector<const RunWriter*>& writers) {
-  at::Tensor offsets = at::empty({static_cast<int64_t>(writers.size()) + 1}, at::kLong);
+inline std::tuple<Tensor, Tensor> pack(const std::vector<const RunWriter*>& writers) {
+  Tensor offsets = empty({static_cast<int64_t>(writers.size()) + 1}, kLong);
   int64_t* offset = offsets.mutable_data_ptr<int64_t>();
   offset[0] = 0;
   for (size_t i = 0; i < writers.size(); ++i)
     offset[i + 1] = offset[i] + static_cast<int64_t>(writers[i]->text().size());
-  at::Tensor bytes = at::empty({offset[writers.size()]}, at::kByte);
+  Tensor bytes = empty({offset[writers.size()]}, kByte);
   uint8_t* out = bytes.mutable_data_ptr<uint8_t>();
   for (size_t i = 0; i < writers.size(); ++i)
     std::copy(writers[i]->text().begin(), writers[i]->text().end(), out + offset[i]);
   return {offsets, bytes};
 }
 
-inline std::tuple<at::Tensor, at::Tensor> pack(const std::vector<RunWriter>& writers) {
+inline std::tuple<Tensor, Tensor> pack(const std::vector<RunWriter>& writers) {
   std::vector<const RunWriter*> pointers;
   for (const RunWriter& writer : writers) pointers.push_back(&writer);
   return pack(pointers);
@@ -83,11 +81,11 @@ void visit_runs(const uint8_t* text, int64_t length, int64_t pixels, int64_t ind
                 const Function& function) {
   int64_t at = 0, position = 0, written = 0, one_before = 0, two_before = 0;
   const auto next_piece = [&](int shift) {
-    TORCH_CHECK_VALUE(at < length && shift < 60, "run-length mask ", index,
-                      " ends inside a count or holds one that is too long");
+    SEG_CHECK_VALUE(at < length && shift < 60, "run-length mask ", index,
+                    " ends inside a count or holds one that is too long");
     const int64_t piece = static_cast<int64_t>(text[at++]) - 48;
-    TORCH_CHECK_VALUE(piece >= 0 && piece < 64, "run-length mask ", index,
-                      " holds a character outside the code");
+    SEG_CHECK_VALUE(piece >= 0 && piece < 64, "run-length mask ", index,
+                    " holds a character outside the code");
     return piece;
   };
   // The last five bits of a count are signed.
@@ -103,16 +101,16 @@ void visit_runs(const uint8_t* text, int64_t length, int64_t pixels, int64_t ind
       }
     }
     if (written > 2) value += two_before;
-    TORCH_CHECK_VALUE(value >= 0 && value <= pixels - position, "run-length mask ", index,
-                      " does not fit an image of ", pixels, " pixels");
+    SEG_CHECK_VALUE(value >= 0 && value <= pixels - position, "run-length mask ", index,
+                    " does not fit an image of ", pixels, " pixels");
     if (written % 2 == 1) function(position, position + value);
     position += value;
     two_before = one_before;
     one_before = value;
     ++written;
   }
-  TORCH_CHECK_VALUE(position == pixels, "run-length mask ", index, " covers ", position, " of ",
-                    pixels, " pixels: it belongs to an image of another size");
+  SEG_CHECK_VALUE(position == pixels, "run-length mask ", index, " covers ", position, " of ",
+                  pixels, " pixels: it belongs to an image of another size");
 }
 
 // Foreground runs [start, end) of one string; `index` names it in errors.

@@ -1,12 +1,10 @@
 // A few neighbouring channels in one vector register: what weighted_sum() adds up on the CPU.
 #pragma once
 
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
-
 #include <cstdint>
 #include <cstring>
 
+#include "floating.h"
 #include "roi_align.h"
 
 namespace seg_plugins {
@@ -60,14 +58,14 @@ struct VectorPack {
 
   SEG_INLINE void load(const A* from) { std::memcpy(&value, from, sizeof value); }
 
-  SEG_INLINE void load(const c10::BFloat16* from) {
+  SEG_INLINE void load(const BFloat16* from) {
     const Word bits = widen(from) << 16;
     std::memcpy(&value, &bits, sizeof value);
   }
 
   // Shifting the exponent field into place and scaling by 2^112 is exact, subnormals included;
   // infinity and NaN keep their exponent of ones by the last term.
-  SEG_INLINE void load(const c10::Half* from) {
+  SEG_INLINE void load(const Half* from) {
     const Word half = widen(from);
     const Word shifted = (half & 0x7fff) << 13;
     Vector scaled;
@@ -89,20 +87,20 @@ struct VectorPack {
 
   SEG_INLINE void store(A* to) const { std::memcpy(to, &value, sizeof value); }
 
-  SEG_INLINE void store(c10::BFloat16* to) const {
+  SEG_INLINE void store(BFloat16* to) const {
     const Short narrow = rounded();
     std::memcpy(static_cast<void*>(to), &narrow, sizeof narrow);
   }
 
-  SEG_INLINE void store(c10::Half* to) const {
-    for (int i = 0; i < L; ++i) to[i] = c10::Half(float(value[i]));
+  SEG_INLINE void store(Half* to) const {
+    for (int i = 0; i < L; ++i) to[i] = Half(float(value[i]));
   }
 
   // The same past the caches, to an address that is a multiple of what is stored; stream_fence()
   // ends a series of them.
   SEG_INLINE void stream(A* to) const { stream_vector(value, to); }
-  SEG_INLINE void stream(c10::BFloat16* to) const { stream_vector(rounded(), to); }
-  SEG_INLINE void stream(c10::Half* to) const { store(to); }
+  SEG_INLINE void stream(BFloat16* to) const { stream_vector(rounded(), to); }
+  SEG_INLINE void stream(Half* to) const { store(to); }
 
  private:
   // To bfloat16: to the nearest even; NaN stays a (quiet) NaN.

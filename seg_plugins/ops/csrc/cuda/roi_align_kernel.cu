@@ -1,13 +1,5 @@
 // Launches the block programs of roi_align_block.h on a CUDA device. The host never waits for it.
-#include <ATen/Context.h>
-#include <ATen/Dispatch.h>
-#include <ATen/OpMathType.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/zeros.h>
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime.h>
 
 #include <algorithm>
 #include <array>
@@ -18,9 +10,6 @@
 namespace seg_plugins {
 namespace roi_align {
 namespace {
-
-using at::Tensor;
-using at::TensorList;
 
 constexpr int kThreads = 256;
 
@@ -142,30 +131,38 @@ __global__ void __launch_bounds__(kThreads, blocks_of<A>(2))
   gather_maximum_block(block, s, grad, winners, boxes, buckets, results);
 }
 
+// The stream that PyTorch is on, of the current device.
+cudaStream_t current_stream() {
+  void* stream = nullptr;
+  const auto device = torch::stable::accelerator::getCurrentDeviceIndex();
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  return static_cast<cudaStream_t>(stream);
+}
+
 // Launches kernel with that much dynamic shared memory, which has to be asked for beyond 48 KiB.
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, int64_t bytes,
             Arguments... arguments) {
   if (blocks == 0) return;
-  TORCH_CHECK_VALUE(blocks <= kMaxCount, "roi_align: ", blocks,
-                    " blocks, more than a GPU's grid has; pool fewer or smaller maps at a time");
+  SEG_CHECK_VALUE(blocks <= kMaxCount, "roi_align: ", blocks,
+                  " blocks, more than a GPU's grid has; pool fewer or smaller maps at a time");
   if (bytes > 48 * 1024) {
     const auto error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                             static_cast<int>(bytes));
-    TORCH_CHECK_VALUE(error == cudaSuccess, "roi_align: the feature maps' height plus width needs ",
-                      bytes, " bytes of shared memory, more than this GPU gives a block (",
-                      cudaGetErrorString(error), "); use smaller maps or backend='torchvision'");
+    SEG_CHECK_VALUE(error == cudaSuccess, "roi_align: the feature maps' height plus width needs ",
+                    bytes, " bytes of shared memory, more than this GPU gives a block (",
+                    cudaGetErrorString(error), "); use smaller maps or backend='torchvision'");
   }
-  kernel<<<static_cast<unsigned>(blocks), threads, static_cast<size_t>(bytes),
-           c10::cuda::getCurrentCUDAStream()>>>(arguments...);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  kernel<<<static_cast<unsigned>(blocks), threads, static_cast<size_t>(bytes), current_stream()>>>(
+      arguments...);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
 template <class A>
 BlockSettings<A> block_settings(const Settings& s, int64_t rois, bool channels_last) {
   const char* beyond = beyond_counts(rois, s.batch, s.channels, s.height, s.width, s.levels);
-  TORCH_CHECK_VALUE(!beyond, "roi_align: too many ", beyond ? beyond : "", ", more than ",
-                    kMaxCount, " cannot be counted; pool fewer at a time");
+  SEG_CHECK_VALUE(!beyond, "roi_align: too many ", beyond ? beyond : "", ", more than ", kMaxCount,
+                  " cannot be counted; pool fewer at a time");
   BlockSettings<A> to{};
   to.height = s.height;
   to.width = s.width;
@@ -195,7 +192,7 @@ bool is_vector_aligned(const Tensor& tensor) {
 // Calls f with the widest pack of T that the channels allow.
 template <class T, class F>
 void with_pack(bool vectorized, const F& f) {
-  using A = at::opmath_type<T>;
+  using A = SumType<T>;
   constexpr int kLanes = 16 / sizeof(T);
   if (vectorized) {
     f(ArrayPack<A, kLanes>{});
@@ -204,122 +201,116 @@ void with_pack(bool vectorized, const F& f) {
   }
 }
 
-at::MemoryFormat layout(bool channels_last) {
-  return channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-}
-
 struct BucketStorage {
   Tensor of, start, order;
 
   BucketStorage(const Settings& s, const Tensor& boxes)
-      : of(at::empty({boxes.size(0)}, boxes.options().dtype(at::kInt))),
-        start(at::zeros({s.levels * s.batch + 1}, of.options())),
-        order(at::empty_like(of)) {}
+      : of(empty({boxes.size(0)}, kInt, &boxes)),
+        start(zeros({s.levels * s.batch + 1}, kInt, &boxes)),
+        order(empty({boxes.size(0)}, kInt, &boxes)) {}
 
   Buckets buckets() const {
-    return {of.data_ptr<int>(), start.data_ptr<int>(), order.data_ptr<int>()};
+    return {of.mutable_data_ptr<int>(), start.mutable_data_ptr<int>(),
+            order.mutable_data_ptr<int>()};
   }
 };
 
 }  // namespace
 
-Pooled forward_cuda(TensorList features, const Tensor& boxes, bool channels_last,
+Pooled forward_cuda(const std::vector<Tensor>& features, const Tensor& boxes, bool channels_last,
                     const Settings& s) {
-  const c10::cuda::CUDAGuard guard(boxes.device());
+  const torch::stable::accelerator::DeviceGuard guard(boxes.get_device_index());
   const std::array<int64_t, 4> shape = {boxes.size(0), s.channels, s.height, s.width};
-  const auto integers = boxes.options().dtype(at::kInt);
-  Tensor output = at::empty(shape, features[0].options(), layout(channels_last));
-  Tensor winners =
-      s.maximum ? at::empty(shape, integers, layout(channels_last)) : at::empty({0}, integers);
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, output.scalar_type(), "roi_align", [&] {
-    using A = at::opmath_type<scalar_t>;
-    const Tensor rows = boxes.to(c10::CppTypeToScalarType<A>::value).contiguous();
+  const ScalarType type = features[0].scalar_type();
+  const Tensor output = empty(shape, type, &boxes, channels_last);
+  const Tensor winners =
+      s.maximum ? empty(shape, kInt, &boxes, channels_last) : empty({0}, kInt, &boxes);
+  visit_floating(type, "roi_align", [&](auto zero) {
+    using T = decltype(zero);
+    using A = SumType<T>;
+    const Tensor rows = dense(to_type(boxes, kSumType<A>));
     const auto settings = block_settings<A>(s, boxes.size(0), channels_last);
-    Maps<const scalar_t> maps{};
-    bool vectorized = channels_last && s.channels % (16 / sizeof(scalar_t)) == 0;
+    Maps<const T> maps{};
+    bool vectorized = channels_last && s.channels % (16 / sizeof(T)) == 0;
     for (int i = 0; i < s.levels; ++i) {
-      maps.level[i] = features[i].const_data_ptr<scalar_t>();
-      vectorized = vectorized && is_vector_aligned<scalar_t>(features[i]);
+      maps.level[i] = features[i].const_data_ptr<T>();
+      vectorized = vectorized && is_vector_aligned<T>(features[i]);
     }
     const A* box_data = rows.const_data_ptr<A>();
-    scalar_t* out = output.data_ptr<scalar_t>();
+    T* out = output.mutable_data_ptr<T>();
     if (s.maximum) {
-      launch(pool_maximum_kernel<scalar_t, A>, settings.rois, kThreads, 0, settings, maps, box_data,
-             out, winners.data_ptr<int>());
+      launch(pool_maximum_kernel<T, A>, settings.rois, kThreads, 0, settings, maps, box_data, out,
+             winners.mutable_data_ptr<int>());
       return;
     }
-    with_pack<scalar_t>(vectorized, [&](auto pack) {
-      launch(pool_kernel<decltype(pack), scalar_t, A>, settings.rois, kThreads,
+    with_pack<T>(vectorized, [&](auto pack) {
+      launch(pool_kernel<decltype(pack), T, A>, settings.rois, kThreads,
              BlockTables<A>::bytes(settings.table_capacity, false), settings, maps, box_data, out);
     });
   });
   return {output, winners};
 }
 
-std::vector<Tensor> backward_cuda(const Tensor& grad, const Tensor& winners, const Tensor& boxes,
-                                  bool channels_last, const Settings& s) {
-  const c10::cuda::CUDAGuard guard(boxes.device());
-  const bool fixed_order = at::globalContext().deterministicAlgorithms();
-  const Tensor dense = grad.contiguous(layout(channels_last));
-  const Tensor dense_winners = s.maximum ? winners.contiguous(layout(channels_last)) : winners;
+std::vector<Tensor> backward_cuda(const Tensor& grad_in, const Tensor& winners_in,
+                                  const Tensor& boxes, bool channels_last, const Settings& s) {
+  const torch::stable::accelerator::DeviceGuard guard(boxes.get_device_index());
+  const ScalarType type = grad_in.scalar_type();
+  const Tensor grad = dense(grad_in, channels_last);
+  const Tensor winners = s.maximum ? dense(winners_in, channels_last) : winners_in;
   std::vector<Tensor> results;
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, grad.scalar_type(), "roi_align_backward", [&] {
-        using A = at::opmath_type<scalar_t>;
-        const Tensor rows = boxes.to(c10::CppTypeToScalarType<A>::value).contiguous();
-        const auto settings = block_settings<A>(s, boxes.size(0), channels_last);
-        const scalar_t* grad_data = dense.const_data_ptr<scalar_t>();
-        const A* box_data = rows.const_data_ptr<A>();
-        // The tiles write each value once, in its own dtype; everything else adds up in A.
-        const bool tiles = fixed_order && !s.maximum;
-        const auto options =
-            tiles ? grad.options() : grad.options().dtype(c10::CppTypeToScalarType<A>::value);
-        Maps<A> sums{};
-        Maps<scalar_t> written{};
-        for (int i = 0; i < s.levels; ++i) {
-          Tensor map = at::empty({s.batch, s.channels, s.heights[i], s.widths[i]}, options,
-                                 layout(channels_last));
-          if (tiles) {
-            written.level[i] = map.data_ptr<scalar_t>();
-          } else {
-            sums.level[i] = map.zero_().template data_ptr<A>();
+  visit_floating(type, "roi_align_backward", [&](auto zero) {
+    using T = decltype(zero);
+    using A = SumType<T>;
+    const Tensor rows = dense(to_type(boxes, kSumType<A>));
+    const auto settings = block_settings<A>(s, boxes.size(0), channels_last);
+    const T* grad_data = grad.const_data_ptr<T>();
+    const A* box_data = rows.const_data_ptr<A>();
+    // The tiles write each value once, in its own dtype; everything else adds up in A.
+    const bool tiles = s.deterministic && !s.maximum;
+    Maps<A> sums{};
+    Maps<T> written{};
+    for (int i = 0; i < s.levels; ++i) {
+      const std::array<int64_t, 4> shape = {s.batch, s.channels, s.heights[i], s.widths[i]};
+      if (tiles) {
+        results.push_back(empty(shape, type, &boxes, channels_last));
+        written.level[i] = results.back().template mutable_data_ptr<T>();
+      } else {
+        results.push_back(zeros(shape, kSumType<A>, &boxes, channels_last));
+        sums.level[i] = results.back().template mutable_data_ptr<A>();
+      }
+    }
+    const bool vectorized =
+        channels_last && s.channels % (16 / sizeof(T)) == 0 && is_vector_aligned<T>(grad);
+    if (s.deterministic) {
+      const BucketStorage storage(s, boxes);
+      const Buckets buckets = storage.buckets();
+      launch(bucket_kernel<A>, 1, 1024, 0, settings, box_data, buckets);
+      if (s.maximum) {
+        const int64_t owners = int64_t(s.levels) * s.batch * s.channels;
+        launch(gather_maximum_kernel<T, A>, (owners + kThreads - 1) / kThreads, kThreads, 0,
+               settings, grad_data, winners.const_data_ptr<int>(), box_data, buckets, sums);
+      } else {
+        with_pack<T>(vectorized, [&](auto pack) {
+          int64_t count = 0;
+          for (int i = 0; i < s.levels; ++i) {
+            count += tiles_of_level(settings, i, settings.channels / decltype(pack)::kLanes);
           }
-          results.push_back(map);
-        }
-        const bool vectorized = channels_last && s.channels % (16 / sizeof(scalar_t)) == 0 &&
-                                is_vector_aligned<scalar_t>(dense);
-        if (fixed_order) {
-          const BucketStorage storage(s, boxes);
-          const Buckets buckets = storage.buckets();
-          launch(bucket_kernel<A>, 1, 1024, 0, settings, box_data, buckets);
-          if (s.maximum) {
-            const int64_t owners = int64_t(s.levels) * s.batch * s.channels;
-            launch(gather_maximum_kernel<scalar_t, A>, (owners + kThreads - 1) / kThreads, kThreads,
-                   0, settings, grad_data, dense_winners.const_data_ptr<int>(), box_data, buckets,
-                   sums);
-          } else {
-            with_pack<scalar_t>(vectorized, [&](auto pack) {
-              int64_t count = 0;
-              for (int i = 0; i < s.levels; ++i) {
-                count += tiles_of_level(settings, i, settings.channels / decltype(pack)::kLanes);
-              }
-              launch(gather_kernel<decltype(pack), scalar_t, A>, count, kTileThreads,
-                     tile_bytes<A>(s.height, s.width), settings, grad_data, box_data, buckets,
-                     written);
-            });
-          }
-        } else if (s.maximum) {
-          launch(scatter_maximum_kernel<scalar_t, A>, settings.rois, kThreads, 0, settings,
-                 grad_data, dense_winners.const_data_ptr<int>(), box_data, sums);
-        } else {
-          with_pack<scalar_t>(vectorized, [&](auto pack) {
-            launch(scatter_kernel<decltype(pack), scalar_t, A>, settings.rois, kThreads,
-                   BlockTables<A>::bytes(settings.table_capacity, true), settings, grad_data,
-                   box_data, sums);
-          });
-        }
-        for (Tensor& map : results) map = map.to(grad.scalar_type());
+          launch(gather_kernel<decltype(pack), T, A>, count, kTileThreads,
+                 tile_bytes<A>(s.height, s.width), settings, grad_data, box_data, buckets, written);
+        });
+      }
+    } else if (s.maximum) {
+      launch(scatter_maximum_kernel<T, A>, settings.rois, kThreads, 0, settings, grad_data,
+             winners.const_data_ptr<int>(), box_data, sums);
+    } else {
+      with_pack<T>(vectorized, [&](auto pack) {
+        launch(scatter_kernel<decltype(pack), T, A>, settings.rois, kThreads,
+               BlockTables<A>::bytes(settings.table_capacity, true), settings, grad_data, box_data,
+               sums);
       });
+    }
+    for (Tensor& map : results) map = to_type(map, type);
+  });
   return results;
 }
 
