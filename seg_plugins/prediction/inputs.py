@@ -23,11 +23,11 @@ from ..data.datasets.pairing import PICTURES
 from ..data.geometry import Geometry
 from ..data.image_mapper import image_to_tensor
 from ..io.file_kind import kind_of
+from ..io.gaps import filled, find_gaps
 from ..io.images import page_count, pixels_of, read_image
 from ..io.tiff import declared_nodata, nodata_of
 from ..visualization import overlays
 from .errors import PredictionError
-from .gaps import filled, find_gaps
 
 logger = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ..io.files import write_atomically
+from ..io.gaps import no_data
 from ..io.masks import mask_box
 from ..visualization import overlays
 from . import runs as mask_runs
-from .gaps import no_data
 from .outputs import OutputOptions, class_records, output_path
 from .place import Place, place_of
 from .prediction import Prediction, id_type

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..io.files import whole_file, write_atomically
 from ..io.panoptic import write_segment_ids
+from ..io.rasters import has_rasterio
 from .coco_files import join_saved, write_summaries
 from .errors import PredictionError
 from .image_result import ImageResult
@@ -22,7 +23,6 @@ from .labels import Labels
 from .measures import measures
 from .objects import object_map, object_regions
 from .place import place_of
-from .raster_files import has_rasterio
 from .regions import Region
 from .vectors import features, geojson, labelme
 

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from ..io.file_kind import kind_of
-from .raster_files import has_rasterio
+from ..io.rasters import has_rasterio
 
 _DESCRIPTION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 270, 282, 283, 296
 _CENTIMETRE = 3

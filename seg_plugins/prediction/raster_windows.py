@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ..io.gaps import filled
+from ..io.rasters import read_gaps, read_window
 from ..visualization import overlays
-from .gaps import filled
 from .inputs import Picture, Preparation
-from .raster_files import read_gaps, read_window
 
 # Pictures that values other than 8 bits are stretched by have this longer side.
 _PREVIEW = 512

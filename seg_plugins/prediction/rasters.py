@@ -12,14 +12,15 @@ import torch
 from tqdm import tqdm
 
 from ..io.files import whole_file
+from ..io.gaps import no_data
+from ..io.rasters import open_raster
 from ..visualization import overlays
 from . import object_rasters
-from .gaps import no_data
 from .labels import Labels
 from .outputs import OutputOptions, class_records, output_path, require
 from .prediction import class_ids, id_type
 from .predictor import Predictor
-from .raster_files import check_raster, create_raster, open_raster
+from .raster_files import check_raster, create_raster
 from .raster_windows import RasterWindows
 from .windows import WindowGrid, blend_windows
 

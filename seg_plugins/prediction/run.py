@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from ..data import DatasetError
+from ..io.rasters import has_rasterio, raster_size
 from .coco_files import write_summaries
 from .inputs import Picture, Source
 from .outputs import (
@@ -31,7 +32,6 @@ from .outputs import (
 )
 from .prediction import Prediction
 from .predictor import Predictor
-from .raster_files import has_rasterio, raster_size
 from .rasters import predict_raster
 from .video import predict_video
 from .windows import WindowGrid

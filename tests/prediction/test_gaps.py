@@ -6,8 +6,8 @@ import shlex
 
 from seg_plugins import get_cfg
 from seg_plugins.data import DatasetError
+from seg_plugins.io.gaps import filled, find_gaps
 from seg_plugins.prediction import Prediction
-from seg_plugins.prediction.gaps import filled, find_gaps
 from seg_plugins.prediction.inputs import Preparation
 from seg_plugins.prediction.labels import Labels
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from seg_plugins.data import DatasetError
+from seg_plugins.io.rasters import raster_size
 from seg_plugins.prediction.outputs import OutputOptions
-from seg_plugins.prediction.raster_files import raster_size
 from seg_plugins.prediction.rasters import predict_raster
 from seg_plugins.prediction.windows import WindowGrid
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from seg_plugins.data import DatasetError
 from seg_plugins.io.images import read_image
-from seg_plugins.prediction.raster_files import check_raster, open_raster, read_window
+from seg_plugins.io.rasters import open_raster, read_window
+from seg_plugins.prediction.raster_files import check_raster
 
 import numpy as np
 import pytest

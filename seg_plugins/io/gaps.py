@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data import DatasetError
-from ..io.file_kind import kind_of
+from .errors import DatasetError
+from .file_kind import kind_of
 
 
 def find_gaps(pixels: np.ndarray, nodata: float | None, name: str) -> np.ndarray | None:
