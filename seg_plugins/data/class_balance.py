@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..io.files import write_atomically
+from ..io.window_names import file_of
 from .augmentations import class_counts
 from .dataset import Dataset
 from .datasets.class_table import load_class_table
@@ -99,21 +100,34 @@ def count_pixels(dataset_name: str) -> np.ndarray:
         DatasetError: no semantic labels, an unreadable one, or an id outside the classes.
     """
     dataset = Dataset.get(dataset_name)
-    records, classes, ignore_label = dataset.records, len(dataset.stuff), dataset.ignore_label
+    records, classes = dataset.records, len(dataset.stuff)
     if not records or "sem_seg_file_name" not in records[0] or not classes:
         raise DatasetError(f"dataset '{dataset_name}' has no semantic labels to count")
-    cache = _cache_file(dataset_name, records, classes, ignore_label)
+    return count_records(dataset_name, records, classes, dataset.ignore_label, dataset.read_label)
+
+
+def count_records(
+    name: str, records: list[dict[str, Any]], classes: int, ignore_label: int, read_label: Any
+) -> np.ndarray:
+    """The same of any records with semantic labels.
+
+    Args:
+        name: of what is counted, for the log and the cache.
+        records: Detectron2's dicts.
+        classes: their number, K.
+        ignore_label: id of pixels without a class.
+        read_label: reads the labels of records without ``sem_seg_encoding``.
+    """
+    cache = _cache_file(name, records, classes, ignore_label)
     if cache.is_file():
         try:
             return np.array(json.loads(cache.read_text()), np.int64).reshape(-1, classes + 1)
         except (OSError, ValueError, TypeError) as error:
             logging.getLogger(__name__).warning("%s is counted anew (%s)", cache, error)
-    logging.getLogger(__name__).info(
-        "Counting the classes of %d labels of %s", len(records), dataset_name
-    )
+    logging.getLogger(__name__).info("Counting the classes of %d labels of %s", len(records), name)
 
     def count(record: dict[str, Any]) -> np.ndarray:
-        encoding = record.get("sem_seg_encoding") or dataset.read_label
+        encoding = record.get("sem_seg_encoding") or read_label
         counts = class_counts(encoding(record["sem_seg_file_name"]))
         result = np.zeros(classes + 1, np.int64)
         known = min(classes, len(counts))
@@ -134,15 +148,20 @@ def _cache_file(
     """A file name that changes with any label file."""
     digest = hashlib.sha256(f"2 {classes} {ignore_label}".encode())
     for record in records:
-        name = record["sem_seg_file_name"]
-        try:
-            stat = os.stat(name)
-        except OSError as error:
-            raise DatasetError(f"{name}: {error.strerror}") from None
-        known = f"{name} {stat.st_size} {stat.st_mtime_ns} {record.get('sem_seg_encoding')}"
-        digest.update(known.encode())
+        name, image = record["sem_seg_file_name"], record["file_name"]
+        digest.update(f"{name} {_stamp(name)} {record.get('sem_seg_encoding')}".encode())
+        if file_of(image) != image:  # whose pixels without data have no class
+            digest.update(_stamp(image).encode())
     safe = "".join(c if c.isalnum() else "_" for c in dataset_name)[:80]
     return user_cache_dir() / "class_frequencies" / f"{safe}-{digest.hexdigest()[:16]}.json"
+
+
+def _stamp(name: str) -> str:
+    try:
+        found = os.stat(file_of(name))
+    except OSError as error:
+        raise DatasetError(f"{name}: {error.strerror}") from None
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _write(path: Path, content: list[list[int]]) -> None:

@@ -19,6 +19,7 @@ from .elastic import ElasticDeformation, Warp
 from .errors import DatasetError
 from .geometry import Geometry
 from .photometric import Photometric
+from .training_window import draw_window
 
 __all__ = ["ImageMapper", "generator"]
 
@@ -87,7 +88,8 @@ class ImageMapper:
         """Map one dataset dict to a sample.
 
         Args:
-            dataset_dict: Detectron2's format; it is not changed.
+            dataset_dict: Detectron2's format; it is not changed. In training, one with a
+                ``training_window`` stands for the window that is drawn by `rng`.
             rng: makes the sample a pure function of the arguments; None draws from NumPy's
                 global state.
 
@@ -100,6 +102,8 @@ class ImageMapper:
         """
         rng = generator(rng)
         sample = dict(dataset_dict)
+        if self.is_train and "training_window" in sample:
+            sample = draw_window(sample, rng)
         image = self._read_image(sample)
         content = self.read(sample, image.shape[:2])
         geometry = Geometry.identity(image.shape[:2])

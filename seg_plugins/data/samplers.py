@@ -12,6 +12,7 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 
 from ..config import ConfigError
 from .sample_order import SampleOrder
+from .window_balance import balance_windows, is_balanced
 
 __all__ = ["SAMPLERS", "random_subset", "repeat_factors", "sample_order", "subset_size"]
 
@@ -42,6 +43,14 @@ def sample_order(
     loader = cfg.DATALOADER
     if loader.SAMPLER_TRAIN == _SUBSET:
         records = random_subset(records, loader.RANDOM_SUBSET_RATIO, cfg.SEED)
+    if any(is_balanced(record) for record in records):
+        if loader.SAMPLER_TRAIN == _REPEAT:
+            raise ConfigError(
+                f"DATALOADER.SAMPLER_TRAIN {_REPEAT} does not fit windows that are balanced by "
+                f"class: set {_ALL}, or class_balanced false in the description"
+            )
+        records, factors = balance_windows(records)
+        return records, SampleOrder(cfg.SEED, len(records), factors)
     if loader.SAMPLER_TRAIN != _REPEAT:
         return records, SampleOrder(cfg.SEED, len(records))
     factors = repeat_factors(records, loader.REPEAT_THRESHOLD, sqrt=loader.REPEAT_SQRT)

@@ -6,6 +6,7 @@ import gzip
 import zlib
 
 from .errors import DatasetError
+from .window_names import split_name
 
 __all__ = ["is_lossy", "kind_of"]
 
@@ -19,11 +20,14 @@ def kind_of(file_name: str) -> str:
 
     Returns:
         "npy", "nifti", "tiff", "text" (a matrix of numbers) or "picture", which is anything else.
+        "window" of the name of a window of a raster.
         A file that its bytes do not tell, because it is damaged, is what its name says.
 
     Raises:
         DatasetError: the file is missing or cannot be read.
     """
+    if split_name(file_name)[1] is not None:
+        return "window"
     try:
         with open(file_name, "rb") as file:
             start = file.read(_NIFTI_HEADER)

@@ -10,7 +10,9 @@ from .arrays import as_image, as_label, read_npy, read_text
 from .errors import DatasetError
 from .file_kind import is_lossy, kind_of
 from .nifti import read_nifti
+from .raster_windows import read_image_window
 from .tiff import picture_pages, read_tiff, several_pages
+from .window_names import split_name
 
 # Names are taken apart as strings: pathlib keeps the parts of each path that it has seen in the
 # interpreter's table of strings, which grows by megabytes over tens of thousands of images.
@@ -128,7 +130,8 @@ def read_image(file_name: str, image_format: str = "BGR", page: int | None = Non
 
     Args:
         file_name: any format that Pillow reads, NPY, or NIfTI (plain or gzip), whose slices are
-            channels. What the file is, its content says, not its name.
+            channels. What the file is, its content says, not its name. Or a window of a raster,
+            ``a.tif#xywh=512,0,256,256``.
         image_format: "RGB", "BGR" or "L" convert to 8-bit channels in that order; "raw" gives
             the stored channels and values: 16-bit, float, one or more than three channels.
         page: of a stack or an animation, from 0; None: the file should hold one picture.
@@ -139,8 +142,10 @@ def read_image(file_name: str, image_format: str = "BGR", page: int | None = Non
     Raises:
         DatasetError: the file is missing, unreadable, too large, or of several pages.
     """
-    kind = kind_of(file_name)
-    if kind == "npy":
+    kind, (raster, area) = kind_of(file_name), split_name(file_name)
+    if area is not None:
+        pixels = read_image_window(raster, area, image_format)
+    elif kind == "npy":
         pixels = as_image(file_name, read_npy(file_name), image_format)
     elif kind == "nifti":
         volume = read_nifti(file_name).transpose(1, 2, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ __all__ = [
     "read_gaps",
     "read_window",
 ]
+
+_WARNINGS = threading.Lock()
 
 
 def has_rasterio() -> bool:
@@ -64,10 +67,12 @@ def open_raster(path: Path) -> Iterator[Any]:
     """
     rasterio = rasterio_or_error(path)
     try:
-        with rasterio.Env(GDAL_CACHEMAX=64), warnings.catch_warnings():
-            # A picture from a microscope lies nowhere on Earth.
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(path) as raster:
+        with rasterio.Env(GDAL_CACHEMAX=64):
+            # A picture from a microscope lies nowhere on Earth. Filters belong to the process.
+            with _WARNINGS, warnings.catch_warnings():
+                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+                raster = rasterio.open(path)
+            with raster:
                 yield raster
     except rasterio.errors.RasterioError as error:
         raise DatasetError(f"{path}: not a readable raster ({error})") from None

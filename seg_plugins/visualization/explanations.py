@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from ..io.masks import to_bitmask
+from ..io.window_names import file_of
 from .errors import FOUND, INVENTED, WRONG, painted
 from .samples import picture_of
 
@@ -36,7 +37,7 @@ def draw_explanations(
         old.unlink()
     for name, draw in _DRAWN.items():
         for number, entry in enumerate(content.get(name, ())):
-            if not Path(entry["file_name"]).is_file():  # only their predictions are here
+            if not Path(file_of(entry["file_name"])).is_file():  # only their predictions are here
                 logger.warning("no picture of %s: there is no such file", entry["file_name"])
                 continue
             image = picture_of(entry, image_format)

@@ -171,7 +171,7 @@ def _load(row: Row, table: ClassTable, report: Report = raise_error) -> list[dic
     encoding = _label_encoding(row, table)
     if encoding is not None and row.task != "panoptic":
         for record in records:
-            record["sem_seg_encoding"] = encoding
+            record.setdefault("sem_seg_encoding", encoding)  # windows have one of their own
     _set_paths(row, folder)
     if isinstance(records, Records) and not table.category_map():
         # The classes are told by name: only the file has the ids that evaluators need.

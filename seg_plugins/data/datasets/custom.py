@@ -22,6 +22,7 @@ from .folder_pairs import apply_folder_datasets
 from .instance_layouts import CocoInstances, CocoPanoptic, CocoPanopticSeparated
 from .labelme import Labelme
 from .layouts import Folders, Layout
+from .raster_description import RASTER_KEYS, raster_layouts
 from .row import Row
 from .via import Via
 from .yolo import Yolo
@@ -45,6 +46,7 @@ _KEYS = {
     "train",
     "unlisted",
     "val",
+    *RASTER_KEYS,
 }
 # Annotations of instances: format -> the layout of a part's keys.
 FORMATS: dict[str, Callable[[dict[str, Any]], Layout]] = {
@@ -105,7 +107,7 @@ def register_custom_dataset(path: str | Path) -> dict[str, str]:
         task = _choice(content, "task", _TASKS)
         folder = (path.parent / Path(_path(content, "root", ".")).expanduser()).resolve()
         table = class_table(content, str(path), folder)
-        labels = content.get("labels", "index")
+        labels = content.get("labels", "index") if "rasters" not in content else "index"
         if labels not in ("index", "colours"):
             raise DatasetError(
                 f"labels is {labels!r}; it should be 'index' (grey or palette PNG) or 'colours'"
@@ -194,6 +196,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _layouts(content: dict[str, Any], task: str) -> dict[str, Layout]:
+    if not RASTER_KEYS.isdisjoint(content):
+        return raster_layouts(content, task)
     known = tuple(FORMATS) if task == "instance" else ("coco",)
     form = _choice({"format": content.get("format", "coco")}, "format", known)
     if task == "semantic":

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
 from ...config import ConfigError
+from ..dataset import Dataset
 from ..datasets.folder_pairs import PREFIX
 from ..datasets.rows import ROWS
 from ..errors import allowed, share_to_allow
 from ..training_records import training_records
 from .check import check_dataset
-from .report import DatasetReport
+from .report import DatasetReport, Problem
+from .windows import judge_overlaps
 
 __all__ = ["check_before_training"]
 
@@ -21,7 +24,7 @@ logger = logging.getLogger(__name__)
 # Problems of a sample that the loader refuses, unless DATALOADER.MAX_DAMAGED replaces the sample.
 _REFUSED = {"missing", "unreadable", "size", "colour picture"}
 # Warnings about the whole file, for the log.
-_WORTH_A_LINE = {"area", "crowds", "evaluator", "no mask"}
+_WORTH_A_LINE = {"area", "crowds", "evaluator", "no data", "no mask"}
 # More is no damage but a wrong folder or a wrong description.
 _LARGEST_SHARE = 0.5
 
@@ -38,12 +41,24 @@ def check_before_training(cfg: CfgNode) -> None:
         return
     for name in cfg.DATASETS.TRAIN + cfg.DATASETS.TEST:
         report = check_dataset(name, max_samples=cfg.DATASETS.CHECK_SAMPLES)
+        if name in cfg.DATASETS.TRAIN:
+            report.problems += _overlaps(name, cfg.DATASETS.TEST)
         _judge(cfg, name, report)
         for problem in report.problems:
             if problem.kind in _WORTH_A_LINE:
                 logger.warning("%s: %s", name, problem.message)
         logger.info("%s: %d samples, %d checked", name, report.samples, report.checked)
     training_records(cfg)
+
+
+def _overlaps(name: str, tests: Sequence[str]) -> list[Problem]:
+    """Windows of a training set that reach into those of a test set; known by their names."""
+    records = Dataset.get(name).records
+    return [
+        problem
+        for test in tests
+        for problem in judge_overlaps(records, Dataset.get(test).records, test)
+    ]
 
 
 def _judge(cfg: CfgNode, name: str, report: DatasetReport) -> None:

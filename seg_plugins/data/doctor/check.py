@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import numpy as np
 from detectron2.data import MetadataCatalog
 
+from ...io.window_names import file_of
 from ...tasks import known_evaluators
 from ..class_balance import median_frequency
 from ..dataset import Dataset, evaluator_types
@@ -22,6 +23,7 @@ from .annotations import judge_annotations
 from .findings import SampleFindings
 from .report import DatasetReport, Problem
 from .samples import check_sample
+from .windows import judge_gaps, judge_overlaps
 
 __all__ = ["check_dataset"]
 
@@ -68,8 +70,13 @@ def check_dataset(
             if progress is not None:
                 progress(done, len(chosen))
     report.problems += judge_annotations(all_findings)
+    report.problems += judge_gaps(chosen, all_findings)
     report.problems += _explain_missing(chosen, metadata.get("image_root"))
     _find_duplicates(chosen, all_findings, other_names, max_samples, report)
+    if any(found.is_window for found in all_findings):
+        for other in other_names:
+            others = _load(other, DatasetReport(other))
+            report.problems += judge_overlaps(records, others, other)
     # Panoptic segments are counted by their id among all classes.
     keys = {key for record in chosen if isinstance(record, dict) for key in record}
     segments = "pan_seg_file_name" in keys
@@ -115,7 +122,7 @@ def _judge_evaluators(name: str) -> list[Problem]:
 def _explain_missing(records: list[dict[str, Any]], image_root: str | None) -> list[Problem]:
     """Images that are not where the file says, but in the folder of images itself."""
     names = [r["file_name"] for r in records if not flaw_of(r)]
-    gone = [name for name in names if not os.path.isfile(name)]
+    gone = [name for name in names if not os.path.isfile(file_of(name))]
     root = Path(image_root or "")
     near = [n for n in gone if (root / _last_part(n)).is_file()] if image_root else []
     if not near:
@@ -164,8 +171,8 @@ def _find_duplicates(
         if not others:  # what is wrong with single records is told when that dataset is checked
             report.problems += seen.problems
         for record in others:
-            if flaw_of(record):
-                continue  # told when that dataset is checked
+            if flaw_of(record) or file_of(record["file_name"]) != record["file_name"]:
+                continue  # told when that dataset is checked, or by its area
             digest = check_sample({"file_name": record["file_name"]}, 0, 0, 255).digest
             if digest in first:
                 report.problems.append(

@@ -44,6 +44,8 @@ class SampleFindings:
         no_mask: single objects without a mask, by name.
         with_mask: the number of the others.
         crowds: the number of crowds.
+        is_window: the image is a window of a raster.
+        gaps: its pixels that hold no data.
     """
 
     problems: list[Problem] = field(default_factory=list)
@@ -56,6 +58,8 @@ class SampleFindings:
     no_mask: list[str] = field(default_factory=list)
     with_mask: int = 0
     crowds: int = 0
+    is_window: bool = False
+    gaps: int = 0
 
     def add(self, kind: str, message: str, *, is_error: bool = True) -> None:
         """Note a problem."""

@@ -13,6 +13,8 @@ import numpy as np
 from ...io.images import read_image, stored_rotated
 from ...io.label_encoding import LabelEncoding, UnlistedError
 from ...io.panoptic import read_segment_ids
+from ...io.raster_windows import window_gaps
+from ...io.window_names import file_of, split_name
 from ..augmentations import class_counts
 from ..errors import DatasetError
 from ..image_mapper import not_finite, size_problem
@@ -56,7 +58,7 @@ def check_sample(
 
 def _check_image(record: dict[str, Any], findings: SampleFindings) -> tuple[int, int] | None:
     name = record["file_name"]
-    if not os.path.isfile(name):
+    if not os.path.isfile(file_of(name)):
         findings.add("missing", f"{name}: no such image")
         return None
     try:
@@ -64,7 +66,12 @@ def _check_image(record: dict[str, Any], findings: SampleFindings) -> tuple[int,
     except DatasetError as error:
         findings.add("unreadable", str(error))
         return None
-    findings.digest = hashlib.blake2b(Path(name).read_bytes(), digest_size=16).hexdigest()
+    raster, area = split_name(name)
+    if area is None:
+        findings.digest = hashlib.blake2b(Path(name).read_bytes(), digest_size=16).hexdigest()
+    else:  # whose areas are compared, see windows.py
+        findings.is_window = True
+        findings.gaps = int(window_gaps(raster, area).sum())
     unknown = not_finite(image)
     if unknown:
         findings.add("not finite", f"{name}: {unknown}")
@@ -83,7 +90,7 @@ def _check_label(
     findings: SampleFindings,
 ) -> None:
     name = record["sem_seg_file_name"]
-    if not os.path.isfile(name):
+    if not os.path.isfile(file_of(name)):
         findings.add("missing", f"{name}: no such label")
         return
     encoding = record.get("sem_seg_encoding") or LabelEncoding(
