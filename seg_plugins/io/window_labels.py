@@ -12,6 +12,7 @@ import numpy as np
 
 from .arrays import as_label
 from .errors import DatasetError
+from .grids import corners_of, transform_at
 from .label_encoding import LabelEncoding, UnlistedError
 from .raster_windows import check_inside, window_gaps
 from .rasters import open_raster
@@ -100,7 +101,6 @@ class VectorLabels(WindowLabels):
 
     def window(self, path: str, area: Area) -> np.ndarray:
         """See `WindowLabels`."""
-        from affine import Affine  # a part of rasterio
         from rasterio.features import rasterize
 
         features, ids, transform = self.features(path)
@@ -113,7 +113,7 @@ class VectorLabels(WindowLabels):
             return rasterize(
                 shapes,
                 out_shape=(area.height, area.width),
-                transform=transform * Affine.translation(area.x, area.y),
+                transform=transform_at(transform, area),
                 fill=self.outside,
                 dtype=kind,
             )
@@ -174,8 +174,3 @@ def _unknown_class(labels: VectorLabels, path: str, number: int, properties: dic
         f"{path}: feature {number}: {key} {properties[key]!r} is none of the classes "
         f"{', '.join(labels.names)}; list it, or say 'unlisted: ignore'"
     )
-
-
-def corners_of(area: Area, transform: Any) -> np.ndarray:
-    """(4, 2) the corners of an area, in the coordinates of the raster."""
-    return np.array([transform * (x, y) for x in area.columns for y in area.rows])

@@ -107,7 +107,7 @@ def register_custom_dataset(path: str | Path) -> dict[str, str]:
         task = _choice(content, "task", _TASKS)
         folder = (path.parent / Path(_path(content, "root", ".")).expanduser()).resolve()
         table = class_table(content, str(path), folder)
-        labels = content.get("labels", "index") if "rasters" not in content else "index"
+        labels = content.get("labels", "index") if RASTER_KEYS.isdisjoint(content) else "index"
         if labels not in ("index", "colours"):
             raise DatasetError(
                 f"labels is {labels!r}; it should be 'index' (grey or palette PNG) or 'colours'"

@@ -31,7 +31,7 @@ def raster_layouts(content: dict[str, Any], task: str) -> dict[str, Layout]:
     """
     if task != "semantic":
         raise DatasetError(f"rasters are trained on with task semantic, not {task}")
-    if "rasters" not in content:
+    if "rasters" not in content:  # so that labels would mean something else
         given = sorted(RASTER_KEYS.intersection(content))
         raise DatasetError(f"{given[0]} belongs to rasters, which are missing")
     wrong = [key for key in _OTHERS if key in content]

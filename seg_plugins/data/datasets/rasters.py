@@ -6,10 +6,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ...io.grids import corners_of, mapped
 from ...io.raster_headers import check_header
 from ...io.rasters import open_raster
 from ...io.vectors import is_vector
-from ...io.window_labels import RasterLabels, VectorLabels, WindowLabels, corners_of
+from ...io.window_labels import RasterLabels, VectorLabels, WindowLabels
 from ...io.window_names import Area, window_name
 from ..errors import DatasetError, Report, raise_error
 from ..training_window import TrainingWindow
@@ -217,9 +220,7 @@ def _check_grid(image: Any, label_path: Path) -> None:
 
 def _same_place(image: Any, label: Any) -> bool:
     """Whether the corners of both grids are the same, but for rounding."""
+    whole = Area(0, 0, image.width, image.height)
     to_pixels = ~image.transform
-    for corner in ((0, 0), (image.width, 0), (0, image.height)):
-        x, y = to_pixels * (label.transform * corner)
-        if max(abs(x - corner[0]), abs(y - corner[1])) > _TOLERANCE:
-            return False
-    return True
+    own, other = (mapped(to_pixels, corners_of(whole, r.transform)) for r in (image, label))
+    return bool(np.abs(own - other).max() <= _TOLERANCE)

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ...io.grids import corners_of, mapped
 from ...io.rasters import open_raster
 from ...io.window_names import Area, file_of, split_name
 from ..errors import DatasetError
@@ -101,7 +104,6 @@ def _in_pixels_of(
     (crs, transform), (other_crs, other_transform) = places[file], places[other]
     if crs is None or crs != other_crs:
         return None
-    corners = [~transform * (other_transform * (x, y)) for x in area.columns for y in area.rows]
-    columns, rows = zip(*corners, strict=True)
-    x0, x1, y0, y1 = map(round, (min(columns), max(columns), min(rows), max(rows)))
+    corners = mapped(~transform, corners_of(area, other_transform))
+    (x0, y0), (x1, y1) = (np.rint(c).astype(int).tolist() for c in (corners.min(0), corners.max(0)))
     return Area(x0, y0, x1 - x0, y1 - y0)
