@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
+
+from PIL import Image
 
 from .errors import DatasetError
 from .images import stored_rotated
@@ -21,10 +24,11 @@ def check_header(raster: Any, otherwise: str = "") -> None:
     Raises:
         DatasetError: several pages, an EXIF rotation, or colours of print.
     """
-    pages = len(picture_pages(raster.name))
+    is_tiff = raster.driver in ("GTiff", "COG")
+    pages = len(picture_pages(raster.name)) if is_tiff else 1
     if pages > 1:
         raise several_pages(raster.name, pages)
-    if stored_rotated(raster.name):
+    if is_tiff and _rotated(raster.name):
         raise DatasetError(
             f"{raster.name}: an EXIF tag rotates it for display; windows show the stored rows: "
             f"store it upright{otherwise}"
@@ -34,3 +38,10 @@ def check_header(raster: Any, otherwise: str = "") -> None:
             f"{raster.name}: colours of print (CMYK), which are converted otherwise by windows: "
             f"store it in RGB{otherwise}"
         )
+
+
+def _rotated(name: str) -> bool:
+    with warnings.catch_warnings():
+        # Its size is what windows are for.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return stored_rotated(name)

@@ -7,11 +7,13 @@ import re
 from seg_plugins.data import Dataset, DatasetError, register_custom_dataset
 from seg_plugins.data.datasets.catalogue import load_dataset
 from seg_plugins.data.datasets.raster_split import RasterSplit, tiles
+from seg_plugins.evaluation import SemanticEvaluator
 from seg_plugins.io.images import read_image
 from seg_plugins.io.window_names import Area, split_name
 
 import numpy as np
 import pytest
+import torch
 
 rasterio = pytest.importorskip("rasterio")
 from affine import Affine  # noqa: E402
@@ -24,6 +26,7 @@ from raster_scenes import (  # noqa: E402
     write_scene,
 )
 from rasterio.features import rasterize  # noqa: E402
+from rasterio.shutil import copy  # noqa: E402
 from rasterio.warp import transform_geom  # noqa: E402
 
 
@@ -92,6 +95,16 @@ def test_a_name_is_that_of_one_window(tmp_path):
     assert split_name("b/a#1.tif") == ("b/a#1.tif", None)
 
 
+def test_a_virtual_mosaic_is_a_raster_too(tmp_path):
+    """GDAL's VRT names the files that it is made of."""
+    pixels, _ = write_scene(tmp_path)
+    copy(tmp_path / "a.tif", tmp_path / "a.vrt", driver="VRT")
+    record = records_of(describe(tmp_path, rasters="a.vrt"))["train"][3]
+    area = area_of(record)
+    expected = pixels[:, slice(*area.rows), slice(*area.columns)]
+    assert np.array_equal(shown(record)[0], expected.transpose(1, 2, 0))
+
+
 def test_pixels_without_data_are_ignored_and_filled(tmp_path):
     pixels, labels = write_scene(tmp_path)
     pixels = pixels.astype(np.float32)
@@ -133,6 +146,22 @@ def test_stored_values_stand_for_classes(tmp_path):
     record = records_of(describe(tmp_path))["train"][0]
     with pytest.raises(DatasetError, match=r"a_mask\.tif#xywh=0,0,42,38: the values? [12]0 "):
         shown(record)
+
+
+def test_the_evaluation_counts_the_part_that_validates_once(tmp_path):
+    """Of the predictions, every pixel of class 0 is right and the others are called 0, too."""
+    _, labels = write_scene(tmp_path)
+    dataset = Dataset.get(register_custom_dataset(describe(tmp_path))["val"])
+    evaluator = SemanticEvaluator(dataset, tmp_path / "out")
+    for record in dataset.records:
+        area = area_of(record)
+        prediction = torch.zeros((area.height, area.width), dtype=torch.uint8)
+        evaluator.process([record], [{"sem_seg": prediction}])
+    scores = evaluator.evaluate()["sem_seg"]
+    counts = np.bincount(labels[:, 168:].ravel(), minlength=3)
+    assert evaluator.confusion[:3].sum(axis=1).tolist() == counts.tolist()
+    assert scores["pACC"] == pytest.approx(100 * counts[0] / counts.sum())
+    assert scores["IoU-ground"] == pytest.approx(100 * counts[0] / counts.sum())
 
 
 # ------------------------------------------------------------------ polygons
@@ -336,3 +365,33 @@ def test_a_shapefile_without_its_reader_names_the_way_out(tmp_path, monkeypatch)
 
     with pytest.raises(DatasetError, match=r"a\.shp: .*fiona.*ogr2ogr a\.geojson a\.shp"):
         read_features(str(tmp_path / "a.shp"), "a.tif", None)
+
+
+def test_what_fiona_gives_of_a_shapefile_is_read(tmp_path, monkeypatch):
+    """By a stand-in with fiona's documented interface, where the package is not installed."""
+    import contextlib
+    import sys
+    import types
+
+    from seg_plugins.io.vectors import read_features
+
+    ring = [(400_000 + x, 5_800_000 - y, 7.0) for x, y in ((0, 0), (10, 0), (10, 10))]
+    geometry = types.SimpleNamespace(
+        __geo_interface__={"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+    )
+
+    @contextlib.contextmanager
+    def opened(name):
+        feature = {"id": "0", "geometry": geometry, "properties": {"class": "tree"}}
+        yield Source([feature])
+
+    class Source(list):
+        crs_wkt = PLACE["crs"]
+
+    module = types.ModuleType("fiona")
+    module.open, module.errors = opened, types.SimpleNamespace(FionaError=OSError)
+    module.__spec__ = types.SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "fiona", module)
+    found = read_features(str(tmp_path / "a.shp"), "a.tif", rasterio.crs.CRS.from_epsg(32633))
+    assert found.properties == [{"class": "tree"}]
+    assert found.bounds.tolist() == [[400_000, 5_799_990, 400_010, 5_800_000]]
