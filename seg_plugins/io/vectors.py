@@ -46,14 +46,13 @@ def is_vector(file_name: str) -> bool:
     return file_name.lower().endswith(_GEOJSON + _BY_FIONA)
 
 
-def read_features(file_name: str, raster_name: str, crs: Any) -> Features:
+def read_features(file_name: str, crs: str) -> Features:
     """Read the polygons of a vector file.
 
     Args:
         file_name: GeoJSON; shapefile or GeoPackage where fiona is installed.
-        raster_name: of the raster that they are wanted for, for messages.
-        crs: its coordinate system, of rasterio, which the polygons are brought into; None: it has
-            none, and the coordinates are taken as they are.
+        crs: coordinate system of the raster, as WKT, which the polygons are brought into; "": it
+            has none, and the coordinates are taken as they are.
 
     Raises:
         DatasetError: an unreadable file, something else than polygons, or coordinate systems that
@@ -80,11 +79,11 @@ def read_features(file_name: str, raster_name: str, crs: Any) -> Features:
         geometries.append(geometry)
         properties.append(dict(feature.get("properties") or {}))
     corners = np.array(bounds).reshape(-1, 4)
-    if crs is None:
+    if not crs:
         if source_crs is not None:
             raise DatasetError(
-                f"{file_name} names a coordinate system, and the raster {raster_name} has none: "
-                "give it one (rio edit-info --crs), or save the polygons in columns and rows"
+                f"{file_name} names a coordinate system, and the raster has none: give "
+                "it one (rio edit-info --crs), or save the polygons in columns and rows"
             )
         return Features(geometries, properties, corners)
     geometries = _moved(geometries, corners, source_crs, crs, file_name)
@@ -92,7 +91,7 @@ def read_features(file_name: str, raster_name: str, crs: Any) -> Features:
 
 
 def _moved(
-    geometries: list[dict[str, Any]], bounds: np.ndarray, source: Any, crs: Any, file_name: str
+    geometries: list[dict[str, Any]], bounds: np.ndarray, source: Any, crs: str, file_name: str
 ) -> list[dict[str, Any]]:
     """The geometries in another coordinate system."""
     from rasterio.crs import CRS
@@ -109,9 +108,10 @@ def _moved(
         known = CRS.from_user_input(_WGS84 if source is None else source)
     except CRSError as error:
         raise DatasetError(f"{file_name}: an unknown coordinate system ({error})") from None
-    if known == crs or not geometries:
+    wanted = CRS.from_wkt(crs)
+    if known == wanted or not geometries:
         return geometries
-    return list(transform_geom(known, crs, geometries))
+    return list(transform_geom(known, wanted, geometries))
 
 
 def _bounds(geometry: dict[str, Any]) -> tuple[float, float, float, float]:

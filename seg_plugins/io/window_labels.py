@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -49,17 +49,17 @@ class WindowLabels(LabelEncoding):
         except UnlistedError as error:
             raise UnlistedError(f"{file_name}: {error}") from None
         gaps = window_gaps(self.image, area)
-        if not gaps.any():
-            return ids
-        return np.where(gaps, self.ignore_label, ids).astype(self.id_type(ids))
+        return self.ignored(ids, gaps) if gaps.any() else ids
 
     def window(self, path: str, area: Area) -> np.ndarray:
         """The class ids of a window, of pixels with and without data."""
         raise NotImplementedError
 
-    def id_type(self, ids: np.ndarray) -> Any:
-        """A type for these ids and the ignore label."""
-        return np.promote_types(ids.dtype, np.min_scalar_type(self.ignore_label))
+    def ignored(self, ids: np.ndarray, where: np.ndarray) -> np.ndarray:
+        """A copy with the ignore label there, in a type that holds it."""
+        changed = ids.astype(np.promote_types(ids.dtype, np.min_scalar_type(self.ignore_label)))
+        changed[where] = self.ignore_label
+        return changed
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class RasterLabels(WindowLabels):
         if nodata is not None and not self._is_class(nodata):
             missing = np.isnan(stored) if np.isnan(nodata) else stored == nodata
             if missing.any():
-                stored = np.where(missing, self.ignore_label, stored)
+                stored = self.ignored(stored, missing)
         return self.decode(as_label(path, stored, color=False))
 
     def _is_class(self, value: float) -> bool:
@@ -93,18 +93,22 @@ class VectorLabels(WindowLabels):
         names: of the classes, by id.
         class_property: of a feature: the name of its class, or its value.
         outside: the id of pixels in no polygon.
+        crs: coordinate system of the image, as WKT; "" if it has none.
+        transform: its first six numbers, from columns and rows to map units.
     """
 
     names: tuple[str, ...] = ()
     class_property: str = "class"
     outside: int = 0
+    crs: str = ""
+    transform: tuple[float, ...] = ()
 
     def window(self, path: str, area: Area) -> np.ndarray:
         """See `WindowLabels`."""
         from rasterio.features import rasterize
 
-        features, ids, transform = self.features(path)
-        corners = corners_of(area, transform)
+        features, ids = self.features(path)
+        corners = corners_of(area, self.transform)
         shapes = [(features.geometries[i], ids[i]) for i in features.touching(corners)]
         kind = np.uint8 if max(self.classes - 1, self.ignore_label) < 256 else np.uint16
         if not shapes:
@@ -113,15 +117,15 @@ class VectorLabels(WindowLabels):
             return rasterize(
                 shapes,
                 out_shape=(area.height, area.width),
-                transform=transform_at(transform, area),
+                transform=transform_at(self.transform, area),
                 fill=self.outside,
                 dtype=kind,
             )
         except ValueError as error:
             raise DatasetError(f"{path}: a geometry cannot be drawn ({error})") from None
 
-    def features(self, path: str) -> tuple[Features, tuple[int, ...], Any]:
-        """The polygons of a file, their class ids, and where the image's pixels lie.
+    def features(self, path: str) -> tuple[Features, tuple[int, ...]]:
+        """The polygons of a file, in map units of the image, and their class ids.
 
         Raises:
             UnlistedError: a class that is not listed.
@@ -131,7 +135,8 @@ class VectorLabels(WindowLabels):
             stamp = os.stat(path).st_mtime_ns
         except OSError:
             raise DatasetError(f"{path}: no such file") from None
-        return _features(self, path, stamp)
+        # The same for all rasters of one coordinate system.
+        return _features(replace(self, image="", transform=()), path, stamp)
 
     def class_of(self, value: Any) -> int | None:
         """The id of the class that a property names; None where there is none."""
@@ -141,15 +146,13 @@ class VectorLabels(WindowLabels):
             return None
         known = dict(self.values) or {i: i for i in range(self.classes)}
         known.setdefault(self.ignore_label, self.ignore_label)
-        return known.get(int(value)) if value == int(value) else None
+        return known.get(int(value)) if float(value).is_integer() else None
 
 
 @lru_cache(maxsize=16)
-def _features(labels: VectorLabels, path: str, stamp: int) -> tuple[Features, tuple[int, ...], Any]:
+def _features(labels: VectorLabels, path: str, stamp: int) -> tuple[Features, tuple[int, ...]]:
     """Read once in each process, and anew when the file changes."""
-    with open_raster(Path(labels.image)) as raster:
-        crs, transform = raster.crs, raster.transform
-    features = read_features(path, labels.image, crs)
+    features = read_features(path, labels.crs)
     ids = []
     for number, properties in enumerate(features.properties):
         value = properties.get(labels.class_property)
@@ -159,7 +162,7 @@ def _features(labels: VectorLabels, path: str, stamp: int) -> tuple[Features, tu
         if found is None:
             raise UnlistedError(_unknown_class(labels, path, number, properties))
         ids.append(found)
-    return features, tuple(ids), transform
+    return features, tuple(ids)
 
 
 def _unknown_class(labels: VectorLabels, path: str, number: int, properties: dict[str, Any]) -> str:

@@ -130,15 +130,9 @@ class Rasters:
             width, height = raster.width, raster.height
             if not is_vector(str(label)):
                 _check_grid(raster, label)
-            transform = raster.transform
-        encoding = self._encoding(image, label, table)
+            encoding = self._encoding(raster, label, table)
         if isinstance(encoding, VectorLabels):
-            features, _, _ = encoding.features(str(label))
-            if not features.touching(corners_of(Area(0, 0, width, height), transform)):
-                raise DatasetError(
-                    f"{label}: none of its {len(features.geometries)} polygons lies on the raster "
-                    f"{image}: do their coordinate systems agree?"
-                )
+            _check_polygons(encoding, label, Area(0, 0, width, height))
         records = []
         for area in self._areas(image, width, height):
             for tile in tiles(area, self.window):
@@ -165,10 +159,10 @@ class Rasters:
         except DatasetError as error:
             raise DatasetError(f"{image}: {error}") from None
 
-    def _encoding(self, image: Path, label: Path, table: ClassTable) -> WindowLabels:
+    def _encoding(self, image: Any, label: Path, table: ClassTable) -> WindowLabels:
         known = table.encoding()
         shared: dict[str, Any] = {f.name: getattr(known, f.name) for f in fields(known)}
-        shared["image"] = str(image)
+        shared["image"] = image.name
         if not is_vector(str(label)):
             return RasterLabels(**shared)
         if not self.outside:
@@ -188,6 +182,21 @@ class Rasters:
             names=tuple(table.names),
             class_property=self.class_property,
             outside=ids[self.outside],
+            crs=image.crs.to_wkt() if image.crs else "",
+            transform=tuple(image.transform)[:6],
+        )
+
+
+def _check_polygons(encoding: VectorLabels, label: Path, whole: Area) -> None:
+    """Raise DatasetError where polygons cannot be read, or none lies on the raster."""
+    try:
+        features, _ = encoding.features(str(label))
+    except DatasetError as error:
+        raise DatasetError(f"{encoding.image}: {error}") from None
+    if not features.touching(corners_of(whole, encoding.transform)):
+        raise DatasetError(
+            f"{label}: none of its {len(features.geometries)} polygons lies on the raster "
+            f"{encoding.image}: do their coordinate systems agree?"
         )
 
 

@@ -222,9 +222,7 @@ def test_without_a_place_polygons_are_in_columns_and_rows(tmp_path):
     expected[20:25, 10:30] = True
     assert np.array_equal(label == 2, expected)
     write_polygons(tmp_path / "a.geojson", [("tree", square)])
-    with pytest.raises(
-        DatasetError, match=r"a\.geojson names a coordinate system, .*a\.tif has none"
-    ):
+    with pytest.raises(DatasetError, match=r"a\.tif: .*a\.geojson names a coordinate system, and"):
         records_of(describe(tmp_path, labels="a.geojson", outside="ground"))
 
 
@@ -364,7 +362,7 @@ def test_a_shapefile_without_its_reader_names_the_way_out(tmp_path, monkeypatch)
     from seg_plugins.io.vectors import read_features
 
     with pytest.raises(DatasetError, match=r"a\.shp: .*fiona.*ogr2ogr a\.geojson a\.shp"):
-        read_features(str(tmp_path / "a.shp"), "a.tif", None)
+        read_features(str(tmp_path / "a.shp"), "")
 
 
 def test_what_fiona_gives_of_a_shapefile_is_read(tmp_path, monkeypatch):
@@ -392,6 +390,6 @@ def test_what_fiona_gives_of_a_shapefile_is_read(tmp_path, monkeypatch):
     module.open, module.errors = opened, types.SimpleNamespace(FionaError=OSError)
     module.__spec__ = types.SimpleNamespace()
     monkeypatch.setitem(sys.modules, "fiona", module)
-    found = read_features(str(tmp_path / "a.shp"), "a.tif", rasterio.crs.CRS.from_epsg(32633))
+    found = read_features(str(tmp_path / "a.shp"), rasterio.crs.CRS.from_epsg(32633).to_wkt())
     assert found.properties == [{"class": "tree"}]
     assert found.bounds.tolist() == [[400_000, 5_799_990, 400_010, 5_800_000]]
