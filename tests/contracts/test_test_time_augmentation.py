@@ -178,6 +178,18 @@ def test_offsets_turn_and_grow_with_the_views() -> None:
     assert across == pytest.approx(24 - 70.5, abs=0.01)
 
 
+def test_a_system_of_your_own_says_how_its_views_are_put_together() -> None:
+    class Counting(nn.Module):
+        """Its prediction is the sizes of the views."""
+
+        def predict_views(self, views) -> dict:
+            return {"sizes": [view.size for view in views], "wanted": (views.height, views.width)}
+
+    cfg = load_config("shapes/mask_rcnn_r18_fpn.yaml", [*UNRESIZED, "TEST.AUG.MIN_SIZES", (0, 32)])
+    found = predict(with_test_time_augmentation(cfg, Counting()), image(), height=10, width=20)
+    assert found == {"sizes": [SIZE, SIZE, (32, 48), (32, 48)], "wanted": (10, 20)}
+
+
 @pytest.mark.parametrize("name", ["RetinaNet", "PanopticFPN"])
 def test_systems_without_a_rule_are_refused(name: str) -> None:
     cfg = load_config("shapes/mask_rcnn_r18_fpn.yaml", UNRESIZED)
