@@ -148,6 +148,9 @@ class Builders:
             processes other than the main one.
         """
         model = with_test_time_augmentation(cfg, model)
+        if cfg.TEST.AUG.ENABLED:
+            count = len(cfg.TEST.AUG.MIN_SIZES) * (2 if cfg.TEST.AUG.FLIP else 1)
+            logger.info("TEST.AUG: %d views of each image", count)
         results = {}
         for i, name in enumerate(cfg.DATASETS.TEST):
             evaluator = evaluators[i] if evaluators else cls.build_evaluator(cfg, name)

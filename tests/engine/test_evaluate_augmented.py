@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seg_plugins.config import ConfigError
+from seg_plugins.data import Dataset
 from seg_plugins.engine import Trainer, setup
 
 import pytest
@@ -41,11 +42,21 @@ def test_evaluations_see_the_mean_of_the_views(tiny_args, training):
 
 
 def test_a_training_evaluates_by_its_views(tiny_args, caplog):
-    trainer = Trainer(setup(tiny_args(*AUGMENTED)))
+    trainer = Trainer(setup(tiny_args(*AUGMENTED, "TEST.PICTURES", "2")))
+    sizes: list[int] = []
+
+    def note(_, inputs, __) -> None:
+        if not trainer.model.training:
+            sizes.append(len(inputs[0]))
+
+    trainer.checkpointer.model.register_forward_hook(note)
     trainer.resume_or_load(resume=False)
     assert trainer.train()["sem_seg"]["mIoU"] >= 0
     assert "TEST.AUG: 2 views of each image" in caplog.text
     assert trainer.model.training
+    # Two views of each image that is evaluated, and of each that is drawn.
+    images = len(Dataset.get("tiny_semantic_test").records)
+    assert sizes == [1] * 2 * (images + 2)
 
 
 def test_a_system_without_a_rule_is_refused_before_anything_is_built(tiny_args):

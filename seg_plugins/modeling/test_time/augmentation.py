@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -18,8 +17,6 @@ from ...config import ConfigError
 from .probabilities import predict_classes
 from .regions import predict_regions
 from .views import Views
-
-logger = logging.getLogger(__name__)
 
 
 class TestTimeAugmentation(nn.Module):
@@ -96,8 +93,6 @@ def with_test_time_augmentation(cfg: CfgNode, model: nn.Module) -> nn.Module:
     check_test_time_augmentation(cfg)
     model = getattr(model, "module", model)
     augmentation = cfg.TEST.AUG
-    views = len(augmentation.MIN_SIZES) * (2 if augmentation.FLIP else 1)
-    logger.info("TEST.AUG: %d views of each image", views)
     return TestTimeAugmentation(
         model,
         min_sizes=tuple(augmentation.MIN_SIZES),
