@@ -1,7 +1,7 @@
 """Instances that several views of an image found, put together by a vote on their masks.
 
 A one-stage system cannot be asked for the mask in a given box, so its views vote as in MNC (Dai et
-al. 2016, "Instance-aware semantic segmentation via multi-task network cascades", section 4.2):
+al. 2016, "Instance-aware semantic segmentation via multi-task network cascades"):
 instances of all views are gone through by falling score. One that overlaps the first of a group of
 its class by more than a threshold, in IoU of masks, joins the group; else it begins one. The group
 has the score of its first, and the pixels on which members with more than half of the sum of their
