@@ -21,6 +21,7 @@ from ..data import Dataset, build_mapper
 from ..evaluation import build_evaluator, format_results
 from ..evaluation.results import write_results
 from ..modeling.model_options import apply_model_options, unused_features
+from ..modeling.test_time.augmentation import with_test_time_augmentation
 from .checkpoint import Checkpointer
 from .checks.best_metric import BestMetric, find_best_metric
 from .evaluating import InterruptibleLoader
@@ -135,6 +136,8 @@ class Builders:
     ) -> dict[str, Any]:
         """Evaluate on every dataset of ``DATASETS.TEST`` and log one table of all tasks.
 
+        With test-time augmentation where ``TEST.AUG.ENABLED``.
+
         Args:
             cfg: names the datasets.
             model: what is evaluated.
@@ -144,6 +147,10 @@ class Builders:
             task -> metric -> value; with several datasets, one such dict for each name. Empty in
             processes other than the main one.
         """
+        model = with_test_time_augmentation(cfg, model)
+        if cfg.TEST.AUG.ENABLED:
+            count = len(cfg.TEST.AUG.MIN_SIZES) * (2 if cfg.TEST.AUG.FLIP else 1)
+            logger.info("TEST.AUG: %d views of each image", count)
         results = {}
         for i, name in enumerate(cfg.DATASETS.TEST):
             evaluator = evaluators[i] if evaluators else cls.build_evaluator(cfg, name)

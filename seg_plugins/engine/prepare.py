@@ -19,6 +19,7 @@ from detectron2.utils.logger import setup_logger
 from ..config import ConfigError, Origin, find_config, load_config
 from ..data import apply_custom_dataset, class_weights
 from ..data.doctor import check_before_training
+from ..modeling.test_time.augmentation import check_test_time_augmentation
 from ..plugins import import_parts, imports_of
 from .checks.consistency import check_datasets, check_masks
 from .checks.run_folder import check_output_dir, former_config, hold, log_changes
@@ -61,6 +62,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
             tell_rate(cfg, origin)
         if comm.is_main_process() and not (args.resume or args.eval_only):
             check_output_dir(Path(cfg.OUTPUT_DIR))
+        check_test_time_augmentation(cfg)
         check_datasets(cfg)  # which takes the longest, so it comes last
         if not args.eval_only:
             check_masks(cfg)

@@ -26,6 +26,7 @@ from ..data import Dataset
 from ..evaluation.bootstrap import compare_runs
 from ..io.files import write_atomically
 from ..modeling.analysis import analyze, size_at_test
+from ..modeling.test_time.augmentation import with_test_time_augmentation
 from ..visualization import overlays
 from ..visualization.examples import write_examples
 from ..visualization.report import Table, build_page, read_run
@@ -94,7 +95,7 @@ def write_pictures(cfg: CfgNode, model: nn.Module) -> Path | None:
     dataset = Dataset.get(name)
     records = dataset.records
     places = np.linspace(0, len(records) - 1, min(cfg.TEST.PICTURES, len(records))).astype(int)
-    with prediction_of_records(cfg, model) as predict:
+    with prediction_of_records(cfg, with_test_time_augmentation(cfg, model)) as predict:
         chosen = [records[int(index)] for index in places]
         rows = [draw_row(r, predict(r), dataset, cfg.INPUT.FORMAT) for r in chosen]
     path = Path(cfg.OUTPUT_DIR) / "inference" / "pictures.png"
@@ -128,7 +129,11 @@ def write_report(cfg: CfgNode, model: nn.Module) -> Path | None:
     _attempt("system table", problems, lambda: _write_system(cfg, model, folder / "system.json"))
     if cfg.TEST.REPORT_IMAGES:
         where, count = folder / "inference" / "examples", cfg.TEST.REPORT_IMAGES
-        _attempt("pictures", problems, lambda: write_examples(cfg, model, where, count))
+        _attempt(
+            "pictures",
+            problems,
+            lambda: write_examples(cfg, with_test_time_augmentation(cfg, model), where, count),
+        )
     path = folder / "report.html"
     intervals = _attempt("intervals", problems, lambda: _intervals(cfg, problems)) or []
 

@@ -57,6 +57,11 @@ def load_for_export(
         WeightsError: no weights are named, they cannot be read, or are not the whole model.
     """
     cfg = load_config(config, opts)
+    if cfg.TEST.AUG.ENABLED:
+        raise ConfigError(
+            "TEST.AUG.ENABLED True: a file holds the system, and test-time augmentation is a loop "
+            "around it. Add TEST.AUG.ENABLED False."
+        )
     cfg.MODEL.DEVICE, cfg.MODEL.TIMM.PRETRAINED = "cpu", False
     cfg.MODEL.WEIGHTS = weights or cfg.MODEL.WEIGHTS
     if not cfg.MODEL.WEIGHTS:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..config import ConfigError
 from .feature_geometry import mirror_pad
+from .test_time.probabilities import MeanProbability
 
 
 class Scorer(Protocol):
@@ -172,8 +173,7 @@ class OverlapTile:
 class MultiScaleFlip:
     """Test-time augmentation: probabilities averaged over scales and mirror images.
 
-    Returns the logarithm of the mean probability (K = 1: its logit), so that the result is used
-    like any logits.
+    Returns what :class:`~.test_time.probabilities.MeanProbability` makes of them.
     """
 
     def __init__(self, inner: Strategy, scales: Sequence[float], *, flip: bool) -> None:
@@ -192,9 +192,8 @@ class MultiScaleFlip:
     def __call__(self, model: Scorer, images: Tensor) -> Tensor:
         """Averaged logits of the images."""
         size = images.shape[-2:]
-        mean: Tensor | None = None
+        mean = MeanProbability()
         flips = (False, True) if self.flip else (False,)
-        share = 1 / (len(self.scales) * len(flips))
         for scale, flipped in itertools.product(self.scales, flips):
             version = images.flip(-1) if flipped else images
             if scale != 1:
@@ -203,11 +202,8 @@ class MultiScaleFlip:
             logits = self.inner(model, version).float()
             if logits.shape[-2:] != size:
                 logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-            logits = logits.flip(-1) if flipped else logits
-            probability = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
-            mean = probability * share if mean is None else mean.add_(probability, alpha=share)
-        assert mean is not None  # there is at least one scale
-        return mean.logit(eps=1e-7) if mean.shape[1] == 1 else mean.clamp(min=1e-12).log()
+            mean.add(logits.flip(-1) if flipped else logits)
+        return mean.logits()
 
 
 def build_inference(cfg: CfgNode) -> Strategy:

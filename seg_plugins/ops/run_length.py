@@ -216,16 +216,28 @@ def boundary_iou(
         return overlaps, areas
     overlaps = np.zeros((len(detections), len(truths)))
     if overlaps.size:
-        whole = _mask_iou(detections, truths, crowd)
-        bands = _mask_iou(_bands(detections, radius), _bands(truths, radius), crowd)
+        whole = mask_iou(detections, truths, crowd)
+        bands = mask_iou(_bands(detections, radius), _bands(truths, radius), crowd)
         same_group = detection_groups[:, None] == truth_groups[None]
         overlaps = np.where(same_group, np.minimum(whole, bands), 0.0)
     return overlaps, mask_areas(detections)
 
 
-def _mask_iou(found: RunLengthMasks, true: RunLengthMasks, crowd: np.ndarray) -> np.ndarray:
-    crowds = crowd.astype(np.uint8).tolist()
-    return np.asarray(coco_mask.iou(found.to_coco(), true.to_coco(), crowds))
+def mask_iou(
+    masks: RunLengthMasks, others: RunLengthMasks, crowd: np.ndarray | None = None
+) -> np.ndarray:
+    """Intersection over union of masks of one image.
+
+    Args:
+        masks: N masks.
+        others: M masks, at least one.
+        crowd: (M,) bool; with a crowd the union is the mask alone, as in COCO. Default: none is.
+
+    Returns:
+        (N, M) float64.
+    """
+    crowds = [0] * len(others) if crowd is None else crowd.astype(np.uint8).tolist()
+    return np.asarray(coco_mask.iou(masks.to_coco(), others.to_coco(), crowds))
 
 
 def _bands(masks: RunLengthMasks, radius: int) -> RunLengthMasks:

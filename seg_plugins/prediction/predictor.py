@@ -18,6 +18,8 @@ from torch import nn
 from ..config import load_config
 from ..engine.checkpoint import Checkpointer
 from ..io.weights import WeightsError
+from ..modeling.test_time.augmentation import TestTimeAugmentation, with_test_time_augmentation
+from .errors import PredictionError
 from .inputs import Picture, Preparation
 from .labels import Labels, labels_from_config
 from .prediction import Prediction
@@ -99,7 +101,7 @@ class Predictor:
         checkpointer = Checkpointer(model, save_to_disk=False, image_format=cfg.INPUT.FORMAT)
         checkpointer.load(cfg.MODEL.WEIGHTS, complete=True)
         return cls(
-            model=model,
+            model=with_test_time_augmentation(cfg, model),
             preparation=Preparation(cfg),
             labels=labels,
             min_score=min_score,
@@ -161,6 +163,9 @@ class Predictor:
         Args:
             pictures: the images.
             resize: bring them to the size that ``INPUT`` says; False takes them as they are.
+
+        Raises:
+            PredictionError: `resize` is False, and test-time augmentation resizes.
         """
         samples = [
             {
@@ -170,6 +175,12 @@ class Predictor:
             }
             for picture in pictures
         ]
+        if not resize and isinstance(self.model, TestTimeAugmentation) and self.model.resizes:
+            raise PredictionError(
+                "TEST.AUG.MIN_SIZES resizes every window, and windows are shown at the image's own "
+                'resolution: set TEST.AUG.MIN_SIZES "(0,)" for mirror images alone, or '
+                "TEST.AUG.ENABLED False"
+            )
         results: list[dict[str, Any]] = []
         for _, group in groupby(samples, lambda sample: sample["image"].shape):
             results += self.model(list(group))
@@ -197,5 +208,6 @@ def _identity(cfg: CfgNode) -> str:
     """A digest of the configuration and of the state of the weights' file."""
     file = Path(cfg.MODEL.WEIGHTS)
     state = (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else ()
-    parts = (cfg.MODEL.dump(), cfg.INPUT.dump(), str(state))
+    test = (cfg.TEST.AUG.dump(), str(cfg.TEST.DETECTIONS_PER_IMAGE))
+    parts = (cfg.MODEL.dump(), cfg.INPUT.dump(), *test, str(state))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

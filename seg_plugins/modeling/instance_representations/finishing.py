@@ -13,7 +13,9 @@ from .mask_forms import extents
 _PIXELS_AT_ONCE = 1 << 24
 
 
-def finish(instances: Instances, height: int, width: int, mask_format: str) -> Instances:
+def finish(
+    instances: Instances, height: int, width: int, mask_format: str, *, mirrored: bool = False
+) -> Instances:
     """Instances of the network as those of an image, in Detectron2's format.
 
     Args:
@@ -22,6 +24,7 @@ def finish(instances: Instances, height: int, width: int, mask_format: str) -> I
         height: rows of the wanted output.
         width: columns of the wanted output.
         mask_format: ``bitmask`` or ``rle``: see :class:`~..meta_arch.mask_rcnn.MaskRCNNFPN`.
+        mirrored: the network saw the image with left and right exchanged.
 
     Returns:
         Instances of that size: ``pred_boxes``, the pixels' bounds of each mask, ``scores``,
@@ -36,6 +39,7 @@ def finish(instances: Instances, height: int, width: int, mask_format: str) -> I
     at_once = max(_PIXELS_AT_ONCE // (height * width), 1)
     for index in range(len(instances)):
         mask = form.paint(index, size, height, width)
+        mask = mask.flip(-1) if mirrored else mask
         top, left, bottom, right = extents(mask[None])[0].tolist()
         if bottom <= top:
             continue

@@ -17,6 +17,8 @@ from ..loss_terms import Losses
 from ..panoptic_merging import merge_panoptic
 from ..sem_seg_heads.base import build_semantic_head, cut_to_image, semantic_losses
 from ..task_weighting import build_weighting
+from ..test_time.probabilities import MeanProbability
+from ..test_time.views import View, Views
 from .mask_rcnn import keep_scores_in_float32, wanted_size
 from .one_stage import OneStageInstanceSegmentor, truth_of
 from .semantic_labels import batch_labels, label_range, source_of
@@ -201,7 +203,27 @@ class AdaptIS(OneStageInstanceSegmentor):
         size = instances.image_size
         height, width = wanted_size(sample, size)
         semantic = sem_seg_postprocess(logits, size, height, width)
-        instances = self.finish(instances, height, width)
+        return self._merged(semantic, self.finish(instances, height, width))
+
+    def predict_views(self, views: Views) -> dict[str, Any]:
+        """What :meth:`inference` gives of an image, by its views.
+
+        ``sem_seg`` is the logarithm of the mean probability of each label; the instances of the
+        views vote (see :mod:`~..test_time.voting`); both are merged as of one view.
+        """
+        mean = MeanProbability()
+
+        def look(view: View) -> Instances:
+            images = self.preprocess_image([view.sample])
+            features = self.backbone(images.tensor)
+            logits = self.labels_of(images, features)
+            mean.add_view(logits[0], view, views)
+            return self.find(images, features, logits)[0]
+
+        instances = self.find_in_views(views, look)
+        return self._merged(mean.logits(), instances)
+
+    def _merged(self, semantic: Tensor, instances: Instances) -> dict[str, Any]:
         no_stuff = [] if self.background is None else [self.background]
         panoptic = merge_panoptic(
             instances,

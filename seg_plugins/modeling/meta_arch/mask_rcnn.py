@@ -22,6 +22,8 @@ from ...ops.mask_paste import paste_masks
 from ..loss_terms import Losses
 from ..roi_pooler import POOLER_TYPES, FusedROIPooler, fuse_poolers
 from ..sem_seg_heads.base import ScoreConv2d
+from ..test_time.regions import Look, find_regions
+from ..test_time.views import View, Views
 
 Features = dict[str, Tensor]
 
@@ -125,6 +127,14 @@ class _RCNN(GeneralizedRCNN):
             for sample, instances in zip(batched_inputs, found, strict=True)
         ]
 
+    def predict_views(self, views: Views) -> dict[str, Any]:
+        """``instances`` of an image by its views: see :mod:`~..test_time.regions`."""
+
+        def look(view: View) -> Instances:
+            return self.inference([view.sample], do_postprocess=False)[0]
+
+        return {"instances": self.find_in_views(views, look)}
+
     # --- what a panoptic system needs of a system of instances: see `panoptic.PanopticMerging`
 
     @property
@@ -156,6 +166,10 @@ class _RCNN(GeneralizedRCNN):
         return (postprocess_to_run_lengths if rle else detector_postprocess)(
             instances, height, width
         )
+
+    def find_in_views(self, views: Views, look: Look) -> Instances:
+        """The instances at the size of the output, by what `look` gives of each view."""
+        return self.finish(find_regions(self, views, look), views.height, views.width)
 
 
 class MaskRCNNC4(_RCNN):

@@ -20,6 +20,9 @@ from ..instance_representations.base import (
 )
 from ..instance_representations.finishing import finish
 from ..loss_terms import Losses
+from ..test_time.regions import Look
+from ..test_time.views import View, Views
+from ..test_time.voting import MaskVote
 from .mask_rcnn import MASK_FORMATS, keep_scores_in_float32, wanted_size
 from .semantic_labels import source_of
 
@@ -143,6 +146,14 @@ class OneStageInstanceSegmentor(nn.Module):
             for instances, sample in zip(found, samples, strict=True)
         ]
 
+    def predict_views(self, views: Views) -> dict[str, Any]:
+        """``instances`` of an image by its views: see :mod:`~..test_time.voting`."""
+
+        def look(view: View) -> Instances:
+            return self.inference([view.sample], do_postprocess=False)[0]
+
+        return {"instances": self.find_in_views(views, look)}
+
     @property
     def num_things(self) -> int:
         """Classes of instances."""
@@ -183,6 +194,16 @@ class OneStageInstanceSegmentor(nn.Module):
     def finish(self, instances: Instances, height: int, width: int) -> Instances:
         """The instances at another size, with masks in this system's format."""
         return finish(instances, height, width, self.mask_format)
+
+    def find_in_views(self, views: Views, look: Look) -> Instances:
+        """The instances at the size of the output, by what `look` gives of each view."""
+        size = (views.height, views.width)
+        vote = MaskVote(
+            *size, overlap_threshold=views.overlap_threshold, detections=views.detections
+        )
+        for view in views:
+            vote.add(finish(look(view), *size, "rle", mirrored=view.mirrored))
+        return vote.result(self.mask_format)
 
     def _normalized(self, samples: list[dict[str, Any]]) -> list[Tensor]:
         images = [s["image"].to(self.device, non_blocking=True) for s in samples]

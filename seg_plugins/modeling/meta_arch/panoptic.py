@@ -14,6 +14,8 @@ from ...config import ConfigError
 from ..panoptic_merging import merge_panoptic
 from ..sem_seg_heads.base import build_semantic_head, semantic_losses
 from ..task_weighting import build_weighting
+from ..test_time.probabilities import MeanProbability
+from ..test_time.views import View, Views
 from .mask_rcnn import MaskRCNNFPN, keep_scores_in_float32, wanted_size
 from .one_stage import OneStageInstanceSegmentor
 from .semantic_labels import batch_labels, label_range, source_of
@@ -23,7 +25,8 @@ class PanopticMerging(nn.Module):
     """What makes a panoptic system of a system of instances: put before it among the bases.
 
     That system has a ``backbone``, ``mask_format``, ``device``, ``num_things`` and the methods
-    ``preprocess_image``, ``batches``, ``instance_losses``, ``find`` and ``finish``, as
+    ``preprocess_image``, ``batches``, ``instance_losses``, ``find``, ``finish`` and
+    ``find_in_views``, as
     :class:`~.mask_rcnn.MaskRCNNFPN` and :class:`~.one_stage.OneStageInstanceSegmentor` do.
     """
 
@@ -173,7 +176,25 @@ class PanopticMerging(nn.Module):
         size = instances.image_size
         height, width = wanted_size(sample, size)
         semantic = sem_seg_postprocess(logits, size, height, width)
-        instances = self.finish(instances, height, width)
+        return self._merged(semantic, self.finish(instances, height, width))
+
+    def predict_views(self, views: Views) -> dict[str, Any]:
+        """The three tasks by the views of an image.
+
+        ``sem_seg`` is the logarithm of the mean probability of each class; the instances are found
+        as by the system of instances; both are merged as of one view.
+        """
+        mean = MeanProbability()
+
+        def look(view: View) -> Instances:
+            (instances,), (logits,) = self.inference([view.sample], do_postprocess=False)
+            mean.add_view(logits, view, views)
+            return instances
+
+        instances = self.find_in_views(views, look)
+        return self._merged(mean.logits(), instances)
+
+    def _merged(self, semantic: Tensor, instances: Instances) -> dict[str, Any]:
         panoptic = merge_panoptic(
             instances,
             # max's indices are argmax's, in a tenth of the time on a CPU.

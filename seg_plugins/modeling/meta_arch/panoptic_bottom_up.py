@@ -24,6 +24,9 @@ from ..loss_terms import Losses
 from ..sem_seg_heads.base import semantic_losses
 from ..sem_seg_heads.centers import InstanceCenterHead
 from ..task_weighting import build_weighting
+from ..test_time.probabilities import MeanProbability
+from ..test_time.views import Views
+from .mask_rcnn import wanted_size
 from .semantic import SemanticSystem
 from .semantic_labels import source_of
 
@@ -147,12 +150,39 @@ class BottomUpPanopticSegmentor(SemanticSystem):
         if self.training:
             losses = self._losses_of(batch.tensor, batched_inputs)
             return losses if self.weighting is None else self.weighting(losses)
-        features = self.backbone(batch.tensor)
-        maps = (self.sem_seg_head(features)[0], *self.center_head.predict(features))
         return [
-            self._result(sample, size, *parts)
-            for sample, size, *parts in zip(batched_inputs, batch.image_sizes, *maps, strict=True)
+            self._result(*_resized(parts, size, *wanted_size(sample, size)))
+            for sample, size, *parts in zip(
+                batched_inputs, batch.image_sizes, *self._maps(batch), strict=True
+            )
         ]
+
+    def predict_views(self, views: Views) -> dict[str, Any]:
+        """What :meth:`forward` gives of an image, by its views.
+
+        The mean of what they predict is grouped once: of the probabilities of the classes, of the
+        heat maps, and of the offsets, whose sign across turns with a mirror image and whose length
+        grows with the image (Cheng et al. 2020 and the authors' implementation).
+        """
+        mean = MeanProbability()
+        total = torch.zeros(3, views.height, views.width, device=self.device)
+        for view in views:
+            image = (view.image.to(self.device) - self.pixel_mean) / self.pixel_std
+            batch = ImageList.from_tensors([image], self.backbone.size_divisibility)
+            parts = [part[0] for part in self._maps(batch)]
+            logits, heatmap, offsets = _resized(parts, view.size, views.height, views.width)
+            mean.add(view.upright(logits))
+            total[:1] += view.upright(heatmap)
+            turned = offsets * offsets.new_tensor([1, -1])[:, None, None]
+            total[1:] += view.upright(turned) if view.mirrored else offsets
+        total /= len(views)
+        return self._result(mean.logits(), total[:1], total[1:])
+
+    def _maps(self, batch: ImageList) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, heat maps and offsets of a padded batch."""
+        features = self.backbone(batch.tensor)
+        heatmaps, offsets = self.center_head.predict(features)
+        return self.sem_seg_head(features)[0], heatmaps, offsets
 
     def _losses_of(self, images: Tensor, samples: list[dict[str, Any]]) -> Losses:
         targets = [self._center_targets(sample) for sample in samples]
@@ -188,24 +218,12 @@ class BottomUpPanopticSegmentor(SemanticSystem):
         small = targets.inside & (targets.areas < self.small_instance_area)
         return torch.where(small, float(self.small_instance_weight), 1.0)
 
-    def _result(
-        self,
-        sample: dict[str, Any],
-        size: tuple[int, int],
-        logits: Tensor,
-        heatmap: Tensor,
-        offsets: Tensor,
-    ) -> dict[str, Any]:
-        height, width = sample.get("height", size[0]), sample.get("width", size[1])
-        # Offsets are lengths: they grow with the image.
-        scale = offsets.new_tensor([height / size[0], width / size[1]])
-        logits, heatmap, offsets = (
-            sem_seg_postprocess(part, size, height, width) for part in (logits, heatmap, offsets)
-        )
+    def _result(self, logits: Tensor, heatmap: Tensor, offsets: Tensor) -> dict[str, Any]:
+        """What the maps give, at the size that they have."""
         segments = segments_from_centers(
             logits.max(dim=0).indices,
             heatmap[0],
-            offsets * scale[:, None, None],
+            offsets,
             len(logits),
             self.thing_ids,
             **self.grouping,
@@ -237,6 +255,16 @@ class BottomUpPanopticSegmentor(SemanticSystem):
         instances.scores = center_values.clamp(0, 1) * sums / segments.areas[:count]
         instances.pred_classes = labels
         return instances
+
+
+def _resized(
+    parts: Sequence[Tensor], size: tuple[int, int], height: int, width: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, heat map and offsets of an image of `size` in the network, at another size."""
+    logits, heatmap, offsets = (sem_seg_postprocess(part, size, height, width) for part in parts)
+    # Offsets are lengths: they grow with the image.
+    scale = offsets.new_tensor([height / size[0], width / size[1]])
+    return logits, heatmap, offsets * scale[:, None, None]
 
 
 def _describe(segments: BottomUpSegments, scores: Tensor) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ from ..feature_geometry import mirror_pad
 from ..inference import Strategy, WholeImage, build_inference
 from ..loss_terms import Losses
 from ..sem_seg_heads.base import build_semantic_head, cut_to_image, semantic_losses
+from ..test_time.probabilities import predict_classes
+from ..test_time.views import Views
 from .mask_rcnn import keep_scores_in_float32
 from .semantic_labels import batch_labels, label_range
 
@@ -124,6 +126,10 @@ class SemanticSystem(SemanticSegmentor):
             height, width = sample.get("height", size[0]), sample.get("width", size[1])
             results.append({"sem_seg": sem_seg_postprocess(logits, size, height, width)})
         return results
+
+    def predict_views(self, views: Views) -> dict[str, Any]:
+        """``sem_seg`` of an image by its views: the logarithm of the mean probability."""
+        return predict_classes(self, views)
 
     def _losses(self, images: list[Tensor], samples: list[dict[str, Any]]) -> Losses:
         crop = self.border if not self.mirror_border else 0
