@@ -123,6 +123,16 @@ class Dataset:
         known = self.metadata.get("sem_seg_loading_fn")
         return known or LabelEncoding(classes=len(self.stuff), ignore_label=self.ignore_label)
 
+    @property
+    def label_category_ids(self) -> dict[int, int]:
+        """Class of a label map -> id in files of results: COCO's where the dataset has such ids.
+
+        Thing classes may be listed apart.
+        """
+        numbered = [kind.category_ids for kind in (self.things, self.stuff) if kind.numbered]
+        ids = {place: category for kind in numbered for place, category in kind.items()}
+        return {place: ids.get(place, place) for place in range(len(self.stuff))}
+
     @cached_property
     def instance_classes(self) -> list[tuple[int, int, str]]:
         """(class that models predict, id in the file, name) of each class that is counted.
