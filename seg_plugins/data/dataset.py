@@ -97,7 +97,8 @@ class Dataset:
     @property
     def separated(self) -> bool:
         """Whether a panoptic dataset has its instances in a file of their own."""
-        return self.task.name == "panoptic" and not any(map(_has_segments, self.records))
+        panoptic = self.task.name == "panoptic" and bool(self.records)
+        return panoptic and not any(map(_has_segments, self.records))
 
     @property
     def source(self) -> str:

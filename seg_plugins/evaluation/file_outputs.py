@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_plugins.ops.run_length import RunLengthMasks, mask_areas
+from seg_plugins.ops.segmentation_metrics import as_tensor
 
 import numpy as np
 import torch
@@ -120,7 +121,7 @@ def label_maps(dataset: Dataset, folder: Path) -> Iterator[Pair]:
     for position, record in enumerate(dataset.records):
         labels = read_label(str(files[position]))
         nothing += int(np.count_nonzero(labels == dataset.ignore_label))
-        yield _given(record), {"sem_seg": torch.from_numpy(_of_torch(labels))}
+        yield _given(record), {"sem_seg": as_tensor(labels)}
     if nothing:
         logger.warning(
             "%s: %d pixels have the ignore label %d: nothing was predicted there, which counts as "
@@ -255,8 +256,3 @@ def _check_run_lengths(file: ResultFile, places: Sequence[int]) -> None:
             mask_areas(RunLengthMasks.from_strings([rle["counts"]], *rle["size"]))
         except (ValueError, TypeError, KeyError) as error:
             raise file.fail(place, f"segmentation: {error}") from None
-
-
-def _of_torch(labels: np.ndarray) -> np.ndarray:
-    """The labels in a type that PyTorch has."""
-    return labels.astype(np.int64) if labels.dtype in (np.uint16, np.uint32) else labels
