@@ -16,7 +16,7 @@ from ..data import Dataset
 from ..io.images import read_label
 from .cityscapes_files import INSTANCE_LABELS, frame_name, ground_truth_files, train_id_of_id
 from .errors import EvaluationError
-from .file_outputs import Pair, _missing_text
+from .file_outputs import Pair, missing_text
 
 _KNOWN_IDS = np.array([i for i in id2label if i >= 0])
 
@@ -103,7 +103,7 @@ def _by_frame(
         files[frame] = file
     missing = [frame for frame in frames if frame not in files]
     if missing:
-        raise EvaluationError(_missing_text(folder, dataset.name, missing, len(frames)))
+        raise EvaluationError(missing_text(folder, dataset.name, missing, len(frames)))
     return files
 
 

@@ -148,7 +148,7 @@ def panoptic_segments(dataset: Dataset, file: ResultFile) -> Iterator[Pair]:
     keys = [record["image_id"] for record in truth.records]
     missing = [key for key in keys if id_in_file[key] not in found]
     if missing:
-        raise EvaluationError(_missing_text(file.path, dataset.name, missing, len(keys)))
+        raise EvaluationError(missing_text(file.path, dataset.name, missing, len(keys)))
     used = np.unique([category for result in results for _, category in result.segments])
     names = {category["id"]: category["name"] for category in truth.categories}
     category_ids = file.category_ids(names, used.astype(np.int64).tolist())
@@ -232,10 +232,10 @@ def _check_missing(source: Path, dataset: Dataset, found: Mapping[int, Any]) -> 
     names = [record["file_name"] for record in dataset.records]
     missing = [name for position, name in enumerate(names) if position not in found]
     if missing:
-        raise EvaluationError(_missing_text(source, dataset.name, missing, len(names)))
+        raise EvaluationError(missing_text(source, dataset.name, missing, len(names)))
 
 
-def _missing_text(source: Path, dataset: str, missing: Sequence[Any], count: int) -> str:
+def missing_text(source: Path, dataset: str, missing: Sequence[Any], count: int) -> str:
     return (
         f"{source}: nothing was predicted for {len(missing)} of the {count} images of "
         f"'{dataset}' ({_first(missing)}): predict them, or score a dataset without them"
