@@ -236,6 +236,7 @@ def _check_missing(source: Path, dataset: Dataset, found: Mapping[int, Any]) -> 
 
 
 def missing_text(source: Path, dataset: str, missing: Sequence[Any], count: int) -> str:
+    """What to say of images of a dataset for which files hold no prediction."""
     return (
         f"{source}: nothing was predicted for {len(missing)} of the {count} images of "
         f"'{dataset}' ({_first(missing)}): predict them, or score a dataset without them"
