@@ -110,7 +110,7 @@ def _by_frame(
 def _inputs(dataset: Dataset, frames: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     """What a model would be given of each frame, in the dataset's order."""
     known = {frame_name(r["file_name"]): r for r in dataset.records if "file_name" in r}
-    inputs = {
+    inputs: dict[str, dict[str, Any]] = {
         frame: {key: record[key] for key in ("file_name", "image_id") if key in record}
         for frame, record in known.items()
         if frame in frames

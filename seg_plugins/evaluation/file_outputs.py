@@ -47,8 +47,9 @@ def detections(dataset: Dataset, file: ResultFile) -> Iterator[Pair]:
     id_in_file = _ids_in_file(dataset, records, file, list(found.by_image))
     classes = {category: place for place, category, _ in dataset.instance_classes}
     names = {category: name for _, category, name in dataset.instance_classes}
-    used = np.unique(np.concatenate([d.categories for d in found.by_image.values()] or [[]]))
-    category_ids = file.category_ids(names, used.astype(np.int64).tolist())
+    listed = [np.zeros(0, np.int64), *(image.categories for image in found.by_image.values())]
+    used = np.unique(np.concatenate(listed))
+    category_ids = file.category_ids(names, used.tolist())
     _check_categories(file, category_ids, used, names, dataset)
     class_of = {own: classes[category] for own, category in category_ids.items()}
     empty = [r["image_id"] for r in records if id_in_file[r["image_id"]] not in found.by_image]

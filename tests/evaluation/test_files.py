@@ -19,6 +19,8 @@ from PIL import Image
 
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 NAMES += ["AR@1", "AR@10", "AR@100", "ARs@100", "ARm@100", "ARl@100"]
+PREDICTIONS = ("coco_instances_results.json", "sem_seg_predictions.json",
+               "panoptic_predictions.json")  # fmt: skip
 
 
 def test_an_evaluations_folder_gives_its_digits_and_its_files(tmp_path):
@@ -38,12 +40,12 @@ def test_an_evaluations_folder_gives_its_digits_and_its_files(tmp_path):
     found = score_files(name, tmp_path / "run", tmp_path / "files")
     assert list(found) == ["sem_seg", "bbox", "segm", "panoptic_seg"]
     np.testing.assert_equal(found, expected)
-    written = sorted(path.name for path in (tmp_path / "files").iterdir())
-    assert len(written) == 8
+    written = {path.name for path in (tmp_path / "files").iterdir()}
+    predictions = {*PREDICTIONS, "panoptic_predictions"}
+    assert written == {path.name for path in (tmp_path / "run").iterdir()} - predictions
     for file in written:
         assert (tmp_path / "files" / file).read_bytes() == (tmp_path / "run" / file).read_bytes()
-    for file in ("coco_instances_results.json", "sem_seg_predictions.json",
-                 "panoptic_predictions.json"):  # fmt: skip
+    for file in PREDICTIONS:
         alone = score_files(name, tmp_path / "run" / file)
         np.testing.assert_equal(alone, {task: expected[task] for task in alone})
         assert alone

@@ -65,9 +65,14 @@ def _result(file: ResultFile, folder: Path, place: int) -> PanopticResult:
 
 
 def _segment(file: ResultFile, place: int, segment: Any) -> tuple[int, int]:
-    found = [segment.get(k) for k in ("id", "category_id")] if isinstance(segment, dict) else []
-    if len(found) != 2 or any(not isinstance(v, int) or isinstance(v, bool) for v in found):
-        raise file.fail(
-            place, f"a segment should have id and category_id, integers, not {str(segment)[:60]}"
-        )
-    return found[0], found[1]
+    fields = segment if isinstance(segment, dict) else {}
+    number, category = fields.get("id"), fields.get("category_id")
+    for value in (number, category):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise file.fail(
+                place,
+                f"a segment should have id and category_id, integers, not {str(segment)[:60]}",
+            )
+    assert isinstance(number, int)
+    assert isinstance(category, int)
+    return number, category
