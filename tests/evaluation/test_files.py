@@ -8,7 +8,10 @@ import math
 
 import seg_plugins
 from seg_plugins.data import Dataset
+from seg_plugins.data.result_files.listed import read_result_file
 from seg_plugins.evaluation import EvaluationError, build_evaluator, score_files
+from seg_plugins.evaluation.file_outputs import detections
+from seg_plugins.evaluation.instance_predictions import predicted_boxes
 
 import numpy as np
 import pycocotools.mask as coco_mask
@@ -94,6 +97,22 @@ def test_detections_of_any_tool_score_as_with_pycocotools(coco_file, form):
         stats = pycocotools_evaluation(content, results, task).stats
         expected = np.where(stats == -1, np.nan, 100 * stats)
         np.testing.assert_array_equal([figures[n] for n in NAMES], expected, err_msg=task)
+
+
+def test_boxes_are_those_of_the_file_bit_for_bit(coco_file):
+    name, _, write = coco_file
+    rng = np.random.default_rng(1)
+
+    def change(results):
+        return [{**r, "bbox": (1000 * rng.random(4)).tolist()} for r in results]
+
+    path = write(change)
+    stated: dict[int, list] = {}
+    for result in json.loads(path.read_text()):
+        stated.setdefault(result["image_id"], []).append(result["bbox"])
+    for given, output in detections(Dataset.get(name), read_result_file(path)):
+        boxes = predicted_boxes(output["instances"])
+        assert boxes.tolist() == stated.get(given["image_id"], [])
 
 
 def test_images_without_a_detection_are_counted(coco_file, caplog):
@@ -231,6 +250,35 @@ def test_pixels_without_a_class_are_missed_and_counted(labels, caplog):
     assert f"{4 * 48} pixels have the ignore label 255" in caplog.text
     Image.fromarray(np.full_like(labels, 255)).save(file)
     assert score_files(dataset, folder)["sem_seg"]["pACC"] < before["pACC"]
+
+
+def test_pixels_without_a_mask_are_of_no_class(labels, tmp_path):
+    """Detectron2's list holds the true pixels of the last class alone."""
+    dataset, _ = labels
+    records = []
+    for record in dataset.records:
+        mask = np.asfortranarray(np.array(Image.open(record["sem_seg_file_name"])) == 2)
+        rle = coco_mask.encode(mask.astype(np.uint8))
+        rle["counts"] = rle["counts"].decode()
+        name = f"/another/place/{record['image_id']}.png"
+        records.append({"file_name": name, "category_id": 2, "segmentation": rle})
+    path = tmp_path / "masks.json"
+    path.write_text(json.dumps(records))
+    scores = score_files(dataset, path)["sem_seg"]
+    assert scores["IoU-bright"] == 100
+    assert scores["IoU-dark"] == scores["ACC-dark"] == 0
+    assert math.isnan(scores["Precision-dark"])
+    for change, message in (
+        ({"category_id": 3}, "result 0 .*: category_id 3 is none of the 3 classes"),
+        ({"file_name": "gone.png"}, r"gone\.png is none of the 4 images"),
+        ({"segmentation": {"size": [40, 48], "counts": "11"}}, "result 0 .*: segmentation: "),
+    ):
+        path.write_text(json.dumps([records[0] | change, *records[1:]]))
+        with pytest.raises(EvaluationError, match=message):
+            score_files(dataset, path)
+    path.write_text(json.dumps([*records, records[0]]))
+    with pytest.raises(EvaluationError, match="shares pixels with another one of the image"):
+        score_files(dataset, path)
 
 
 def test_wrong_label_maps_are_named(labels):
