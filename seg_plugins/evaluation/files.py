@@ -35,7 +35,7 @@ __all__ = ["score_files"]
 
 logger = logging.getLogger(__name__)
 
-# What evaluations and tools/predict.py write, in the order in which they are looked for.
+# What evaluations and the command predict write, in the order in which they are looked for.
 _FILES = (
     "coco_instances_results.json", "lvis_instances_results.json", "sem_seg_predictions.json",
     "panoptic_predictions.json", "instances.json", "panoptic.json",
@@ -84,7 +84,7 @@ def score_files(
         predictions: a file or folder: COCO's or LVIS's results, Detectron2's
             ``sem_seg_predictions.json``, a folder of label maps, COCO's panoptic results,
             Cityscapes' result folders; or the folder of an evaluation with
-            ``TEST.SAVE_PREDICTIONS``, or of ``tools/predict.py``, all of which is scored.
+            ``TEST.SAVE_PREDICTIONS``, or of the command ``predict``, all of which is scored.
         output_dir: folder for the evaluators' result files; None writes nothing.
         cfg: options of the evaluators: ``TEST.BOUNDARY_MEASURES``, ``TEST.DETECTIONS_PER_IMAGE``;
             the defaults unless given.

@@ -1,14 +1,15 @@
-"""``tools/evaluate.py``: the table, the JSON, and what it says of mistakes."""
+"""``seg-plugins evaluate``: the table, the JSON, and what it says of mistakes."""
 
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 from seg_plugins import SegPluginsError
+from seg_plugins.arguments.commands import command_parser
+from seg_plugins.cli.evaluate import run
 from seg_plugins.data import Dataset
 from seg_plugins.evaluation import format_results, score_files
 
@@ -18,11 +19,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 TOOL = Path(__file__).parents[2] / "tools" / "evaluate.py"
-PARTS = runpy.run_path(str(TOOL))
 
 
-def evaluate(*arguments: object) -> int:
-    return PARTS["main"](PARTS["argument_parser"]().parse_args(list(map(str, arguments))))
+def evaluate(*arguments: object) -> None:
+    run(command_parser("evaluate").parse_args(list(map(str, arguments))))
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def labels(tmp_path):
 def test_two_folders_without_any_file(labels, capsys):
     dataset = f"folder:{labels / 'images'},{labels / 'masks'}"
     arguments = ("--dataset", dataset, "--predictions", labels / "found")
-    assert evaluate(*arguments, "--json", labels / "scores.json", "--output", labels / "out") == 0
+    evaluate(*arguments, "--json", labels / "scores.json", "--output", labels / "out")
     results = score_files(dataset, labels / "found")
     assert results["sem_seg"]["IoU-class_0"] == pytest.approx(200 / 3)
     assert results["sem_seg"]["IoU-class_1"] == 50
@@ -56,7 +56,7 @@ def test_two_folders_without_any_file(labels, capsys):
     assert content["results"] == results
     assert content["dataset"] == dataset
     assert (labels / "out" / "sem_seg_results.json").is_file()
-    assert evaluate(*arguments, "TEST.BOUNDARY_MEASURES", "True") == 0
+    evaluate(*arguments, "TEST.BOUNDARY_MEASURES", "True")
     assert "mBoundaryIoU" in capsys.readouterr().out
 
 
@@ -72,14 +72,13 @@ def test_a_description_and_its_validation_set(labels, capsys):
     for file in (labels / "found").iterdir():
         if file.name != Path(record["file_name"]).name:
             file.unlink()
-    assert evaluate(*arguments) == 0
+    evaluate(*arguments)
     assert "on mine_val:\ntask" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "needs --dataset, --custom or --config-file"),
         (("--dataset", "camvid_tets"), "'camvid_tets' is not registered; similar names: camvid"),
         (("--dataset", "folder:a"), "expected 'folder:path/to/images,path/to/masks'"),
         (("--dataset", "shapes_val", "TEST.BOUNDRY", "1"), "unknown key TEST.BOUNDRY. Did you"),
