@@ -4,6 +4,7 @@
 # make check      lint, format, types, C++ format, and the CUDA file where nvcc is installed
 # make bench      every benchmark table          make fuzz        damaged annotations and images
 # make faults     break training in every way, print the table (about ten minutes)
+# make mutations  plant faults in the evaluators, print the test that catches each
 # make soak       10,000 iterations: memory, open files and logs do not grow
 #
 # PYTHON=python3.12 chooses the interpreter of a new .venv, DETECTRON2=git installs Detectron2
@@ -17,7 +18,7 @@ SOURCES := setup.py $(shell find seg_plugins/ops/csrc -type f)
 # Without a terminal pip's progress bars are noise; a retry costs nothing.
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --retries 5
 
-.PHONY: setup demo test test-slow check fuzz faults soak bench clean
+.PHONY: setup demo test test-slow check fuzz faults mutations soak bench clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.extension
@@ -67,6 +68,9 @@ fuzz: setup
 SCALE ?= 1.0
 faults: setup
 	$(PY) -m tests.faults --scale $(SCALE)
+
+mutations: setup
+	$(PY) -m tests.mutations
 
 soak: setup
 	$(PY) tests/faults/soak.py

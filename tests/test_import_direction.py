@@ -22,7 +22,7 @@ ALLOWED = {
     "data": {"config", "io", "tasks"},
     "visualization": {"tasks", "data", "io"},
     "modeling": {"config", "io", "ops"},
-    "evaluation": {"io", "ops", "data", "tasks"},
+    "evaluation": {"config", "io", "ops", "data", "tasks"},
     "zoo": {"config", "io"},
     "registration": {"modeling", "data", "evaluation", "io", "zoo"},
     "plugins": {"arguments", "config", "modeling", "data", "evaluation"},

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train, resume or evaluate a model",
     "predict": "predict images, folders, videos and huge TIFFs",
     "check": "check a dataset before training on it",
+    "evaluate": "score files of predictions, without a model",
     "report": "write report.html of a run, or of several side by side",
     "export": "write a model as ONNX, TorchScript or safetensors",
     "analyze": "count parameters, multiply-adds and memory of a model",

@@ -97,7 +97,8 @@ class Dataset:
     @property
     def separated(self) -> bool:
         """Whether a panoptic dataset has its instances in a file of their own."""
-        return self.task.name == "panoptic" and not any(map(_has_segments, self.records))
+        panoptic = self.task.name == "panoptic" and bool(self.records)
+        return panoptic and not any(map(_has_segments, self.records))
 
     @property
     def source(self) -> str:
@@ -122,6 +123,16 @@ class Dataset:
         """Reads a label file of a record without ``sem_seg_encoding``: (H, W) class ids."""
         known = self.metadata.get("sem_seg_loading_fn")
         return known or LabelEncoding(classes=len(self.stuff), ignore_label=self.ignore_label)
+
+    @property
+    def label_category_ids(self) -> dict[int, int]:
+        """Class of a label map -> id in files of results: COCO's where the dataset has such ids.
+
+        Thing classes may be listed apart.
+        """
+        numbered = [kind.category_ids for kind in (self.things, self.stuff) if kind.numbered]
+        ids = {place: category for kind in numbered for place, category in kind.items()}
+        return {place: ids.get(place, place) for place in range(len(self.stuff))}
 
     @cached_property
     def instance_classes(self) -> list[tuple[int, int, str]]:

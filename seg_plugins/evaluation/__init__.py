@@ -5,6 +5,7 @@ from .cityscapes_instance import CityscapesInstanceEvaluator
 from .cityscapes_semantic import CityscapesSemanticEvaluator
 from .electron_microscopy import ElectronMicroscopyEvaluator
 from .errors import EvaluationError
+from .files import score_files
 from .instance import InstanceEvaluator
 from .lvis import LvisEvaluator
 from .panoptic import PanopticEvaluator
@@ -27,4 +28,5 @@ __all__ = [
     "build_evaluator",
     "declared_metrics",
     "format_results",
+    "score_files",
 ]

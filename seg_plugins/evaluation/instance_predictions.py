@@ -9,11 +9,25 @@ from seg_plugins.ops.run_length import RunLengthMasks
 
 import numpy as np
 import torch
+from detectron2.structures import Boxes
 
 from .errors import EvaluationError
 
 #: Score from which a detection counts in the figures of a single image.
 CONFIDENCE = 0.5
+
+
+class StatedBoxes(Boxes):
+    """Boxes of a results file, which states their sides: corners would round them.
+
+    Args:
+        stated: (N, 4) float64 x, y, width, height in pixels.
+    """
+
+    def __init__(self, stated: np.ndarray) -> None:
+        corners = np.concatenate([stated[:, :2], stated[:, :2] + stated[:, 2:]], axis=1)
+        super().__init__(torch.from_numpy(corners))
+        self.stated = stated
 
 
 def predicted_boxes(instances: Any) -> np.ndarray:
@@ -22,6 +36,8 @@ def predicted_boxes(instances: Any) -> np.ndarray:
     Args:
         instances: with ``pred_boxes``.
     """
+    if isinstance(instances.pred_boxes, StatedBoxes):
+        return instances.pred_boxes.stated
     tensor = instances.pred_boxes.tensor.detach().cpu()
     if tensor.dtype not in (torch.float32, torch.float64):
         sides = tensor[:, 2:] - tensor[:, :2]

@@ -63,9 +63,7 @@ class SemanticEvaluator(StreamingEvaluator):
         self.class_names: Sequence[str] = dataset.stuff.names
         self.ignore_label: int = dataset.ignore_label
         self._truth = LabelSource(dataset)
-        # Category ids of a dataset in COCO's format; thing classes may be listed apart.
-        numbered = [kind.category_ids for kind in (dataset.things, dataset.stuff) if kind.numbered]
-        self._dataset_ids = {k: v for ids in numbered for k, v in ids.items()}
+        self._dataset_ids = dataset.label_category_ids
         self.boundary = boundary
         super().__init__(
             dataset,

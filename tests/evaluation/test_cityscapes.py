@@ -6,6 +6,7 @@ from seg_plugins.evaluation import (
     CityscapesInstanceEvaluator,
     CityscapesSemanticEvaluator,
     EvaluationError,
+    score_files,
 )
 from seg_plugins.evaluation.cityscapes_files import EVALUATED, IGNORE, train_id_of_id
 from seg_plugins.evaluation.cityscapes_official import (
@@ -187,3 +188,57 @@ def test_wrong_input_names_the_frame(cityscapes):
     vars(MetadataCatalog.get(name))["gt_dir"] = "nowhere"
     with pytest.raises(EvaluationError, match=r"No .*labelIds\.png in the city folders"):
         CityscapesSemanticEvaluator(name)
+
+
+# ------------------------------------------------------------------- result folders, scored again
+
+
+@pytest.fixture
+def result_folders(cityscapes, tmp_path):
+    """What both evaluators write, the dataset as one of the two tasks, and their figures."""
+    name, _, truths = cityscapes
+    metadata = MetadataCatalog.get(name)
+    metadata.evaluator_type = ["cityscapes_sem_seg", "cityscapes_instance"]
+    semantic = CityscapesSemanticEvaluator(name, tmp_path / "run", save_predictions=True)
+    instance = CityscapesInstanceEvaluator(name, tmp_path / "run", save_predictions=True)
+    for frame, scores in semantic_predictions(truths):
+        semantic.process(inputs_of(frame), [{"sem_seg": scores}])
+    for frame, instances in instance_predictions(truths):
+        instance.process(inputs_of(frame), [{"instances": instances}])
+    return name, tmp_path / "run", {**semantic.evaluate(), **instance.evaluate()}
+
+
+def test_result_folders_score_as_what_they_were_written_from(result_folders, tmp_path):
+    name, folder, expected = result_folders
+    np.testing.assert_equal(score_files(name, folder), expected)
+    for part, task in (("cityscapes_sem_seg", "sem_seg"), ("cityscapes_instances", "segm")):
+        np.testing.assert_equal(score_files(name, folder / part), {task: expected[task]})
+        (folder / part).rename(tmp_path / task)  # a name that tells nothing
+        np.testing.assert_equal(score_files(name, tmp_path / task), {task: expected[task]})
+
+
+def test_wrong_result_folders_are_named(result_folders):
+    name, folder, _ = result_folders
+    images, lists = folder / "cityscapes_sem_seg", folder / "cityscapes_instances"
+    image = images / "bochum_000000_000885_pred.png"
+    file = lists / "bochum_000000_000885_pred.txt"
+    lines = file.read_text().splitlines()
+    mask, label, score = lines[0].split()
+    for line, message in (
+        (f"{mask} {label}", "line 1: .* should be the mask's file, label id and score"),
+        (f"{mask} 7 {score}", r"line 1: 7 is none of the label ids \[24, 25"),
+        (f"{mask} {label} nan", "line 1: the score is NaN"),
+        (f"gone.png {label} {score}", "gone.png: no such file"),
+    ):
+        file.write_text("\n".join([line, *lines[1:]]))
+        with pytest.raises(EvaluationError, match=message):
+            score_files(name, lists)
+    file.unlink()
+    with pytest.raises(EvaluationError, match=r"for 1 of the 3 images.*\(bochum_000000_000885\)"):
+        score_files(name, lists)
+    Image.fromarray(np.full(SHAPE, 255, np.uint8)).save(image)
+    with pytest.raises(EvaluationError, match=r"885_pred\.png: 255 is no label id"):
+        score_files(name, images)
+    image.rename(images / "ulm_000000_000885_pred.png")
+    with pytest.raises(EvaluationError, match="ulm_000000_000885 is none of the 3 frames"):
+        score_files(name, images)

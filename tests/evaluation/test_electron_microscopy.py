@@ -141,6 +141,14 @@ def test_the_best_threshold_counts(slices):
     assert errors["PixelError"] == pytest.approx(4 / 400)  # at 0.5
 
 
+@pytest.mark.parametrize(("membrane", "cell"), [(0.05, 0.15), (0.85, 0.95)])
+def test_thresholds_reach_from_a_tenth_to_nine_tenths(slices, membrane, cell):
+    probability = membrane + (cell - membrane) * two_cells()
+    errors = score(slices, [two_cells()], [probability])
+    assert errors["PixelFError"] == errors["WarpingError"] == pytest.approx(0)
+    assert errors["PixelError"] > 0  # at 0.5
+
+
 def test_ignored_pixels_do_not_count(slices):
     truth = two_cells()
     noisy = truth.copy()

@@ -7,7 +7,7 @@ from copy import deepcopy
 
 from seg_plugins.config import add_seg_config
 from seg_plugins.data import Dataset, DatasetError
-from seg_plugins.evaluation import EvaluationError, LvisEvaluator, build_evaluator
+from seg_plugins.evaluation import EvaluationError, LvisEvaluator, build_evaluator, score_files
 from seg_plugins.evaluation.lvis import LVIS_LIMIT
 
 import numpy as np
@@ -255,6 +255,16 @@ def test_the_package_lvis_gives_the_same_digits(registered, seed, tmp_path):
         theirs = expected(deepcopy(content), given, kind, limit, tmp_path / "truth.json")
         assert results[kind] == pytest.approx(theirs, abs=0, rel=1e-12, nan_ok=True), kind
     assert 0 < results["segm"]["AP"] < 100
+
+
+def test_written_results_score_as_what_they_were_written_from(registered, tmp_path):
+    content, predictions = federated(3)
+    name = registered(content)
+    sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in content["images"]}
+    outputs = {i: instances(*predictions[i][1:], predictions[i][0], sizes[i]) for i in predictions}
+    given = score(LvisEvaluator(name, tmp_path / "run", save_predictions=True), outputs)
+    np.testing.assert_equal(score_files(name, tmp_path / "run"), given)
+    assert 0 < given["segm"]["AP"] < 100
 
 
 def test_any_split_over_processes_gives_the_same_digits(registered):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from seg_plugins.data import DatasetError
-from seg_plugins.evaluation import EvaluationError, PanopticEvaluator
+from seg_plugins.evaluation import EvaluationError, PanopticEvaluator, score_files
 from seg_plugins.evaluation.panoptic_quality import PanopticCounts
 from seg_plugins.io.panoptic import read_segment_colors, write_segment_ids
 
@@ -266,3 +266,53 @@ def test_a_truth_that_is_no_panoptic_png_is_named(tmp_path):
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "grey.png")
     with pytest.raises(DatasetError, match=r"grey\.png: a panoptic label image has three"):
         read_segment_colors(str(tmp_path / "grey.png"))
+
+
+@pytest.fixture
+def panoptic_files(panoptic_dataset, tmp_path):
+    """A dataset, COCO's panoptic results of it in a folder, their content, and the figures."""
+    rng = np.random.default_rng(3)
+    images = [random_image(rng, (40, 50), [7, 8, 21], 9) for _ in range(3)]
+    name = panoptic_dataset([(truth, segments) for truth, segments, _, _ in images])
+    MetadataCatalog.get(name).evaluator_type = "coco_panoptic_seg"
+    evaluator = PanopticEvaluator(name, tmp_path / "run", save_predictions=True)
+    scores = run(evaluator, [(found, segments) for _, _, found, segments in images])
+    file = tmp_path / "run" / "panoptic_predictions.json"
+    return name, file, json.loads(file.read_text()), scores
+
+
+def test_panoptic_results_score_as_what_they_were_written_from(panoptic_files, tmp_path):
+    name, file, content, expected = panoptic_files
+    np.testing.assert_equal(score_files(name, file)["panoptic_seg"], expected)
+    # As a benchmark's server takes them: the annotations alone, under a name of one's own.
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.json").write_text(json.dumps({"annotations": content["annotations"]}))
+    file.with_suffix("").rename(tmp_path / "mine" / "a")
+    np.testing.assert_equal(score_files(name, tmp_path / "mine")["panoptic_seg"], expected)
+    with pytest.raises(EvaluationError, match=r"no folder panoptic_predictions/ beside it"):
+        score_files(name, file)
+
+
+def test_wrong_panoptic_results_are_named(panoptic_files):
+    name, file, content, _ = panoptic_files
+    entry, *others = content["annotations"]
+    one, *rest = entry["segments_info"]
+
+    def fails(message, annotations):
+        file.write_text(json.dumps({"annotations": annotations}))
+        with pytest.raises(EvaluationError, match=message):
+            score_files(name, file)
+
+    fails(r"for 1 of the 3 images of '.*' \(0\)", others)
+    fails("image_id 0 is there 2 times", [entry, entry, *others])
+    fails("image_id 9 of 1 results is none of the 3", [{**entry, "image_id": 9}, *others])
+    fails(r"result 0 .*gone\.png is not there", [{**entry, "file_name": "gone.png"}, *others])
+    fails("result 0 .*leaves the dataset's", [{**entry, "file_name": "../a.png"}, *others])
+    for segments, message in (
+        ([{**one, "category_id": 5}, *rest], "category_id 5 is none of the 3 of"),
+        (rest, f"predicted segment {one['id']} is in the map, not in segments_info"),
+        ([one, one, *rest], f"segment {one['id']} is listed twice"),
+        ([{"id": one["id"]}, *rest], "a segment should have id and category_id"),
+        (None, "segments_info should be a list"),
+    ):
+        fails(message, [{**entry, "segments_info": segments}, *others])

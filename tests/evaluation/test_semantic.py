@@ -82,6 +82,16 @@ def test_hand_made_scores(semantic_dataset):
     assert scores["pACC"] == pytest.approx(100 * 6 / 7)
 
 
+def test_a_class_without_truth_that_is_predicted_enters_the_mean_as_zero(semantic_dataset):
+    name, inputs = semantic_dataset([np.array([[0, 0]], np.uint8)])
+    scores = run(SemanticEvaluator(name), inputs, [one_hot_scores(np.array([[0, 2]]), 3)])[
+        "sem_seg"
+    ]
+    assert scores["IoU-road"] == 50
+    assert np.isnan(scores["IoU-sky"])
+    assert scores["mIoU"] == 25
+
+
 def adversarial_pairs():
     rng = np.random.default_rng(0)
     yield rng.integers(0, 3, (7, 9), dtype=np.uint8), torch.randn(3, 7, 9)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import DatasetError
 
-__all__ = ["inside", "missing", "read_json", "read_lines"]
+__all__ = ["inside", "missing", "parse_json", "read_json", "read_lines"]
 
 
 def inside(name: str) -> str:
@@ -55,14 +55,27 @@ def read_json(path: Path) -> dict[str, Any]:
         DatasetError: the file is missing, not JSON, or holds something else than an object.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path)
     except FileNotFoundError:
         raise missing(path) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DatasetError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(content, dict):
         raise DatasetError(f"{path}: expected an object, found a {type(content).__name__}")
     return content
+
+
+def parse_json(path: Path) -> Any:
+    """Whatever a JSON file holds.
+
+    Raises:
+        FileNotFoundError: it is missing; what to say of that depends on the kind of file.
+        DatasetError: the file is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{path}: not readable as JSON ({error})") from None
 
 
 def missing(path: Path, what: str = "no such file") -> DatasetError:

@@ -1,0 +1,1 @@
+"""Reading files of predictions: COCO results, label maps, panoptic results."""
