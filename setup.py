@@ -149,6 +149,10 @@ def extension_arguments() -> dict:
     if sys.platform != "win32":
         flags = ["-O3", "-std=c++20", "-fvisibility=hidden", "-Wall"]
         flags += ["-Wno-unknown-pragmas", "-Wno-psabi"]
+    if sys.platform == "linux":
+        # A short loop across a 32-byte boundary of the code takes Intel's processors 1.3 times as
+        # long; which loops do would change with every line of source.
+        flags += ["-falign-loops=32"]
     compile_args = {"cxx": flags}
     extension, macros = cpp_extension.CppExtension, []
     if wants_cuda(torch, cpp_extension.CUDA_HOME):
