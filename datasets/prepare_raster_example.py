@@ -8,7 +8,7 @@ that holds no data), its classes as scene_labels.tif and as polygons in scene.ge
 descriptions: raster.yaml reads the labels of the raster, polygons.yaml those of the polygons. They
 agree in every pixel. Train with
 
-    python tools/train_net.py --data datasets/raster_example/raster.yaml
+    python tools/train_net.py --data FOLDER/raster.yaml
 """
 
 from __future__ import annotations

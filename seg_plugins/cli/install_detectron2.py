@@ -18,6 +18,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from ..io.errors import SegPluginsError
+
 PACKAGE, VERSION = "pb1-detectron2", "0.6"
 SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 GIT_URL = "git+https://github.com/facebookresearch/detectron2.git"
@@ -44,7 +46,7 @@ runpy.run_path("setup.py", run_name="__main__")
 """
 
 
-class InstallError(RuntimeError):
+class InstallError(SegPluginsError, RuntimeError):
     """Detectron2 could not be installed; the message says why and what to do."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
@@ -39,24 +38,26 @@ def check_before_training(cfg: CfgNode) -> None:
     """
     if not cfg.DATASETS.CHECK_SAMPLES:
         return
+    reports: dict[str, DatasetReport] = {}
     for name in cfg.DATASETS.TRAIN + cfg.DATASETS.TEST:
-        report = check_dataset(name, max_samples=cfg.DATASETS.CHECK_SAMPLES)
-        if name in cfg.DATASETS.TRAIN:
-            report.problems += _overlaps(name, cfg.DATASETS.TEST)
+        report = reports[name] = check_dataset(name, max_samples=cfg.DATASETS.CHECK_SAMPLES)
         _judge(cfg, name, report)
         for problem in report.problems:
             if problem.kind in _WORTH_A_LINE:
                 logger.warning("%s: %s", name, problem.message)
         logger.info("%s: %d samples, %d checked", name, report.samples, report.checked)
     training_records(cfg)
+    for name in cfg.DATASETS.TRAIN:
+        reports[name].problems = _overlaps(cfg, name)
+        _judge(cfg, name, reports[name])
 
 
-def _overlaps(name: str, tests: Sequence[str]) -> list[Problem]:
+def _overlaps(cfg: CfgNode, name: str) -> list[Problem]:
     """Windows of a training set that reach into those of a test set; known by their names."""
-    records = Dataset.get(name).records
+    records = Dataset.get(name, cfg.DATALOADER.MAX_DAMAGED).records
     return [
         problem
-        for test in tests
+        for test in cfg.DATASETS.TEST
         for problem in judge_overlaps(records, Dataset.get(test).records, test)
     ]
 
