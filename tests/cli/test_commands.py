@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import seg_plugins
+from seg_plugins import plugins
 from seg_plugins.arguments.commands import COMMANDS, module_name
 from seg_plugins.cli.main import main
 
@@ -85,6 +86,7 @@ def test_parts_are_imported_before_the_work_begins(tmp_path, capsys, monkeypatch
     part = tmp_path / "part_of_a_command.py"
     part.write_text("print('part')")
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(plugins, "_imported", {})  # later runs would name it
     words = ["--config-file", "isbi2012/unet_valid.yaml", "--size", "64", "64"]
     main(None, ["analyze", "--import", str(part), *words])
     assert capsys.readouterr().out.splitlines()[:2] == ["part", "one image of 64 x 64"]
