@@ -9,10 +9,12 @@ strip, they share at least half
 - of the cut one, if the other is whole,
 - of the smaller one, if both are cut.
 
-Pairs of one class come first, then those that share most. A fragment takes one partner in a
-neighbour, but any number of one class where one of the two is cut: the prongs of a fork are several
-fragments until a window sees its handle. Classes may differ where no partner of the same class is
-there: half an object may look like something else.
+Pairs of one class come first, then those of the largest intersection over union in the strip, and a
+fragment takes one partner in a neighbour. Classes may differ where no partner of the same class is
+left: half an object may look like something else. A cut fragment that is left over then belongs to
+its best partner of the same class, taken or not: the prongs of a fork are several fragments until a
+window sees its handle. One that has no partner at all is dropped: the neighbour sees more of it and
+finds nothing there.
 
 Of an object's fragments the whole one that lies farthest from a border is the object. If all are
 cut it is their union; its class is that with the most score times area, its score the best of it.
@@ -130,7 +132,8 @@ class Seams:
         groups = {id(fragment.group): fragment.group for fragment in self._open}
         for group in groups.values():
             if all(fragment.row < row for fragment in group):
-                yield _object([fragment.found for fragment in group])
+                if len(group) > 1 or not group[0].is_cut:
+                    yield _object([fragment.found for fragment in group])
                 for fragment in group:
                     fragment.row = -1
         self._open = [fragment for fragment in self._open if fragment.row >= 0]
@@ -143,15 +146,20 @@ def _match(new: list[_Fragment], old: list[_Fragment], strip: Box) -> None:
     near = [[f for f in one if _is_box(_common(f.box, strip))] for one in (new, old)]
     for one in near[0]:
         for two in near[1]:
-            share = _share(one, two, strip)
+            iou, share = _overlap(one, two, strip)
             if share >= _SAME:
-                pairs.append((one.found.class_id == two.found.class_id, share, one, two))
+                pairs.append((one.found.class_id == two.found.class_id, iou, one, two))
+    pairs.sort(key=lambda pair: pair[:2], reverse=True)
     taken: set[int] = set()
-    for is_alike, _, one, two in sorted(pairs, key=lambda pair: pair[:2], reverse=True):
-        is_part = is_alike and (one.is_cut or two.is_cut)
-        if is_part or not taken & {id(one), id(two)}:
+    for _, _, one, two in pairs:
+        if not taken & {id(one), id(two)}:
             taken |= {id(one), id(two)}
             one.join(two)
+    for is_alike, _, one, two in pairs:
+        for part, other in ((one, two), (two, one)):
+            if is_alike and part.is_cut and id(part) not in taken:
+                taken.add(id(part))
+                part.join(other)
 
 
 def _trusted(grid: WindowGrid, span: tuple[int, int], length: int) -> tuple[int, int]:
@@ -168,20 +176,21 @@ def _is_box(box: Box) -> bool:
     return box[0] < box[2] and box[1] < box[3]
 
 
-def _share(one: _Fragment, two: _Fragment, strip: Box) -> float:
-    """What two fragments have in common in the strip, as the rule says."""
+def _overlap(one: _Fragment, two: _Fragment, strip: Box) -> tuple[float, float]:
+    """Of two fragments in the strip: intersection over union, and the share that the rule asks."""
     if not _is_box(_common(_common(one.box, two.box), strip)):
-        return 0.0
+        return 0.0, 0.0
     first, second = (mask_runs.cut(f.found.runs, strip) for f in (one, two))
     shared = mask_runs.overlap(first, second)
     if not shared:
-        return 0.0
+        return 0.0, 0.0
     areas = mask_runs.area(first), mask_runs.area(second)
+    iou = shared / (sum(areas) - shared)
     if one.is_cut and two.is_cut:
-        return shared / min(areas)
+        return iou, shared / min(areas)
     if one.is_cut or two.is_cut:
-        return shared / areas[0 if one.is_cut else 1]
-    return shared / (sum(areas) - shared)
+        return iou, shared / areas[0 if one.is_cut else 1]
+    return iou, iou
 
 
 def _object(fragments: list[Found]) -> Found:

@@ -58,10 +58,26 @@ def test_half_of_the_union_decides_between_whole_ones():
 
 def test_half_of_the_cut_one_decides_beside_a_whole_one():
     """A small whole object does not stand for a large cut one that it lies in."""
-    large, small = rectangle(0, 0, 40, 40), rectangle(20, 30, 24, 34)
-    assert len(put_together([large], [small])) == 2
+    large, small = rectangle(0, 0, 40, 40, score=0.9), rectangle(20, 30, 24, 34)
+    rest = rectangle(0, 24, 40, 64, score=0.8)
+    assert put_together([large], [small, rest]) == [
+        (0, 0.5, (20, 30, 24, 34)),
+        (0, 0.9, (0, 0, 40, 64)),
+    ]
     assert len(put_together([rectangle(10, 20, 20, 40)], [rectangle(14, 29, 30, 40)])) == 1
-    assert len(put_together([rectangle(10, 20, 20, 40)], [rectangle(15, 29, 30, 40)])) == 2
+    # 35 of the cut one's 80 pixels: no partner, and what one window alone has seen in part goes.
+    assert put_together([rectangle(10, 20, 20, 40)], [rectangle(15, 29, 30, 40)]) == [
+        (0, 0.5, (15, 29, 30, 40))
+    ]
+
+
+def test_a_cut_piece_that_covers_two_objects_does_not_join_them():
+    """A bad piece goes to its best partner, and the two objects stay two."""
+    one, two = rectangle(10, 29, 14, 50), rectangle(15, 29, 19, 48)
+    bad = rectangle(10, 26, 19, 40, score=0.1)
+    ends = [rectangle(10, 29, 14, 40), rectangle(15, 29, 19, 40)]
+    found = put_together([*ends, bad], [one, two])
+    assert [box for *_, box in found] == [(10, 29, 14, 50), (15, 29, 19, 48)]
 
 
 def test_the_class_is_that_of_the_larger_part():
