@@ -203,3 +203,7 @@ def _find(key: str, known: Mapping[str, Task], what: str) -> Task:
     if key not in known:
         raise UnknownTaskError(f"{what} '{key}' is unknown; known are {', '.join(sorted(known))}")
     return known[key]
+
+
+#: Files of saved detections, as Detectron2 calls them: results by their names, and no scores.
+SAVED_DETECTIONS = ("coco_instances_results.json", "lvis_instances_results.json")

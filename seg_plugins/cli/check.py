@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
+from pathlib import Path
 
 from ..config import load_config
 from ..data import apply_custom_dataset, register_custom_dataset
 from ..data.datasets.folder_pairs import PREFIX, count_classes, register_folder_dataset
 from ..data.doctor import check_dataset
 from ..io.errors import SegPluginsError
-from ..io.files import WriteError
+from ..io.files import write_atomically
 
 EXPECTED = (SegPluginsError, ValueError)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what is wrong; the exit status, 1 where there are errors."""
-    try:
-        status = main(args)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `... | head` ends it quietly, when Python flushes at exit too
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return status
-
-
-def main(args: argparse.Namespace) -> int:
     """Check each dataset, print its table, and write all reports to ``--json``; the exit status.
 
     Raises:
@@ -49,11 +38,8 @@ def main(args: argparse.Namespace) -> int:
         print(report.table())
         reports.append(report)
     if args.json:
-        try:
-            with open(args.json, "w", encoding="utf-8") as file:
-                json.dump([report.as_dict() for report in reports], file, indent=1)
-        except OSError as error:
-            raise WriteError(f"--json {args.json}: {error.strerror}") from error
+        text = json.dumps([report.as_dict() for report in reports], indent=1)
+        write_atomically(Path(args.json), lambda file: file.write(text.encode()))
     return int(any(report.errors for report in reports))
 
 

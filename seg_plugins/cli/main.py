@@ -70,7 +70,12 @@ def _run(command: str, parser: argparse.ArgumentParser, args: argparse.Namespace
         _import_parts(parser, args)
     work = importlib.import_module(f".{module_name(command)}", __package__)
     try:
-        return work.run(args)
+        status = work.run(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `... | head` ends it quietly, when Python flushes at exit too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except work.EXPECTED as error:
         sys.exit(f"error: {error}")
 

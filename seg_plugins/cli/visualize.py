@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.structures import Instances, PolygonMasks
 
 from ..config import get_cfg, load_config
+from ..config.loading import merge_opts
 from ..data import Dataset, apply_custom_dataset, build_mapper
 from ..io.errors import SegPluginsError
 from ..io.masks import to_bitmask
@@ -57,7 +58,7 @@ def _config(args: argparse.Namespace) -> CfgNode:
         cfg.INPUT.MASK_FORMAT = "bitmask"
         cfg.DATASETS.TRAIN = (args.dataset,) if args.dataset else ()
         cfg.DATASETS.CUSTOM = args.custom or ""
-        cfg.merge_from_list(args.opts)
+        merge_opts(cfg, args.opts)
     apply_custom_dataset(cfg)
     return cfg
 

@@ -24,6 +24,7 @@ from torch import nn
 from ..config import ConfigError
 from ..data import Dataset
 from ..evaluation.bootstrap import compare_runs
+from ..io.command_line import command_line
 from ..io.files import write_atomically
 from ..modeling.analysis import analyze, size_at_test
 from ..modeling.test_time.augmentation import with_test_time_augmentation
@@ -169,9 +170,9 @@ def tell_end(cfg: CfgNode, figures: Mapping[str, tuple[float, int]], names: Sequ
         None,
     )
     if best:
-        parts = ["seg-plugins", "predict", "--config-file", str(folder / "config.yaml")]
-        parts += ["--weights", str(best), "--input", "IMAGES", "--output", "results"]
-        logger.info("Next, on images of your own: %s", shlex.join(parts))
+        model = ("--config-file", folder / "config.yaml", "--weights", best)
+        command = command_line("predict", *model, "--input", "IMAGES", "--output", "results")
+        logger.info("Next, on images of your own: %s", command)
 
 
 def _attempt(part: str, problems: list[str], make: Callable[[], Any]) -> Any:

@@ -139,6 +139,7 @@ def build_instance(cfg: CfgNode, dataset: Dataset, output_dir: Path | None) -> I
         max_dets_per_image=max(COCO_LIMIT, cfg.TEST.DETECTIONS_PER_IMAGE),
         boundary=cfg.TEST.BOUNDARY_MEASURES,
         save_predictions=cfg.TEST.SAVE_PREDICTIONS,
+        keep_matches=cfg.TEST.BOOTSTRAP > 0,
     )
 
 

@@ -58,7 +58,7 @@ def instance_lists(dataset: Dataset, folder: Path) -> Iterator[Pair]:
 
 def _instances(file: Path, classes: Mapping[int, int]) -> Instances:
     masks, scores, found = [], [], []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_text(file).splitlines(), 1):
         if not line.strip():
             continue
         where = f"{file}, line {number}"
@@ -86,6 +86,13 @@ def _instances(file: Path, classes: Mapping[int, int]) -> Instances:
     if masks:
         instances.pred_masks = torch.from_numpy(np.stack(masks))
     return instances
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{file}: no readable list of instances ({error})") from None
 
 
 def _by_frame(

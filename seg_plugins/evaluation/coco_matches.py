@@ -7,9 +7,11 @@ only the order by score and the sums change.
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -116,7 +118,7 @@ class MatchedImages:
                         for kind in found["kinds"].tolist()
                     },
                 )
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise EvaluationError(
                 f"{path} is no file of matches ({error}): evaluate again to write it anew."
             ) from error

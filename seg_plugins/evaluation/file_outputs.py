@@ -92,7 +92,7 @@ def semantic_masks(dataset: Dataset, file: ResultFile) -> Iterator[Pair]:
             "masks by category id do not tell them apart: give label maps"
         )
     for position, record in enumerate(dataset.records):
-        _check_run_lengths(file, places[position])
+        check_run_lengths(file, places[position])
         labels = label_map(file, places[position], classes, dataset.ignore_label)
         yield _given(record), {"sem_seg": torch.from_numpy(labels)}
 
@@ -248,8 +248,12 @@ def _first(names: Sequence[Any]) -> str:
     return ", ".join(map(str, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
 
 
-def _check_run_lengths(file: ResultFile, places: Sequence[int]) -> None:
-    """Refuse run lengths that do not fill their image, which pycocotools draws without a word."""
+def check_run_lengths(file: ResultFile, places: Sequence[int]) -> None:
+    """Refuse run lengths that do not fill their image, which pycocotools draws without a word.
+
+    Raises:
+        DatasetError: the message names the result.
+    """
     for place in places:
         rle = file.records[place].get("segmentation")
         if not (isinstance(rle, Mapping) and isinstance(rle.get("counts"), str)):

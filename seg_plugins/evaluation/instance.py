@@ -68,8 +68,10 @@ class InstanceEvaluator(StreamingEvaluator):
         save_predictions: bool = False,
         distributed: bool = True,
         allow_missing: bool = False,
+        keep_matches: bool = True,
     ) -> None:
         dataset = Dataset.get(dataset_name)
+        self._keep_matches = keep_matches
         self._truth = CocoTruth(dataset)
         if not (self._truth.has_annotations or save_predictions):
             raise EvaluationError(
@@ -163,7 +165,11 @@ class InstanceEvaluator(StreamingEvaluator):
         if self.output_dir:
             counts = engine.image_counts("segm" if found.with_masks else "bbox", CONFIDENCE)
             self._write_image_scores(visited, counts)
-            self._matched_images(engine).save(self.output_dir / f"{self.task}_matches.npz")
+            matches = self.output_dir / f"{self.task}_matches.npz"
+            if self._keep_matches:
+                self._matched_images(engine).save(matches)
+            else:  # of an earlier evaluation
+                matches.unlink(missing_ok=True)
             for task, curves in self.curves.items():
                 curves.save(self.output_dir / f"{task}_curves.npz", self.class_names)
         return {task: self._figures(curves) for task, curves in self.curves.items()}

@@ -32,7 +32,7 @@ IMAGE_FORMATS = ("BGR", "RGB", "L", "raw")
 MAX_PIXELS = 300_000_000
 # Pillow's own limit where nobody has set another; it is lower than ours.
 _PILLOW_LIMIT = 1024 * 1024 * 1024 // 4 // 3
-_EXIF_ORIENTATION = 0x0112
+EXIF_ORIENTATION = 0x0112
 _SAMPLES_PER_PIXEL = 277
 _SAMPLE_FORMAT, _SIGNED = 339, 2
 _JPEG_END = b"\xff\xd9"
@@ -89,7 +89,7 @@ def stored_rotated(file_name: str) -> bool:
         return False
     try:
         with open_image(file_name) as image:
-            return image.getexif().get(_EXIF_ORIENTATION, 1) != 1
+            return image.getexif().get(EXIF_ORIENTATION, 1) != 1
     except (_NotForPillow, OSError, ValueError, SyntaxError, EOFError):
         return False  # no tag can be read; whether the pixels can is told when they are
 
@@ -277,7 +277,7 @@ def _decode_fast(file_name: str, image: Image.Image, image_format: str) -> np.nd
         # To know of a rotation Pillow decodes all of it; what may tell of one is left to it.
         simple = not any(mark in content for mark in _PNG_EXIF)
     else:
-        simple = content.endswith(_JPEG_END) and image.getexif().get(_EXIF_ORIENTATION, 1) == 1
+        simple = content.endswith(_JPEG_END) and image.getexif().get(EXIF_ORIENTATION, 1) == 1
     if not simple:
         return None
     flags = cv2.IMREAD_COLOR_BGR if image_format == "BGR" else cv2.IMREAD_COLOR_RGB
@@ -288,7 +288,7 @@ def _pixels(file_name: str, image: Image.Image, image_format: str) -> np.ndarray
     # Asked before anything loads the image, which forgets it.
     is_deep = _is_deep(image)
     try:
-        rotated = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
+        rotated = image.getexif().get(EXIF_ORIENTATION, 1) != 1
         if rotated:
             image = ImageOps.exif_transpose(image)
         if image_format != "raw":

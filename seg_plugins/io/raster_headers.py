@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
-from PIL import Image
-
 from .errors import DatasetError
-from .images import stored_rotated
-from .tiff import picture_pages, several_pages
+from .file_kind import kind_of
+from .images import EXIF_ORIENTATION, MAX_PIXELS, page_count, stored_rotated
+from .tiff import first_tag, several_pages
 
 __all__ = ["check_header"]
+
+# GDAL's drivers whose files may hold several pictures, or be stored rotated.
+_PICTURES = ("GTiff", "JPEG", "PNG", "GIF", "WEBP")
 
 
 def check_header(raster: Any, otherwise: str = "") -> None:
@@ -24,11 +25,11 @@ def check_header(raster: Any, otherwise: str = "") -> None:
     Raises:
         DatasetError: several pages, an EXIF rotation, or colours of print.
     """
-    is_tiff = raster.driver in ("GTiff", "COG")
-    pages = len(picture_pages(raster.name)) if is_tiff else 1
+    is_picture = raster.driver in _PICTURES
+    pages = page_count(raster.name) if is_picture else 1
     if pages > 1:
         raise several_pages(raster.name, pages)
-    if is_tiff and _rotated(raster.name):
+    if is_picture and _rotated(raster):
         raise DatasetError(
             f"{raster.name}: an EXIF tag rotates it for display; windows show the stored rows: "
             f"store it upright{otherwise}"
@@ -40,8 +41,10 @@ def check_header(raster: Any, otherwise: str = "") -> None:
         )
 
 
-def _rotated(name: str) -> bool:
-    with warnings.catch_warnings():
-        # Its size is what windows are for.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return stored_rotated(name)
+def _rotated(raster: Any) -> bool:
+    """GDAL does not tell the orientation of a TIFF, and Pillow opens no image that is larger."""
+    if raster.height * raster.width <= MAX_PIXELS:
+        return stored_rotated(raster.name)
+    if kind_of(raster.name) == "tiff":
+        return first_tag(raster.name, EXIF_ORIENTATION) not in (None, 1)
+    return raster.tags(ns="EXIF").get("EXIF_Orientation", "1").strip() != "1"

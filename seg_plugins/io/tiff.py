@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,7 +13,14 @@ from PIL import Image
 from .errors import DatasetError
 from .file_kind import kind_of
 
-__all__ = ["declared_nodata", "nodata_of", "picture_pages", "read_tiff", "several_pages"]
+__all__ = [
+    "declared_nodata",
+    "first_tag",
+    "nodata_of",
+    "picture_pages",
+    "read_tiff",
+    "several_pages",
+]
 
 _GDAL_NODATA = 42113
 _SUBFILE_TYPE = 254
@@ -85,7 +93,7 @@ def declared_nodata(file_name: str) -> float | None:
         with Image.open(file_name) as image:
             return nodata_of(image)
     except (OSError, SyntaxError):
-        return _number(_tag_by_tifffile(file_name), file_name)
+        return _number(first_tag(file_name, _GDAL_NODATA), file_name)
 
 
 def nodata_of(image: Image.Image) -> float | None:
@@ -101,15 +109,15 @@ def _number(tag: object, name: str) -> float | None:
         raise DatasetError(f"{name}: nodata is declared as {tag!r}, no number") from None
 
 
-def _tag_by_tifffile(file_name: str) -> str | None:
-    """The tag of a TIFF that Pillow does not know."""
+def first_tag(file_name: str, number: int) -> Any:
+    """A tag of the first page of a TIFF that Pillow does not know; None: it has no such tag."""
     if importlib.util.find_spec("tifffile") is None:
         return None  # nor can its pixels be read: that is told when they are
     import tifffile
 
     try:
         with tifffile.TiffFile(file_name) as file:
-            tag = file.pages.first.tags.get(_GDAL_NODATA)
+            tag = file.pages.first.tags.get(number)
             return None if tag is None else tag.value
     except _DAMAGE as error:
         raise DatasetError(f"{file_name}: not a readable TIFF ({error})") from None

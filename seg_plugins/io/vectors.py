@@ -76,6 +76,11 @@ def read_features(file_name: str, crs: str) -> Features:
             bounds.append(_bounds(geometry))
         except (TypeError, ValueError, KeyError):
             raise DatasetError(f"{where}: its coordinates are no polygon of numbers") from None
+        if not _is_valid(geometry):  # rasterize would leave it out without a word
+            raise DatasetError(
+                f"{where}: no valid polygon: a ring needs four points, of which the last is the "
+                "first"
+            )
         geometries.append(geometry)
         properties.append(dict(feature.get("properties") or {}))
     corners = np.array(bounds).reshape(-1, 4)
@@ -88,6 +93,12 @@ def read_features(file_name: str, crs: str) -> Features:
         return Features(geometries, properties, corners)
     geometries = _moved(geometries, corners, source_crs, crs, file_name)
     return Features(geometries, properties, np.array([*map(_bounds, geometries)]).reshape(-1, 4))
+
+
+def _is_valid(geometry: dict[str, Any]) -> bool:
+    from rasterio.features import is_valid_geom
+
+    return is_valid_geom(geometry)
 
 
 def _moved(

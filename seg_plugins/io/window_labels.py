@@ -75,11 +75,14 @@ class RasterLabels(WindowLabels):
             check_inside(raster, area)
             stored = raster.read(1, window=(area.rows, area.columns))
             nodata = raster.nodata
-        if nodata is not None and not self._is_class(nodata):
-            missing = np.isnan(stored) if np.isnan(nodata) else stored == nodata
-            if missing.any():
-                stored = self.ignored(stored, missing)
-        return self.decode(as_label(path, stored, color=False))
+        if nodata is None or self._is_class(nodata):
+            return self.decode(as_label(path, stored, color=False))
+        missing = np.isnan(stored) if np.isnan(nodata) else stored == nodata
+        # Any value that is a class: the ignore label itself may be one among the stored values.
+        known = self.values[0][0] if self.values else 0
+        stored = np.where(missing, known, stored).astype(stored.dtype)
+        ids = self.decode(as_label(path, stored, color=False))
+        return self.ignored(ids, missing) if missing.any() else ids
 
     def _is_class(self, value: float) -> bool:
         return value in ([v for v, _ in self.values] or range(self.classes))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 # --------------------------------------------------------------------- shapes without data
 
@@ -119,9 +120,18 @@ def _autograd(
     output_size: Sequence[int],
     *settings: Any,
 ) -> tuple[Tensor, Tensor]:
+    if _has_tangent(features):
+        raise RuntimeError("forward-mode derivative of seg_plugins::roi_align is not implemented")
     if torch.is_grad_enabled() and any(feature.requires_grad for feature in features):
         return _RoiAlign.apply(keys, boxes, output_size, settings, *features)
     return _forward(keys, features, boxes, output_size, *settings)
+
+
+def _has_tangent(features: list[Tensor]) -> bool:
+    """Whether somebody asks for a derivative in forward mode, which would be lost in silence."""
+    return forward_ad._current_level >= 0 and any(
+        forward_ad.unpack_dual(feature).tangent is not None for feature in features
+    )
 
 
 def _refuse(ctx: Any, *grads: Any) -> None:

@@ -141,7 +141,14 @@ def find_sources(inputs: Sequence[str], output: Path, pages: str = "") -> list[S
         Source(found[key][0], name, names[key])
         for key, name in sorted(_output_names(names).items(), key=lambda item: found[item[0]][0])
     ]
-    return [page for one in sources for page in one.split(pages)] if pages else sources
+    if pages:
+        sources = [page for one in sources for page in one.split(pages)]
+        twice = [name for name, count in Counter(s.name for s in sources).items() if count > 1]
+        if twice:
+            raise PredictionError(
+                f"--pages: '{twice[0]}' would be the name of a page and of a file: rename the file"
+            )
+    return sources
 
 
 def _output_names(names: dict[Path, str]) -> dict[Path, str]:

@@ -9,7 +9,7 @@ import math
 import cv2
 import numpy as np
 
-from .objects import cropped
+from ..io.masks import to_crop
 from .place import Place
 from .regions import Region
 
@@ -54,7 +54,7 @@ def measures(regions: list[Region], values: np.ndarray, place: Place) -> bytes:
     means = [f"mean_{channel}" for channel in range(1, values.shape[2] + 1)]
     writer.writerow([*_COLUMNS, *_IN_UNITS, *means])
     for number, region in enumerate(regions, 1):
-        mask, (x, y) = cropped(region)
+        mask, (x, y) = to_crop(region.mask)
         rows, columns = np.nonzero(mask)
         area = len(rows)
         lengths = [perimeter(mask), math.sqrt(4 * area / math.pi)]

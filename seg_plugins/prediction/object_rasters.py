@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from tqdm import tqdm
 
 from ..io.files import write_atomically
 from ..io.gaps import no_data
-from ..io.masks import mask_box
+from ..io.masks import to_crop
 from ..visualization import overlays
 from . import runs as mask_runs
 from .outputs import OutputOptions, class_records, output_path
@@ -30,6 +32,8 @@ from .seams import Box, Found, Seams
 from .spool import MapSpool, ObjectSpool
 from .vectors import feature, geojson, outline
 from .windows import WindowGrid
+
+logger = logging.getLogger(__name__)
 
 # Outputs are written in tiles: a row of blocks of the file, and not wider than this.
 _TILE = 256, 4096
@@ -70,13 +74,16 @@ def predict_objects(
         DatasetError: no pixel holds data.
         PredictionError: run lengths of a raster that is too large for COCO.
     """
+    # What can be told before hours of windows is told before them.
+    if "json" in options.save:
+        mask_runs.check_coco_size(windows.source.height, windows.source.width)
+    place = place_of(Path(windows.source.name)) if "geojson" in options.save else Place()
     with _Objects(predictor, windows, folder, grid) as found:
         found.find()
         found.objects.sort()
         outputs = {kind: found.output(kind) for kind in options.save if kind in PICTURES}
         counts = found.write(outputs, open_output)
         if "geojson" in options.save:
-            place = place_of(Path(windows.source.name))
             path = output_path(folder, "geojson", name, ".geojson")
             path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -140,14 +147,20 @@ class _Objects:
                 bar.update()
         if not any_data:
             raise no_data(str(self.windows.source.name))
+        if seams.dropped:
+            logger.info(
+                "%s: %d objects; %d pieces that one window alone saw, cut off, are left out",
+                name,
+                len(self.objects),
+                seams.dropped,
+            )
 
     def _found(self, prediction: Prediction, y: int, x: int) -> Iterator[Found]:
         """The things of a window that begins at row `y` and column `x`."""
         for region in prediction.regions:
-            left, top, width, height = mask_box(region.mask)
-            if not region.label.is_thing or not width:
+            if not region.label.is_thing or not region.area:
                 continue
-            mask = region.bitmask[top : top + height, left : left + width]
+            mask, (left, top) = to_crop(region.mask)
             score = 1.0 if region.score is None else region.score
             runs = mask_runs.from_bitmap(mask, y + top, x + left)
             yield Found(self.place[region.label.name], score, runs)
@@ -187,7 +200,8 @@ class _Objects:
             mask = np.zeros((y1 - y0, x1 - x0), bool)
             mask_runs.paint(mask, found.runs, y0, x0, 1)
             geometry = outline(mask, (x0, y0), place.transform)
-            yield feature(number, self.labels.all[found.class_id], found.score, geometry)
+            label = self.labels.all[found.class_id]
+            yield feature(number, label, found.score, int(mask.sum()), geometry)
 
     def output(self, kind: str) -> tuple[int, Any]:
         """Bands and type of an output."""
@@ -230,15 +244,22 @@ class _Objects:
         """(h, w) class ids of a panoptic tile: of the objects, and of what is no thing."""
         if self.classes is None:
             return None
+        classes = self.classes.read(box)
+        # A window's thing that is no object of the raster, or not there, is nothing.
+        classes[np.isin(classes, self._things)] = self.labels.ignore_label
+        return np.where(numbers > 0, self._class_of_object[numbers].astype(classes.dtype), classes)
+
+    @cached_property
+    def _things(self) -> list[int]:
+        return [i for i, label in enumerate(self.labels.stuff) if label.is_thing]
+
+    @cached_property
+    def _class_of_object(self) -> np.ndarray:
+        """(N + 1,) class ids by the objects' numbers."""
         labels = self.labels
         place = {label.name: i for i, label in enumerate(labels.stuff)}
         of_class = [place.get(label.name, labels.ignore_label) for label in labels.all]
-        of_object = np.array([0, *(of_class[i] for i in self.objects.class_ids)])
-        things = [i for i, label in enumerate(labels.stuff) if label.is_thing]
-        classes = self.classes.read(box)
-        # A window's thing that is no object of the raster, or not there, is nothing.
-        classes[np.isin(classes, things)] = labels.ignore_label
-        return np.where(numbers > 0, of_object[numbers].astype(classes.dtype), classes)
+        return np.array([0, *(of_class[i] for i in self.objects.class_ids)])
 
     def _drawn(
         self, numbers: np.ndarray, classes: np.ndarray | None, edges: np.ndarray | None, box: Box

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ..io.masks import mask_box
+from ..io.masks import to_crop
 from ..ops.run_length import encode_label_map
 from .errors import PredictionError
 from .image_result import ImageResult
@@ -20,9 +20,10 @@ def object_regions(result: ImageResult) -> list[Region]:
     """Instances, things of a panoptic system, or the connected pieces of a semantic one's classes.
 
     Pieces are connected over corners as well; those of a class that is called background are none.
+    Nor is an instance without a pixel.
     """
     if result.panoptic is not None or result.instances is not None:
-        return [region for region in result.regions if region.label.is_thing]
+        return [region for region in result.regions if region.label.is_thing and region.area]
     regions = []
     for region in result.regions:
         if region.label.name.lower() not in BACKGROUND:
@@ -49,13 +50,6 @@ def object_map(regions: list[Region], height: int, width: int) -> np.ndarray:
         )
     numbers = np.zeros((height, width), np.uint8 if len(regions) < 256 else np.uint16)
     for number in range(len(regions), 0, -1):
-        mask, box = cropped(regions[number - 1])
-        x, y = box
+        mask, (x, y) = to_crop(regions[number - 1].mask)
         numbers[y : y + mask.shape[0], x : x + mask.shape[1]][mask] = number
     return numbers
-
-
-def cropped(region: Region) -> tuple[np.ndarray, tuple[int, int]]:
-    """The (h, w) bool mask inside a region's bounds, and column and row of its first pixel."""
-    x, y, width, height = mask_box(region.mask)
-    return region.bitmask[y : y + height, x : x + width], (x, y)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from ..io.errors import DatasetError
 from ..io.file_kind import kind_of
-from ..io.rasters import has_rasterio
+from ..io.rasters import has_rasterio, open_raster
 
 _DESCRIPTION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 270, 282, 283, 296
 _CENTIMETRE = 3
@@ -45,12 +45,11 @@ def place_of(path: Path | None) -> Place:
     if path is None or not path.is_file() or kind_of(str(path)) != "tiff":
         return Place()
     if has_rasterio():
-        import rasterio
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            with rasterio.open(path) as raster:
+        try:
+            with open_raster(path) as raster:
                 transform, crs = raster.transform, raster.crs
+        except DatasetError:  # a TIFF that GDAL cannot open lies nowhere
+            return _measured(path)
         if not transform.is_identity:
             if crs is None or not crs.is_projected or transform.b or transform.d:
                 return Place(transform, crs)
@@ -66,7 +65,7 @@ def _measured(path: Path) -> Place:
             tags = getattr(image, "tag_v2", {})
             across, down = tags.get(_X_RESOLUTION), tags.get(_Y_RESOLUTION)
             description, unit = str(tags.get(_DESCRIPTION, "")), tags.get(_RESOLUTION_UNIT)
-    except OSError:  # with more bands than Pillow knows
+    except (OSError, Image.DecompressionBombError):  # more bands, or pixels, than Pillow takes
         return Place()
     if not across or not down:
         return Place()

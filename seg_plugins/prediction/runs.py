@@ -85,17 +85,17 @@ def paint(target: np.ndarray, runs: np.ndarray, y: int, x: int, value: int) -> N
         target[y0 - y : y1 - y, left - x : right - x][mask] = value
 
 
-def to_coco(runs: np.ndarray, height: int, width: int) -> dict[str, Any]:
-    """COCO's packed run lengths, ``counts`` as text.
-
-    Raises:
-        PredictionError: a raster of more pixels than COCO's lengths can count.
-    """
+def check_coco_size(height: int, width: int) -> None:
+    """Raise PredictionError for a raster of more pixels than COCO's run lengths can count."""
     if height * width >= 1 << 32:
         raise PredictionError(
             f"{height}x{width} pixels: COCO's run lengths count up to 4294967295; leave json out "
             "of --save (mask has the objects' numbers)"
         )
+
+
+def to_coco(runs: np.ndarray, height: int, width: int) -> dict[str, Any]:
+    """COCO's packed run lengths, ``counts`` as text, of a raster that `check_coco_size` passes."""
     first, last = _line(runs, height)
     # From the foot of one column to the head of the next it is one length.
     joint = first[1:] == last[:-1]

@@ -90,6 +90,8 @@ class Seams:
         self.columns = [_trusted(grid, span, width) for span in grid.spans(width)]
         self._windows: dict[tuple[int, int], list[_Fragment]] = {}
         self._open: list[_Fragment] = []
+        #: Cut fragments without a partner, which were left out.
+        self.dropped = 0
 
     def box(self, row: int, column: int) -> Box:
         """What counts of a window."""
@@ -134,6 +136,8 @@ class Seams:
             if all(fragment.row < row for fragment in group):
                 if len(group) > 1 or not group[0].is_cut:
                     yield _object([fragment.found for fragment in group])
+                else:
+                    self.dropped += 1
                 for fragment in group:
                     fragment.row = -1
         self._open = [fragment for fragment in self._open if fragment.row >= 0]
@@ -143,12 +147,16 @@ class Seams:
 def _match(new: list[_Fragment], old: list[_Fragment], strip: Box) -> None:
     """Join the fragments of two windows that are of one object."""
     pairs = []
-    near = [[f for f in one if _is_box(_common(f.box, strip))] for one in (new, old)]
-    for one in near[0]:
-        for two in near[1]:
-            iou, share = _overlap(one, two, strip)
-            if share >= _SAME:
-                pairs.append((one.found.class_id == two.found.class_id, iou, one, two))
+    inside = [
+        [(f, mask_runs.cut(f.found.runs, strip)) for f in one if _is_box(_common(f.box, strip))]
+        for one in (new, old)
+    ]
+    for one, one_runs in inside[0]:
+        for two, two_runs in inside[1]:
+            if _is_box(_common(one.box, two.box)):
+                iou, share = _overlap(one, two, one_runs, two_runs)
+                if share >= _SAME:
+                    pairs.append((one.found.class_id == two.found.class_id, iou, one, two))
     pairs.sort(key=lambda pair: pair[:2], reverse=True)
     taken: set[int] = set()
     for _, _, one, two in pairs:
@@ -176,11 +184,10 @@ def _is_box(box: Box) -> bool:
     return box[0] < box[2] and box[1] < box[3]
 
 
-def _overlap(one: _Fragment, two: _Fragment, strip: Box) -> tuple[float, float]:
-    """Of two fragments in the strip: intersection over union, and the share that the rule asks."""
-    if not _is_box(_common(_common(one.box, two.box), strip)):
-        return 0.0, 0.0
-    first, second = (mask_runs.cut(f.found.runs, strip) for f in (one, two))
+def _overlap(
+    one: _Fragment, two: _Fragment, first: np.ndarray, second: np.ndarray
+) -> tuple[float, float]:
+    """Intersection over union of two fragments by their runs in the strip, and the share."""
     shared = mask_runs.overlap(first, second)
     if not shared:
         return 0.0, 0.0

@@ -24,6 +24,7 @@ class ObjectSpool:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
         self._objects: list[tuple[float, int, int, int]] = []
         self._boxes: list[Box] = []
+        self._sides = np.zeros((0, 4), np.int64)  # the boxes, once they are sorted
 
     def add(self, found: Found) -> None:
         """Keep an object."""
@@ -37,6 +38,7 @@ class ObjectSpool:
         order = sorted(range(len(self)), key=lambda i: (-self._objects[i][0], self._boxes[i]))
         self._objects = [self._objects[i] for i in order]
         self._boxes = [self._boxes[i] for i in order]
+        self._sides = np.array(self._boxes, np.int64).reshape(-1, 4)
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -57,13 +59,13 @@ class ObjectSpool:
         return Found(class_id, score, runs)
 
     def labels(self, box: Box) -> np.ndarray:
-        """(h, w) uint32 numbers of the objects in rows and columns of the raster.
+        """(h, w) uint32 numbers of the sorted objects in rows and columns of the raster.
 
         They count from 1 in the order of the objects, the first lies on top; 0 is none.
         """
         y0, x0, y1, x1 = box
         found = np.zeros((y1 - y0, x1 - x0), np.uint32)
-        boxes = np.array(self._boxes, np.int64).reshape(-1, 4)
+        boxes = self._sides
         inside = (boxes[:, 0] < y1) & (boxes[:, 2] > y0) & (boxes[:, 1] < x1) & (boxes[:, 3] > x0)
         for index in np.nonzero(inside)[0][::-1].tolist():
             mask_runs.paint(found, self[index].runs, y0, x0, index + 1)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..io.masks import to_polygons
+from ..io.masks import to_crop, to_polygons
+from .errors import PredictionError
 from .labels import Label
-from .objects import cropped
 from .place import Place
 from .regions import Region
 
@@ -23,11 +23,19 @@ def geojson(features: Iterable[dict[str, Any]], place: Place) -> Iterator[bytes]
         features: of :func:`feature`.
         place: of the image, the same as theirs. Like GDAL's, the file names a coordinate system
             other than WGS 84 in ``crs``.
+
+    Raises:
+        PredictionError: a coordinate system without a code.
     """
     head: dict[str, Any] = {"type": "FeatureCollection"}
-    code = place.crs.to_epsg() if place.crs is not None else None
-    if code and code != 4326:
-        name = f"urn:ogc:def:crs:EPSG::{code}"
+    authority = place.crs.to_authority() if place.crs is not None else None
+    if place.crs is not None and authority is None:
+        raise PredictionError(
+            "geojson names a coordinate system by its code, and that of the image has none: give "
+            "it one with gdalwarp -t_srs EPSG:..., or leave geojson out of --save"
+        )
+    if authority and authority != ("EPSG", "4326"):
+        name = "urn:ogc:def:crs:{}::{}".format(*authority)
         head["crs"] = {"type": "name", "properties": {"name": name}}
     yield json.dumps(head)[:-1].encode() + b', "features": ['
     for number, one in enumerate(features):
@@ -38,15 +46,21 @@ def geojson(features: Iterable[dict[str, Any]], place: Place) -> Iterator[bytes]
 def features(regions: list[Region], place: Place) -> Iterator[dict[str, Any]]:
     """The GeoJSON features of the objects of one image."""
     for number, region in enumerate(regions, 1):
-        mask, start = cropped(region)
-        yield feature(number, region.label, region.score, outline(mask, start, place.transform))
+        mask, start = to_crop(region.mask)
+        shape = outline(mask, start, place.transform)
+        yield feature(number, region.label, region.score, int(mask.sum()), shape)
 
 
 def feature(
-    number: int, label: Label, score: float | None, geometry: dict[str, Any]
+    number: int, label: Label, score: float | None, area: int, geometry: dict[str, Any]
 ) -> dict[str, Any]:
-    """A GeoJSON feature of an object."""
-    found = {"id": number, "class": label.name, "category_id": label.category_id}
+    """A GeoJSON feature of an object; `area` in pixels."""
+    found: dict[str, Any] = {
+        "id": number,
+        "class": label.name,
+        "category_id": label.category_id,
+        "area": area,
+    }
     if score is not None:
         found["score"] = round(score, 6)
     return {"type": "Feature", "properties": found, "geometry": geometry}
@@ -87,7 +101,7 @@ def labelme(regions: list[Region], file_name: str, height: int, width: int) -> b
     """
     shapes = []
     for number, region in enumerate(regions, 1):
-        mask, (x, y) = cropped(region)
+        mask, (x, y) = to_crop(region.mask)
         for polygon in to_polygons(mask):
             points = np.array(polygon).reshape(-1, 2) + np.array([x, y])
             shapes.append(

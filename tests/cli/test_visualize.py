@@ -29,6 +29,12 @@ def test_an_unknown_dataset_is_an_error(tmp_path):
         main("visualize", ["--dataset", "shape_val", "--output", str(tmp_path)])
 
 
+def test_an_unknown_key_is_an_error(tmp_path):
+    wanted = ["--dataset", "shapes_val", "--output", str(tmp_path / "x.png"), "INPUT.FROMAT", "L"]
+    with pytest.raises(SystemExit, match=r"^error: .*FROMAT"):
+        main("visualize", wanted)
+
+
 def test_polygons_and_wrong_arguments(tmp_path, capsys):
     base = ["--dataset", "shapes_instance_val", "--count", "1"]
     sheet = str(tmp_path / "new/sheet.png")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 from pathlib import Path
 
 import seg_plugins
@@ -135,8 +136,9 @@ def test_crowds_alone_are_refused_with_the_key_for_them(tmp_path):
     assert kept(config(path, *advice(error)[0].split())) == [[1], [2]]
 
 
-def test_damaged_samples_name_the_keys_that_train_all_the_same(tmp_path):
+def test_damaged_samples_name_the_keys_that_train_all_the_same(tmp_path, monkeypatch):
     """A missing image and a box that leaves its image: each needs a key of its own."""
+    monkeypatch.setattr(shutil, "which", lambda name: name)
     file = content([annotation(i, i, BOX) for i in range(1, 9)], images=8)
     file["annotations"][0] = annotation(1, 1, (50, 50, 30, 30))
     path = write(tmp_path, file, "damaged")

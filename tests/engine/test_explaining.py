@@ -100,7 +100,7 @@ def test_explanations_of_an_earlier_evaluation_are_left_out(run):
 def test_nothing_saved_says_how_to_save(run):
     folder, name = run
     evaluate(folder, name, 0.9, saved=False)
-    with pytest.raises(EvaluationError, match=r"SAVE_PREDICTIONS True: tools/train_net\.py"):
+    with pytest.raises(EvaluationError, match=r"SAVE_PREDICTIONS True: .*train --eval-only"):
         explain_run(folder)
     with pytest.raises(ConfigError, match=r"config\.yaml is missing"):
         explain_run(folder / "inference")

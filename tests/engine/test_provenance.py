@@ -17,7 +17,8 @@ import pytest
     [
         (["train.py", "--config-file", "a b.yaml"], "train.py --config-file 'a b.yaml' SEED 7"),
         (["train.py", "--resume", "SOLVER.MAX_ITER", "3"], "train.py SOLVER.MAX_ITER 3 SEED 7"),
-        (["train.py", "SEED", "3"], "train.py SEED 3"),
+        (["train.py", "SEED", "7"], "train.py SEED 7"),
+        (["train.py", "SEED", "-1"], "train.py SEED -1 SEED 7"),
         (
             [str(Path(seg_plugins.__file__).with_name("__main__.py")), "train", "--data", "a.yaml"],
             "python -m seg_plugins train --data a.yaml SEED 7",

@@ -232,6 +232,40 @@ def test_damaged_statistics_are_named(tmp_path):
     assert len(compare_runs({"a": [tmp_path]}, samples=5).problems) == 2
 
 
+@pytest.mark.parametrize("line", ["3", "[]", '{"by_class": 3}', '{"by_class": [[99, 1, 1, 1]]}'])
+def test_a_damaged_line_is_named(tmp_path, line):
+    file = write_semantic(tmp_path, random_confusions(3))
+    lines = file.with_name("sem_seg_per_image.jsonl")
+    first, *others = lines.read_text().splitlines()
+    lines.write_text("\n".join([first, line, *others[1:]]) + "\n")
+    with pytest.raises(EvaluationError, match=re.escape(str(lines))):
+        read_statistics(file)
+    lines.write_text("\n".join([line, *others]) + "\n")
+    assert compare_runs({"a": [tmp_path]}, samples=5).figures == []
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"dataset": "t", "classes": []}', "{"])
+def test_damaged_results_are_named(tmp_path, content):
+    file = write_semantic(tmp_path, random_confusions(3))
+    file.write_text(content)
+    assert len(compare_runs({"a": [tmp_path]}, samples=5).problems) == 1
+
+
+def test_a_cut_off_file_of_matches_is_named(tmp_path):
+    flags = [np.zeros(2, np.uint16), np.zeros(2, np.uint16)]
+    columns = np.zeros(2, np.int64), np.zeros(2, np.int64)
+    found = Matches.sorted(*columns, np.array([0.5, 0.5]), *flags)
+    path = tmp_path / "instances_matches.npz"
+    MatchedImages(["x"], ["a"], *columns, {"bbox": found}).save(path)
+    content = path.read_bytes()
+    damaged = bytearray(content)
+    damaged[len(content) // 3] ^= 255
+    for wrong in (content[: len(content) // 2], bytes(damaged)):
+        path.write_bytes(wrong)
+        with pytest.raises(EvaluationError, match=re.escape(str(path))):
+            MatchedImages.load(path)
+
+
 def test_results_without_statistics_are_told(tmp_path):
     file = write_semantic(tmp_path, random_confusions(3))
     lines = file.with_name("sem_seg_per_image.jsonl")

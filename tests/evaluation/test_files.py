@@ -147,6 +147,22 @@ def test_a_file_with_images_and_categories_of_its_own_numbers(coco_file, coco_da
 
     np.testing.assert_equal(score_files(name, write(renumber)), expected)
 
+    def with_another(results):
+        """A class that the dataset has not, of which there are no results."""
+        content = renumber(results)
+        content["categories"].append({"id": 1000, "name": "background"})
+        return content
+
+    np.testing.assert_equal(score_files(name, write(with_another)), expected)
+
+    def of_another(results):
+        content = with_another(results)
+        content["annotations"][0]["category_id"] = 1000
+        return content
+
+    with pytest.raises(ValueError, match="category_id 1000 is none of"):
+        score_files(name, write(of_another))
+
 
 def test_more_than_100_detections_count_where_the_run_had_them_count(coco_dataset, tmp_path):
     content, predictions = make_coco(1, images=3, categories=(1,))
@@ -308,7 +324,9 @@ def test_wrong_label_maps_are_named(labels):
     (folder / f"{stem}_other.png").unlink()
     (folder / "more").mkdir()
     Image.fromarray(good).save(folder / "more" / f"{stem}.png")
-    with pytest.raises(EvaluationError, match=rf"more/{stem}\.png are both of the image|more/"):
+    with pytest.raises(
+        EvaluationError, match=rf"more/{stem}\.png and .*{stem}\.png are both of the image"
+    ):
         score_files(name, folder)
 
 

@@ -14,6 +14,7 @@ from seg_plugins.io.masks import (
     mask_box,
     to_bitmask,
     to_bitmasks,
+    to_crop,
     to_polygons,
     to_run_lengths,
 )
@@ -96,3 +97,20 @@ def test_masks_change_form_in_one_place():
         or (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pycocotools"))
     }
     assert users == {"io/masks.py", "ops/run_length.py"}  # the second for overlaps alone
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_crop_of_a_mask(seed):
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 70, 2)
+    mask = rng.random((height, width)) < rng.choice([0, 0.01, 0.5, 1])
+    if seed % 2:  # long runs, whose lengths take several letters
+        mask = np.kron(mask, np.ones((40, 30), bool))
+    (rle,) = encode_bitmasks(mask[None])
+    crop, (x, y) = to_crop(rle)
+    expected = np.zeros(mask.shape, bool)
+    expected[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
+    assert np.array_equal(expected, mask)
+    assert (x, y, crop.shape[1], crop.shape[0]) == mask_box(rle)
+    again, _ = to_crop({**rle, "counts": rle["counts"].decode()})
+    assert np.array_equal(again, crop)

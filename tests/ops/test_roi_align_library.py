@@ -7,6 +7,7 @@ from seg_plugins.ops._extension import load_extension
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 pytestmark = [
     pytest.mark.usefixtures("device"),
@@ -97,3 +98,19 @@ def test_backward_is_not_differentiable_and_says_so():
     (gradient, _) = torch.autograd.grad(output.pow(2).sum(), maps, create_graph=True)
     with pytest.raises(RuntimeError):
         gradient.sum().backward()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_derivative_in_forward_mode_is_refused(training):
+    """It would be zero without a word."""
+    features = torch.rand(1, 2, 6, 6, requires_grad=training)
+    boxes = torch.tensor([[0.0, 1, 1, 4, 4]])
+
+    def pooled(features):
+        return roi_align([features], boxes, (2, 2), [1.0])
+
+    with pytest.raises(RuntimeError, match="forward"):
+        torch.func.jvp(pooled, (features,), (torch.ones_like(features),))
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="forward"):
+        pooled(forward_ad.make_dual(features, torch.ones_like(features)))
+    assert pooled(features).shape == (1, 2, 2, 2)

@@ -57,6 +57,14 @@ def test_single_pictures_stay_as_they_are(tmp_path):
     assert [(s.name, s.page) for s in found] == [("b", None), ("c", None)]
 
 
+def test_a_file_that_is_called_as_a_page_is_refused(tmp_path):
+    stack(tmp_path / "a.tif")
+    pages()[0].save(tmp_path / "a_page0.tif")
+    words = "'a_page0' would be the name of a page and of a file"
+    with pytest.raises(PredictionError, match=words):
+        find_sources([str(tmp_path)], tmp_path / "out", "all")
+
+
 @pytest.mark.parametrize(("text", "expected"), [
     ("all", [0, 1, 2, 3, 4]), ("0", [0]), ("3-4, 1", [1, 3, 4]), ("2,2-3", [2, 3]),
 ])  # fmt: skip

@@ -126,6 +126,14 @@ def test_objects_are_given_as_soon_as_they_are_whole():
     assert list(seams.finished(3)) == []
 
 
+def test_pieces_that_one_window_alone_saw_are_counted():
+    seams = Seams(GRID, 40, 64)
+    seams.add(0, 0, [rectangle(10, 20, 14, 40), rectangle(20, 2, 24, 8)])
+    seams.add(0, 1, [])
+    assert [mask_runs.bounds(one.runs) for one in seams.finished(1)] == [(20, 2, 24, 8)]
+    assert seams.dropped == 1
+
+
 def test_runs_against_bitmaps():
     """Area, overlap, union, painting and COCO's lengths of random masks anywhere in a raster."""
     rng = np.random.default_rng(0)
@@ -153,6 +161,5 @@ def test_runs_against_bitmaps():
 
 
 def test_a_raster_that_is_too_large_for_cocos_lengths_is_said():
-    runs = rectangle(0, 0, 2, 2).runs
     with pytest.raises(PredictionError, match=r"65536x65536 pixels.*leave json out"):
-        mask_runs.to_coco(runs, 65536, 65536)
+        mask_runs.check_coco_size(65536, 65536)

@@ -8,6 +8,8 @@ import json
 from seg_plugins.data.datasets.class_table import ClassTable
 from seg_plugins.data.datasets.labelme import Labelme
 from seg_plugins.io.masks import to_bitmask
+from seg_plugins.ops.run_length import RunLengthMasks
+from seg_plugins.prediction.errors import PredictionError
 from seg_plugins.prediction.image_result import ImageResult
 from seg_plugins.prediction.inputs import Source
 from seg_plugins.prediction.measures import measures, perimeter
@@ -77,13 +79,24 @@ def test_geojson_keeps_holes_and_map_units():
     outer, hole = loop["geometry"]["coordinates"]
     assert sorted(map(tuple, outer[:-1])) == [(5, 3), (5, 6), (8, 3), (8, 6)]
     assert sorted(map(tuple, hole[:-1])) == [(6, 4), (6, 5), (7, 4), (7, 5)]
-    assert dot["properties"] == {"id": 2, "class": "person", "category_id": 2}
+    assert dot["properties"] == {"id": 2, "class": "person", "category_id": 2, "area": 1}
     place = Place(affine.Affine(0.5, 0, 400, 0, -0.5, 900), rasterio.crs.CRS.from_epsg(32633))
     content = as_geojson(ring(), place)
     assert content["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32633"
     corners = content["features"][1]["geometry"]["coordinates"][0][:-1]
     # Column 15 and row 9: 400 + 7.5, 900 - 4.5.
     assert sorted(map(tuple, corners)) == [(407.5, 895), (407.5, 895.5), (408, 895), (408, 895.5)]
+
+
+def test_geojson_names_the_authority_of_the_coordinates():
+    rasterio = pytest.importorskip("rasterio")
+    affine = pytest.importorskip("affine")
+    albers = rasterio.crs.CRS.from_string("ESRI:102003")
+    content = as_geojson(ring(), Place(affine.Affine.identity(), albers))
+    assert content["crs"]["properties"]["name"] == "urn:ogc:def:crs:ESRI::102003"
+    own = rasterio.crs.CRS.from_string("+proj=tmerc +lat_0=1.5 +lon_0=33.25 +k=0.77 +x_0=5")
+    with pytest.raises(PredictionError, match="by its code, and that of the image has none"):
+        as_geojson(ring(), Place(affine.Affine.identity(), own))
 
 
 def test_parts_of_one_object_are_one_feature():
@@ -180,3 +193,18 @@ def test_a_run_writes_them_all(tmp_path):
         assert len(features) == len(table) == numbers.max()
         assert json.loads((out / "labelme/a.json").read_text())["imagePath"] == "a.png"
         assert run(model, [source], out, options).skipped == 1
+
+
+def test_an_instance_without_a_pixel_is_no_object(tmp_path):
+    pytest.importorskip("rasterio")
+    found = instances()
+    masks = found.pred_masks.to_bitmasks()
+    masks[1] = 0
+    found.pred_masks = RunLengthMasks.from_bitmasks(masks)
+    Image.fromarray(stripes()).save(tmp_path / "a.png")
+    options = RunOptions(OutputOptions(("objects", "geojson", "labelme", "measures")))
+    model = predictor(Fixed({"instances": found}), PANOPTIC)
+    summary = run(model, [Source(tmp_path / "a.png", "a", "a.png")], tmp_path / "out", options)
+    assert (summary.done, summary.failed) == (1, [])
+    [row] = csv.DictReader((tmp_path / "out/measures/a.csv").read_text().splitlines())
+    assert (row["object"], row["area_px"]) == ("1", "16")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -117,14 +118,15 @@ class Rasters:
         return [
             record
             for image, label in self.files.pairs(folder)
-            for record in self._windows(image, label, table)
+            for record in self._windows(image, label, table, os.path.relpath(image, folder))
         ]
 
     def paths(self, folder: Path) -> dict[str, str]:
         """Nothing beyond the records."""
         return {}
 
-    def _windows(self, image: Path, label: Path, table: ClassTable) -> list[Record]:
+    def _windows(self, image: Path, label: Path, table: ClassTable, name: str) -> list[Record]:
+        """`name`: of the image below the dataset's folder."""
         with open_raster(image) as raster:
             check_header(raster)
             width, height = raster.width, raster.height
@@ -139,7 +141,7 @@ class Rasters:
                 record: Record = {
                     "file_name": window_name(str(image), tile),
                     "sem_seg_file_name": window_name(str(label), tile),
-                    "image_id": f"{image.stem}_{tile.x}_{tile.y}",
+                    "image_id": f"{Path(name).with_suffix('').as_posix()}_{tile.x}_{tile.y}",
                     "height": tile.height,
                     "width": tile.width,
                     "sem_seg_encoding": encoding,

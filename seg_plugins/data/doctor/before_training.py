@@ -7,6 +7,7 @@ import logging
 from detectron2.config import CfgNode
 
 from ...config import ConfigError
+from ...io.command_line import command_line
 from ..dataset import Dataset
 from ..datasets.folder_pairs import PREFIX
 from ..datasets.rows import ROWS
@@ -93,7 +94,7 @@ def _judge(cfg: CfgNode, name: str, report: DatasetReport) -> None:
 def _command(cfg: CfgNode, name: str) -> str:
     """What lists all problems of a dataset, in a process of its own where it is known there."""
     if cfg.DATASETS.CUSTOM:
-        return f"seg-plugins check --custom {cfg.DATASETS.CUSTOM}"
+        return command_line("check", "--custom", cfg.DATASETS.CUSTOM)
     if name.startswith(PREFIX) or any(row.name == name for row in ROWS):
-        return f"seg-plugins check --dataset {name}"
+        return command_line("check", "--dataset", name)
     return f"print(seg_plugins.data.doctor.check_dataset({name!r}).table())"

@@ -57,18 +57,19 @@ def judge_overlaps(
     problems = []
     for file, areas in own.items():
         for other, other_areas in foreign.items():
+            pixels = 0
             for area in other_areas:
                 seen = area if file == other else _in_pixels_of(places, file, other, area)
-                pixels = 0 if seen is None else sum(seen.shared(part) for part in areas)
-                if pixels:
-                    where = "" if file == other else f" {other} lies on the same ground:"
-                    problems.append(
-                        Problem(
-                            "overlap",
-                            f"{file}:{where} {pixels} pixels of its windows are in those of "
-                            f"{other_name}, too; part them by area (split), or give other rasters",
-                        )
+                pixels += 0 if seen is None else sum(seen.shared(part) for part in areas)
+            if pixels:
+                where = "" if file == other else f" {other} lies on the same ground:"
+                problems.append(
+                    Problem(
+                        "overlap",
+                        f"{file}:{where} {pixels} pixels of its windows are in those of "
+                        f"{other_name}, too; part them by area (split), or give other rasters",
                     )
+                )
     return problems
 
 

@@ -14,6 +14,9 @@ from .listed import ResultFile
 
 __all__ = ["Detections", "DetectionsOfImages", "detections_of"]
 
+# Whole numbers from here on do not fit into 64 bits.
+_WIDEST = 1 << 63
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -70,8 +73,9 @@ def detections_of(file: ResultFile) -> DetectionsOfImages:
         raise file.fail(int(np.flatnonzero(np.isnan(scores))[0]), "the score is NaN")
     categories = [record.get("category_id") for record in records]
     for place, category in enumerate(categories):
-        if not isinstance(category, int) or isinstance(category, bool):
-            raise file.fail(place, f"category_id should be an integer, not {category!r}")
+        if not isinstance(category, int) or isinstance(category, bool) or abs(category) >= _WIDEST:
+            shown = str(category)[:40]
+            raise file.fail(place, f"category_id should be an integer of 64 bits, not {shown}")
     masks = _masks(file) if _all_or_none(file, "segmentation") else None
     if _all_or_none(file, "bbox"):
         boxes = _boxes(file)
@@ -120,7 +124,11 @@ def _numbers(file: ResultFile, key: str, values: Sequence[Any], each: int = 1) -
     for place, value in enumerate(values):
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise file.fail(place // each, f"{key} should be a number, not {value!r}")
-    return np.array(values, np.float64)
+    try:
+        return np.array(values, np.float64)
+    except OverflowError:
+        place = next(i for i, v in enumerate(values) if isinstance(v, int) and abs(v) >= _WIDEST)
+        raise file.fail(place // each, f"{key} is out of all range") from None
 
 
 def _masks(file: ResultFile) -> list[Mapping[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,17 +44,17 @@ class ResultFile:
         """Category id in the file -> id in the dataset.
 
         By name, where the file names its categories as the dataset does, for files number classes
-        as they like; else the ids are those of the dataset.
+        as they like: results of others are then unknown. Else the ids are those of the dataset.
 
         Args:
             known: id in the dataset -> name.
             used: the ids of the results.
         """
         ids = {name: category for category, name in known.items()}
-        once = Counter(known.values()).most_common(1)[:1]
-        named = once and once[0][1] == 1 and set(self.categories.values()) <= set(ids)
-        if self.categories and named:
-            return {category: ids[name] for category, name in self.categories.items()}
+        if len(ids) == len(known):  # names that are there twice tell nothing
+            named = {c: ids[name] for c, name in self.categories.items() if name in ids}
+            if any(category != own for category, own in named.items()):
+                return named
         return {category: category for category in used if category in known}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ...tasks import SAVED_DETECTIONS
 from ..errors import EvaluationError
 from .resampling import centred_interval, resamples
 from .statistics import ImageStatistics, read_statistics
@@ -181,6 +182,8 @@ def compare_runs(
     for name, folders in runs.items() if samples else ():
         for folder in folders:
             for file in sorted(Path(folder, "inference").rglob("*_results.json")):
+                if file.name in SAVED_DETECTIONS:
+                    continue
                 try:
                     statistics = read_statistics(file)
                 except EvaluationError as error:
@@ -191,7 +194,13 @@ def compare_runs(
                     continue
                 task = file.relative_to(Path(folder, "inference")).as_posix()
                 tasks.setdefault(task, {}).setdefault(name, []).append(statistics)
-    for found in tasks.values():
+    for task, found in tasks.items():
+        for name, seeds in found.items():
+            if len(seeds) < len(runs[name]):
+                comparison.problems.append(
+                    f"{name}: {task} has statistics in {len(seeds)} of {len(runs[name])} runs, "
+                    "and the figure is theirs alone: evaluate the others again"
+                )
         try:
             results = [compare(found, samples, seed)]
         except EvaluationError as error:

@@ -196,12 +196,14 @@ def read_statistics(result_file: Path) -> ImageStatistics | None:
                 found = SemanticImages(source, result, result["classes"])
             elif task == "panoptic_seg":
                 found = PanopticImages(source, result, list(result["counts"]))
-    except (KeyError, IndexError, ValueError, UnicodeDecodeError) as error:
+        if found is not None:
+            _check_same_evaluation(found, result["results"], result_file)
+    except EvaluationError:
+        raise
+    except (LookupError, ValueError, TypeError, AttributeError, OSError) as error:
         raise EvaluationError(
             f"{source} is damaged ({type(error).__name__}: {error}): evaluate again."
         ) from error
-    if found is not None:
-        _check_same_evaluation(found, result["results"], result_file)
     return found
 
 

@@ -5,6 +5,7 @@ The evaluation of a training pays nothing for it. ``tools/report.py RUN --explai
 
 from .instances import explain_instances
 from .panoptic import explain_panoptic
+from .saved import SavedRun
 from .semantic import explain_semantic
 
-__all__ = ["explain_instances", "explain_panoptic", "explain_semantic"]
+__all__ = ["SavedRun", "explain_instances", "explain_panoptic", "explain_semantic"]

@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...data import Dataset
 from ...io.masks import encode_bitmasks, mask_box
 from ...io.panoptic import read_segment_colors, read_segment_ids
 from ..confusion import divide
 from ..errors import EvaluationError
 from ..panoptic_quality import PanopticCounts
-from .saved import saved_panoptic
+from .saved import SavedRun, of_file, saved_panoptic
 from .segments import REASONS, ImageSegments
-from .slices import images_by
 
 #: Merged and split segments that are listed, the largest.
 MOST = 12
-_SAME = 1e-6
 
 
-def explain_panoptic(
-    dataset: Dataset,
-    predictions: Path,
-    results: Mapping[str, Mapping[str, Any]],
-    column: str = "",
-) -> dict[str, Any]:
+def explain_panoptic(run: SavedRun) -> dict[str, Any]:
     """Which factor of PQ is lost in each class, and why segments were not found.
-
-    Args:
-        dataset: with panoptic truth.
-        predictions: ``panoptic_predictions.json`` with its folder of PNGs.
-        results: of the evaluation that wrote it: ``panoptic_seg`` with ``PQ``.
-        column: key of the dataset's records; PQ is given for each of its values, too, as
-            ``image_slices``.
 
     Returns:
         ``quality``: class -> ``PQ``, ``SQ``, ``RQ``, ``precision`` and ``recall`` of segments in
@@ -48,27 +32,30 @@ def explain_panoptic(
     Raises:
         EvaluationError: the predictions are of another evaluation.
     """
-    truth = dataset.panoptic
+    truth, predictions = run.dataset.panoptic, run.predictions
     names = {category["id"]: category["name"] for category in truth.categories}
     saved = {entry["image_id"]: entry for entry in saved_panoptic(predictions)}
     missing = [r["image_id"] for r in truth.records if r["image_id"] not in saved]
     if missing:
         raise EvaluationError(
             f"{predictions} has {len(saved)} of the {len(truth.records)} images of "
-            f"'{dataset.name}', not {missing[0]}: evaluate again with TEST.SAVE_PREDICTIONS True."
+            f"'{run.dataset.name}', not {missing[0]}: evaluate again with "
+            "TEST.SAVE_PREDICTIONS True."
         )
     counts = PanopticCounts(list(names))
-    slices = images_by(column, truth.records)
+    slices = run.slices(truth.records)
     parts = {name: PanopticCounts(list(names)) for name in slices}
     reasons = {name: dict.fromkeys(REASONS, 0) for name in names.values()}
     wrong: list[tuple[int, int, str, Mapping[str, Any], list[int]]] = []
     for position, record in enumerate(truth.records):
         entry = saved[record["image_id"]]
         truth_ids = read_segment_colors(str(record["pan_seg_file_name"]))
-        found_ids = read_segment_colors(str(entry["path"]))
-        image = ImageSegments(truth_ids, record["segments_info"], found_ids, entry["segments_info"])
         own = PanopticCounts(list(names))
-        own.add(truth_ids, image.truth, found_ids, image.found)
+        with of_file(predictions, str(entry["path"].name)):
+            found_ids = read_segment_colors(str(entry["path"]))
+            segments = entry["segments_info"]
+            image = ImageSegments(truth_ids, record["segments_info"], found_ids, segments)
+            own.add(truth_ids, image.truth, found_ids, image.found)
         counts.merge(own)
         for name, positions in slices.items():
             if position in positions:
@@ -78,7 +65,7 @@ def explain_panoptic(
             if reason in ("merged", "split"):
                 wrong.append((image.area(segment), position, reason, segment, guesses))
     quality = _quality(counts, list(names.values()))
-    _check(predictions, counts, results)
+    run.check("panoptic_seg", "PQ", _mean_quality(counts))
     wrong.sort(key=lambda entry: (-entry[0], entry[1], entry[3]["id"]))
     return {
         "quality": quality,
@@ -134,16 +121,3 @@ def _outlines(
         "mask": rles[0],
         "predicted_masks": rles[1:],
     }
-
-
-def _check(path: Path, counts: PanopticCounts, results: Mapping[str, Mapping[str, Any]]) -> None:
-    value = _mean_quality(counts)
-    stated = results.get("panoptic_seg", {}).get("PQ")
-    same = value == stated
-    if value is not None and stated is not None:
-        same = abs(value - stated) < _SAME
-    if not same:
-        raise EvaluationError(
-            f"{path} is of another evaluation than the results beside it: panoptic_seg/PQ is "
-            f"{value} and not {stated}. Evaluate again with TEST.SAVE_PREDICTIONS True."
-        )

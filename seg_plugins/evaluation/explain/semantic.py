@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from seg_plugins.ops.segmentation_metrics import label_confusion
@@ -11,34 +10,18 @@ from seg_plugins.ops.segmentation_metrics import label_confusion
 import cv2
 import numpy as np
 
-from ...data import Dataset
 from ...io.masks import encode_bitmasks
 from ..confusion import mean_iou, semantic_scores
-from ..errors import EvaluationError
 from ..ground_truth import LabelSource
 from .border import BorderErrors
-from .saved import SavedLabels
-from .slices import images_by
+from .saved import SavedLabels, SavedRun
 
 #: Confusion pairs that are listed.
 MOST = 8
-_SAME = 1e-6
 
 
-def explain_semantic(
-    dataset: Dataset,
-    predictions: Path,
-    results: Mapping[str, Mapping[str, Any]],
-    column: str = "",
-) -> dict[str, Any]:
+def explain_semantic(run: SavedRun) -> dict[str, Any]:
     """Errors by distance to the border, and the classes that are confused most.
-
-    Args:
-        dataset: with semantic labels.
-        predictions: ``sem_seg_predictions.json``.
-        results: of the evaluation that wrote it: ``sem_seg`` with ``mIoU``.
-        column: key of the dataset's records; mIoU is given for each of its values, too, as
-            ``image_slices``.
 
     Returns:
         ``border``, the rows of :meth:`.border.BorderErrors.table`, and ``confusion_pairs``: dicts
@@ -50,8 +33,9 @@ def explain_semantic(
     Raises:
         EvaluationError: the predictions are of another evaluation.
     """
+    dataset = run.dataset
     void = len(dataset.stuff)
-    source, saved = LabelSource(dataset), SavedLabels(predictions, dataset)
+    source, saved = LabelSource(dataset), SavedLabels(run.predictions, dataset)
 
     def image(position: int) -> tuple[np.ndarray, np.ndarray]:
         target = source.read(position)
@@ -62,7 +46,7 @@ def explain_semantic(
     total = np.zeros((void + 1, void + 1), np.int64)
     # Of each pair of classes, the pixels of the worst image and its position.
     most, worst = np.zeros((2, void, void), np.int64)
-    slices = images_by(column, dataset.records)
+    slices = run.slices(dataset.records)
     parts = {name: np.zeros_like(total) for name in slices}
     for position in range(len(source)):
         truth, labels = image(position)
@@ -75,7 +59,7 @@ def explain_semantic(
         wrong = _errors(counts)
         worst[wrong > most] = position
         most = np.maximum(most, wrong)
-    _check(predictions, total, dataset, results)
+    run.check("sem_seg", "mIoU", semantic_scores(total, dataset.stuff.names)["mIoU"])
     pairs = _pairs(total, dataset.stuff.names)
     for pair, true, predicted in pairs:
         position = int(worst[true, predicted])
@@ -137,14 +121,3 @@ def _text(rle: Mapping[str, Any]) -> dict[str, Any]:
         "size": list(rle["size"]),
         "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
     }
-
-
-def _check(path: Path, total: np.ndarray, dataset: Dataset, results: Mapping) -> None:
-    stated = results.get("sem_seg", {}).get("mIoU")
-    value = semantic_scores(total, dataset.stuff.names)["mIoU"]
-    same = np.isnan(value) if stated is None else abs(value - stated) < _SAME
-    if not same:
-        raise EvaluationError(
-            f"{path} is of another evaluation than the results beside it: sem_seg/mIoU is "
-            f"{value:.4f} and not {stated}. Evaluate again with TEST.SAVE_PREDICTIONS True."
-        )

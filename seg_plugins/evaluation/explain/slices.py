@@ -16,6 +16,8 @@ from .detections import DetectionTable, average_precisions
 _SIZES = ("small", "medium", "large")
 #: Pixels from the image's edge within which a box is taken to be cut by it.
 _EDGE = 1.0
+#: Values of a key that images are parted by, at most.
+_MOST = 50
 
 
 def object_slices(
@@ -85,7 +87,8 @@ def images_by(column: str, records: Sequence[Mapping[str, Any]]) -> dict[str, np
         records: of the dataset.
 
     Raises:
-        EvaluationError: a record lacks the key; the keys that all have are named.
+        EvaluationError: a record lacks the key (those that all have are named), or it has too many
+            values.
     """
     if not column:
         return {}
@@ -98,6 +101,11 @@ def images_by(column: str, records: Sequence[Mapping[str, Any]]) -> dict[str, np
             f"first is {lacking[0].get('file_name')}; all have {', '.join(shown)}."
         )
     values = [str(record[column]) for record in records]
+    if len(set(values)) > _MOST:
+        raise EvaluationError(
+            f"'{column}' has {len(set(values))} values in {len(records)} images; parts are made of "
+            f"keys with at most {_MOST}"
+        )
     return {
         f"{column}: {value}": np.flatnonzero([v == value for v in values])
         for value in sorted(set(values))

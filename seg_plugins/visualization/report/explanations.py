@@ -78,28 +78,28 @@ def _tide(found: Mapping[str, Any], _: Mapping[str, Any]) -> Iterator[Block]:
 def _calibration(found: Mapping[str, Any], content: Mapping[str, Any]) -> Iterator[Block]:
     charts, tables = [], []
     for kind, figures in found.items():
-        if not figures:
-            continue
-        points = [
-            (part["score"], part["right"]) for part in figures["bins"] if finite(part["score"])
-        ]
-        lines = {"calibrated": [(0.0, 0.0), (1.0, 1.0)], "detections": points}
-        picture = curves(lines, "score", "share that is right", limits=(0, 1.02))
-        name = _KINDS.get(kind, kind)
-        caption = f"{name}: expected calibration error {_two(figures['ECE'])} %"
-        charts.append((f"{caption}, largest gap {_two(figures['MCE'])} %", picture))
+        name, errors = _KINDS.get(kind, kind), {}
+        if figures:  # scores that are no probabilities have none
+            points = [
+                (part["score"], part["right"]) for part in figures["bins"] if finite(part["score"])
+            ]
+            lines = {"calibrated": [(0.0, 0.0), (1.0, 1.0)], "detections": points}
+            picture = curves(lines, "score", "share that is right", limits=(0, 1.02))
+            caption = f"{name}: expected calibration error {_two(figures['ECE'])} %"
+            charts.append((f"{caption}, largest gap {_two(figures['MCE'])} %", picture))
+            errors = figures["ECE_by_class"]
         best = content.get("best_scores", {}).get(kind, {})
         rows = [
             [
                 label,
-                figures["ECE_by_class"].get(label),
+                errors.get(label),
                 *(row.get(c) for c in ("from_score", "F1", "precision", "recall", "objects")),
             ]
             for label, row in best.items()
         ]
         columns = ["class", "ECE", "best from score", "F1", "precision", "recall", "objects"]
         tables.append(Table(f"{name} by class", columns, rows))
-    if charts:
+    if any(table.rows for table in tables):
         note = (
             "Whether a score is the share of detections that are right at IoU 0.5: below the "
             "diagonal the model is too sure. Best is the score from which F1 is highest."
@@ -119,7 +119,9 @@ def _confusion(found: Mapping[str, Any], content: Mapping[str, Any]) -> Iterator
     yield Block("Confusion of classes", note, matrix=matrix, unit="objects")
 
 
-def _label_errors(found: Sequence[Mapping[str, Any]], _: Mapping[str, Any]) -> Iterator[Block]:
+def _label_errors(
+    found: Sequence[Mapping[str, Any]], content: Mapping[str, Any]
+) -> Iterator[Block]:
     columns = ["file", "suspicion", "predicted", "annotated", "score", "IoU"]
     keys = ("file_name", "suspicion", "predicted", "annotated", "score", "iou")
     rows = [[entry.get(key) for key in keys] for entry in found]
@@ -131,7 +133,8 @@ def _label_errors(found: Sequence[Mapping[str, Any]], _: Mapping[str, Any]) -> I
 
     note = (
         "Sure detections that contradict an annotation which no other detection supports: "
-        "the prediction blue, the annotation green. Look at them before the model is blamed."
+        "the prediction blue, the annotation green. Look at them before the model is blamed. "
+        f"The surest {len(found)} of {content.get('label_errors_found', len(found))}."
     )
     yield Block(
         "Likely label errors", note, [Table("", columns, rows)], pictures=_pictures(found, caption)

@@ -11,13 +11,13 @@ from typing import Any
 
 import yaml
 
+from ...tasks import SAVED_DETECTIONS
+
 logger = logging.getLogger(__name__)
 
 EXAMPLES = "examples/examples.json"
 #: Ends the name of a task's explanations, beside ``<task>_results.json``.
 EXPLANATIONS = "_explanations.json"
-# Detectron2's name for the saved detections, which are no scores.
-_PREDICTIONS = "coco_instances_results.json"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def read_run(folder: str | Path) -> Run:
     inference = folder / "inference"
     results, explanations = {}, {}
     for file in sorted(inference.rglob("*_results.json")):
-        if file.name == _PREDICTIONS:
+        if file.name in SAVED_DETECTIONS:
             continue
         content = _json(file, dict, problems)
         if content:
@@ -143,8 +143,7 @@ def _explanations(results: Path, task: str, problems: list[str]) -> dict[str, An
     content = _json(file, dict, problems)
     if content and content.get("results") != digest_of(results):
         problems.append(
-            f"{file} explains an earlier evaluation and is left out: tools/report.py --explain "
-            "makes it anew"
+            f"{file} explains an earlier evaluation and is left out: report --explain makes it anew"
         )
         return None
     for entries in (content or {}).values():

@@ -18,7 +18,8 @@ def by_seed(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Name -> its runs, which are several where folders are seeds of one run.
 
     They are where they are called ``seed_1``, ``seed_2``, ... and lie in one folder, or where
-    their ``config.yaml`` differ in ``SEED`` and ``OUTPUT_DIR`` alone.
+    their ``config.yaml`` differ in ``SEED`` and ``OUTPUT_DIR`` alone, of the same code. One
+    seed twice is a comparison.
     """
     groups: dict[object, list[Run]] = {}
     for run in runs:
@@ -28,7 +29,10 @@ def by_seed(runs: Sequence[Run]) -> dict[str, list[Run]]:
         if _SEED_FOLDER.fullmatch(folder.name):
             key = folder.parent
         elif settings and "SEED" in run.settings:
-            key = tuple(sorted(settings.items()))
+            code = (run.record.get("version"), run.record.get("commit"))
+            key = (*sorted(settings.items()), code)
+            if any(run.settings["SEED"] == one.settings["SEED"] for one in groups.get(key, ())):
+                key = folder
         groups.setdefault(key, []).append(run)
     named: dict[str, list[Run]] = {}
     for group in groups.values():

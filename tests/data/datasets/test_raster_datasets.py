@@ -17,6 +17,7 @@ import torch
 
 rasterio = pytest.importorskip("rasterio")
 from affine import Affine  # noqa: E402
+from PIL import Image  # noqa: E402
 from raster_scenes import (  # noqa: E402
     PLACE,
     describe,
@@ -136,6 +137,16 @@ def test_nodata_of_the_label_is_ignored_unless_it_is_a_class(tmp_path):
         assert found == {0, 1, expected}
 
 
+def test_nodata_of_a_label_that_stores_the_ignore_label_as_a_class(tmp_path):
+    _, labels = write_scene(tmp_path)
+    stored = np.array([0, 255, 99], np.uint8)[labels]
+    write_raster(tmp_path / "a_mask.tif", stored[None], nodata=99)
+    classes = [{"name": n, "value": v} for n, v in (("ground", 0), ("field", 255))]
+    record = records_of(describe(tmp_path, classes=classes))["train"][0]
+    expected = np.where(labels == 2, 255, labels)[: record["height"], : record["width"]]
+    assert np.array_equal(shown(record)[1], expected)
+
+
 def test_stored_values_stand_for_classes(tmp_path):
     _, labels = write_scene(tmp_path)
     stored = np.array([10, 20, 30], np.uint8)[labels]
@@ -252,6 +263,10 @@ def test_polygons_elsewhere_or_of_another_kind_are_refused(tmp_path):
     write_polygons(tmp_path / "a.geojson", random_polygons(), crs=None)
     with pytest.raises(DatasetError, match=r"names no coordinate system, .*degrees"):
         records_of(path)
+    write_polygons(tmp_path / "a.geojson", [("tree", far[:3])])
+    with pytest.raises(DatasetError, match="feature 0: no valid polygon: a ring needs four"):
+        records_of(path)
+    write_polygons(tmp_path / "a.geojson", random_polygons(), crs=None)
     content = (tmp_path / "a.geojson").read_text().replace("Polygon", "LineString", 1)
     (tmp_path / "a.geojson").write_text(content)
     with pytest.raises(DatasetError, match="feature 0: a LineString geometry where a polygon"):
@@ -301,6 +316,34 @@ def test_patterns_pair_files_by_what_the_star_stands_for(tmp_path):
         records_of(path)
     with pytest.raises(DatasetError, match=r"b\*\.tif: no file matches"):
         records_of(describe(tmp_path, rasters="b*.tif", labels="masks/t*_mask.tif"))
+
+
+def test_windows_of_rasters_of_the_same_name_have_ids_of_their_own(tmp_path):
+    for folder in ("north", "south"):
+        write_scene(tmp_path / folder)
+    files = {
+        kind: [f"{folder}/{name}" for folder in ("north", "south")]
+        for kind, name in (("rasters", "a.tif"), ("labels", "a_mask.tif"))
+    }
+    records = records_of(describe(tmp_path, **files))
+    ids = [record["image_id"] for part in records.values() for record in part]
+    assert ids[0] == "north/a_0_0"
+    assert len(set(ids)) == len(ids) > 20
+
+
+def test_rasters_of_several_frames_or_rotated_for_display_are_refused(tmp_path):
+    pixels, labels = write_scene(tmp_path)
+    picture = Image.fromarray(pixels.transpose(1, 2, 0))
+    gray = picture.convert("L")
+    gray.save(tmp_path / "a.gif", save_all=True, append_images=[gray.rotate(90), gray.rotate(180)])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "a.jpg", exif=exif)
+    picture.save(tmp_path / "b.tif", exif=exif)
+    Image.fromarray(labels).save(tmp_path / "a.png")
+    for name, words in (("a.gif", "3 "), ("a.jpg", "an EXIF tag rotates"), ("b.tif", "an EXIF")):
+        with pytest.raises(DatasetError, match=rf"{name}: .*{words}"):
+            records_of(describe(tmp_path, rasters=name, labels="a.png"))
 
 
 def test_rasters_of_their_own_validate(tmp_path):

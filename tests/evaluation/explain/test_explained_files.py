@@ -12,6 +12,7 @@ from seg_plugins.evaluation import (
     SemanticEvaluator,
 )
 from seg_plugins.evaluation.explain import (
+    SavedRun,
     explain_instances,
     explain_panoptic,
     explain_semantic,
@@ -38,7 +39,7 @@ def test_instances_of_awkward_sets(seed, coco_dataset, tmp_path):
         evaluator.process([{"image_id": image["id"]}], [output])
     results = evaluator.evaluate()
     path = tmp_path / "coco_instances_results.json"
-    found = explain_instances(Dataset.get(name), path, results)
+    found = explain_instances(SavedRun(Dataset.get(name), path, results))
     assert found["overlap"] == "segm"
     for task in ("bbox", "segm"):
         assert found["tide"][task]["AP50"] == pytest.approx(results[task]["AP50"], abs=1e-9)
@@ -46,13 +47,30 @@ def test_instances_of_awkward_sets(seed, coco_dataset, tmp_path):
     objects = [a["category_id"] for a in content["annotations"] if not a["iscrowd"]]
     assert counts[:-1].sum(axis=1).tolist() == [objects.count(c) for c in (3, 7, 90)]
     with pytest.raises(EvaluationError, match=r"another evaluation.*SAVE_PREDICTIONS"):
-        explain_instances(Dataset.get(name), path, {"bbox": {"AP50": 1.0}})
-    path.write_text('[{"image_id": 5}]')
+        explain_instances(SavedRun(Dataset.get(name), path, {"bbox": {"AP50": 1.0}}))
+    strange = {"image_id": 5, "category_id": 3, "score": 0.5, "bbox": [0, 0, 1, 1]}
+    path.write_text(json.dumps([strange]))
     with pytest.raises(EvaluationError, match="image 5 is not in"):
-        explain_instances(Dataset.get(name), path, results)
-    path.write_text("[")
-    with pytest.raises(EvaluationError, match="cannot be read"):
-        explain_instances(Dataset.get(name), path, results)
+        explain_instances(SavedRun(Dataset.get(name), path, results))
+    for damaged in ("[", '{"a": 1}', '[{"image_id": 5}]', json.dumps([{**strange, "score": "x"}])):
+        path.write_text(damaged)
+        with pytest.raises(EvaluationError, match="cannot be read"):
+            explain_instances(SavedRun(Dataset.get(name), path, results))
+
+
+@pytest.mark.parametrize("mask", [
+    {"size": [4, 4], "counts": "01"}, {"size": [10, 10], "counts": "0"},
+])  # fmt: skip
+def test_run_lengths_that_do_not_fill_their_image(mask, coco_dataset, tmp_path):
+    content, _ = make_coco(0)
+    image = content["images"][0]["id"]
+    category = content["categories"][0]["id"]
+    detection = {"image_id": image, "category_id": category, "score": 0.5, "bbox": [0, 0, 1, 1]}
+    path = tmp_path / "coco_instances_results.json"
+    path.write_text(json.dumps([{**detection, "segmentation": mask}]))
+    run = SavedRun(Dataset.get(coco_dataset(content)), path, {"segm": {"AP50": 1.0}})
+    with pytest.raises(EvaluationError, match=rf"image {image}: .*evaluate again"):
+        explain_instances(run)
 
 
 @pytest.fixture
@@ -86,7 +104,7 @@ def semantic(tmp_path):
 
 
 def test_confused_classes(semantic):
-    found = explain_semantic(*semantic)
+    found = explain_semantic(SavedRun(*semantic))
     pairs = found["confusion_pairs"]
     assert [(p["true"], p["predicted"], p["pixels"]) for p in pairs] == [
         ("c", "b", 8),
@@ -104,11 +122,11 @@ def test_confused_classes(semantic):
 def test_labels_of_another_evaluation(semantic):
     dataset, path, results = semantic
     with pytest.raises(EvaluationError, match="sem_seg/mIoU"):
-        explain_semantic(dataset, path, {"sem_seg": {"mIoU": 1.0}})
+        explain_semantic(SavedRun(dataset, path, {"sem_seg": {"mIoU": 1.0}}))
     records = json.loads(path.read_text())
     path.write_text(json.dumps([{**records[0], "file_name": "else.png"}]))
     with pytest.raises(EvaluationError, match=r"else\.png is no image"):
-        explain_semantic(dataset, path, results)
+        explain_semantic(SavedRun(dataset, path, results))
 
 
 def test_panoptic(tmp_path):
@@ -144,7 +162,7 @@ def test_panoptic(tmp_path):
     info = [{k: s[k] for k in ("id", "category_id", "isthing")} for s in segments if s["id"] != 2]
     evaluator.process([record], [{"panoptic_seg": (torch.from_numpy(found), info)}])
     results, path = evaluator.evaluate(), tmp_path / "panoptic_predictions.json"
-    explained = explain_panoptic(Dataset.get(name), path, results)
+    explained = explain_panoptic(SavedRun(Dataset.get(name), path, results))
     box = explained["quality"]["box"]
     assert box == pytest.approx(
         {
@@ -163,10 +181,10 @@ def test_panoptic(tmp_path):
     assert entry["box"] == [6, 1, 2, 2]
     assert len(entry["predicted_masks"]) == 1
     with pytest.raises(EvaluationError, match="panoptic_seg/PQ"):
-        explain_panoptic(Dataset.get(name), path, {"panoptic_seg": {"PQ": 3.0}})
+        explain_panoptic(SavedRun(Dataset.get(name), path, {"panoptic_seg": {"PQ": 3.0}}))
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "annotations": []}))
     with pytest.raises(EvaluationError, match="0 of the 1 images"):
-        explain_panoptic(Dataset.get(name), path, results)
+        explain_panoptic(SavedRun(Dataset.get(name), path, results))
     DatasetCatalog.remove(name)
     MetadataCatalog.remove(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from seg_plugins.visualization.report import Run, build_page, by_seed, read_run, seed_tables
 
 import pytest
@@ -31,6 +33,13 @@ def test_configurations_that_differ_in_the_seed_alone_are_one_run(tmp_path):
     assert by_seed(runs) == {"x (2 seeds)": runs}
     other = run(tmp_path / "y", 50.0, seed=1, rate=0.2)
     assert by_seed([runs[0], other]) == {"x": [runs[0]], "y": [other]}
+
+
+def test_one_seed_before_and_after_a_change_of_the_code_is_a_comparison(tmp_path):
+    before, after = (run(tmp_path / name, 50.0, seed=1) for name in "xy")
+    assert by_seed([before, after]) == {"x": [before], "y": [after]}
+    after = replace(run(tmp_path / "y", 50.0, seed=2), record={"commit": "abc"})
+    assert by_seed([before, after]) == {"x": [before], "y": [after]}
 
 
 @pytest.mark.parametrize("config", ["", "{damaged"])
