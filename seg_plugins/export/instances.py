@@ -20,57 +20,84 @@ from detectron2.modeling.roi_heads import fast_rcnn, keypoint_head, mask_head
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from ..modeling.meta_arch.adaptis import AdaptIS
 from ..modeling.meta_arch.one_stage import OneStageInstanceSegmentor
+from ..modeling.meta_arch.panoptic import PanopticMerging
 from .onnx_file import onnx_package
 from .verify import ExportError
 
 OUTPUTS = ("boxes", "scores", "classes", "masks")
-_OPSET = 17
 
 
 class RCNNGraph(nn.Module):
     """(C, H, W) raw image to boxes (n, 4) x0, y0, x1, y1 in its pixels, scores, classes, masks.
 
     ``masks`` are (n, M, M) probabilities inside each box (M is 28 with FPN), as the network gives
-    them, before they are painted into the image; a system without masks gives three outputs.
+    them, before they are painted into the image; a system without masks gives three outputs. A
+    panoptic one gives ``logits`` (K, H, W) of its semantic labels, too.
     """
 
     def __init__(self, model: GeneralizedRCNN) -> None:
         super().__init__()
         self.model = model
-        self.names = OUTPUTS if getattr(model.roi_heads, "mask_on", False) else OUTPUTS[:3]
+        self.with_masks = bool(getattr(model.roi_heads, "mask_on", False))
+        self.with_labels = isinstance(model, PanopticMerging)
+        self.names = OUTPUTS[: 4 if self.with_masks else 3]
+        self.names += ("logits",) if self.with_labels else ()
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """One image."""
-        fields = self.model.inference([{"image": image}], do_postprocess=False)[0].get_fields()
-        found = (fields["pred_boxes"].tensor, fields["scores"], fields["pred_classes"])
-        return (*found, fields["pred_masks"][:, 0]) if len(self.names) == 4 else found
+        found = self.model.inference([{"image": image}], do_postprocess=False)
+        instances, logits = (found[0][0], found[1][0]) if self.with_labels else (found[0], None)
+        fields = instances.get_fields()
+        outputs = [fields["pred_boxes"].tensor, fields["scores"], fields["pred_classes"]]
+        if self.with_masks:
+            outputs.append(fields["pred_masks"][:, 0])
+        if logits is not None:
+            outputs.append(_of_image(logits, image))
+        return tuple(outputs)
 
 
 class OneStageGraph(nn.Module):
     """(C, H, W) raw image to scores, classes, boxes in its pixels, and masks.
 
     The masks are what the representation's :class:`MaskForm` gives of them: ``masks`` (n, H, W)
-    probabilities, or ``outlines`` (n, R, 2) x, y.
+    probabilities, or ``outlines`` (n, R, 2) x, y. A panoptic system gives ``logits`` (K, H, W) of
+    its semantic labels, too.
     """
 
     def __init__(self, model: OneStageInstanceSegmentor, example: Tensor) -> None:
         super().__init__()
         self.model = model
         with torch.no_grad():
-            self.names = ("scores", "classes", *self._masks(self._found(example), example))
+            self.names = ("scores", "classes", *self._tensors(example)[1])
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """One image."""
-        found = self._found(image)
-        return (found.scores, found.pred_classes, *self._masks(found, image).values())
+        found, tensors = self._tensors(image)
+        return (found.scores, found.pred_classes, *tensors.values())
 
-    def _found(self, image: Tensor) -> Instances:
-        images = self.model.preprocess_image([{"image": image}])
-        return self.model.find(images, self.model.backbone(images.tensor))[0]
+    def _tensors(self, image: Tensor) -> tuple[Instances, dict[str, Tensor]]:
+        model = self.model
+        images = model.preprocess_image([{"image": image}])
+        features = model.backbone(images.tensor)
+        logits: Tensor | None = None
+        if isinstance(model, AdaptIS):
+            logits = model.labels_of(images, features)
+            found = model.find(images, features, logits)[0]
+        else:
+            found = model.find(images, features)[0]
+            if isinstance(model, PanopticMerging):
+                logits = model.sem_seg_head(features, None)[0]
+        tensors = dict(found.pred_masks.tensors(image.shape[-2], image.shape[-1]))
+        if logits is not None:
+            tensors["logits"] = _of_image(logits[0], image)
+        return found, tensors
 
-    def _masks(self, found: Instances, image: Tensor) -> dict[str, Tensor]:
-        return found.pred_masks.tensors(image.shape[-2], image.shape[-1])
+
+def _of_image(logits: Tensor, image: Tensor) -> Tensor:
+    """(K, h, w) logits of the padded image, without the padding."""
+    return logits[:, : image.shape[-2], : image.shape[-1]].float()
 
 
 @contextlib.contextmanager
@@ -98,15 +125,17 @@ def write_torchscript(
 
 
 def write_instances_onnx(
-    graph: RCNNGraph | OneStageGraph, example: Tensor, path: Path, metadata: Mapping[str, str]
+    graph: RCNNGraph | OneStageGraph, example: Tensor, path: Path, opset: int
 ) -> None:
     """Write ``path`` with the input ``image`` and free height, width and number of instances.
 
     Raises:
         ExportError: onnx is not installed, or PyTorch could not follow the network.
     """
-    onnx = onnx_package()
-    dynamic = {"image": {1: "height", 2: "width"}} | {name: {0: "count"} for name in graph.names}
+    onnx_package()
+    dynamic = {"image": {1: "height", 2: "width"}}
+    for name in graph.names:
+        dynamic[name] = {1: "height", 2: "width"} if name == "logits" else {0: "count"}
     try:
         with _traceable():
             torch.onnx.export(
@@ -114,13 +143,10 @@ def write_instances_onnx(
                 (example,),
                 str(path),
                 dynamo=False,
-                opset_version=_OPSET,
+                opset_version=opset,
                 input_names=["image"],
                 output_names=list(graph.names),
                 dynamic_axes=dynamic,
             )
     except RuntimeError as error:  # OnnxExporterError is one
         raise ExportError(f"the ONNX export failed: {error}") from error
-    model = onnx.load(path)
-    onnx.helper.set_model_props(model, dict(metadata))
-    onnx.save(model, path)

@@ -1,19 +1,31 @@
-"""ONNX files of semantic systems: standard operators, symbolic sizes, metadata inside."""
+"""ONNX files: standard operators, symbolic sizes, metadata inside, and large weights beside."""
 
 from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..config import ConfigError
 from .verify import ExportError
 
-OPSET = 18  # reductions of ScatterElements and index_add; RoiAlign with half pixels came with 16
+#: Operator sets by default. Reductions of ScatterElements and index_add came with 18, RoiAlign with
+#: half pixels with 16.
+BATCHED_OPSET, REGIONS_OPSET = 18, 17
+#: The oldest onnxruntime that takes a file of each operator set, as tried from 1.15 (for Python
+#: 3.11) on; up to 19 older ones may do as well.
+OLDEST_RUNTIME = {
+    16: "1.15", 17: "1.15", 18: "1.15", 19: "1.15", 20: "1.17", 21: "1.18", 22: "1.21", 23: "1.23",
+}  # fmt: skip
+#: Bytes of weights that a file may have; protobuf reads no more than 2 GiB in all.
+ONE_FILE = 2**31 - 2**26
+# Bytes of a tensor that stays in the file anyway.
+_SMALL = 1024
 
 
 def onnx_package() -> Any:
@@ -33,15 +45,16 @@ def onnx_package() -> Any:
 
 
 def write_onnx(
-    graph: nn.Module, example: torch.Tensor, path: Path, metadata: Mapping[str, str]
+    graph: nn.Module, example: torch.Tensor, path: Path, names: Sequence[str], opset: int
 ) -> None:
-    """Write ``path``, whose input ``images`` and output ``logits`` have symbolic N, H and W.
+    """Write ``path``, whose input ``images`` and outputs have symbolic N, H and W.
 
     Args:
-        graph: a :class:`~.semantic.Graph`.
+        graph: a :class:`~.semantic.Graph` or :class:`~.semantic.CenterGraph`.
         example: (N, C, H, W) float32 with N > 1.
         path: the file.
-        metadata: text by name.
+        names: of the outputs.
+        opset: 18 or newer.
 
     Raises:
         ExportError: PyTorch could not follow the network, or onnxscript is not installed.
@@ -56,17 +69,61 @@ def write_onnx(
                 (example,),
                 dynamo=True,
                 verbose=False,
-                opset_version=OPSET,
+                opset_version=opset,
                 input_names=["images"],
-                output_names=["logits"],
+                output_names=list(names),
                 dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
                 custom_translation_table=_translations(),
             )
     except RuntimeError as error:  # OnnxExporterError is one
         raise ExportError(f"the ONNX export failed: {error}") from error
     _name_dimensions(program.model)
-    program.model.metadata_props.update(metadata)
-    program.save(path, external_data=False)
+    # Weights beside the graph: above 2 GiB a file cannot hold them, and `save_onnx` decides.
+    program.save(path, external_data=True)
+
+
+def load_onnx(path: Path) -> Any:
+    """A file with its weights, whether they lie in it or beside it."""
+    return onnx_package().load(path)
+
+
+def save_onnx(model: Any, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a model, its weights beside it in ``NAME.data`` where one file cannot hold them.
+
+    Its IR version is the lowest that its operator set permits, so that older runtimes take it.
+
+    Args:
+        model: an ``onnx.ModelProto`` with its weights inside.
+        path: the file; what was beside it under the other name goes.
+        metadata: text by name; None leaves what it has.
+    """
+    onnx = onnx_package()
+    if metadata is not None:
+        onnx.helper.set_model_props(model, dict(metadata))
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True)
+    beside = path.with_name(f"{path.name}.data")
+    beside.unlink(missing_ok=True)
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) <= ONE_FILE:
+        onnx.save(model, path)
+        return
+    onnx.save(model, path, save_as_external_data=True, location=beside.name, size_threshold=_SMALL)
+
+
+def metadata_of(model: Any) -> dict[str, str]:
+    """Text by name."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def check_opset(opset: int, batched: bool) -> None:
+    """Refuse a version that the exporter of a system does not write.
+
+    Raises:
+        ConfigError: the message says which it does.
+    """
+    low, high = (18, max(OLDEST_RUNTIME)) if batched else (16, 20)
+    if not low <= opset <= high:
+        system = "semantic and bottom-up systems" if batched else "systems of regions"
+        raise ConfigError(f"--opset {opset}: files of {system} take {low} to {high}")
 
 
 def _name_dimensions(model: Any) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..ops.max_unpool import IndexedMaxPool2d
 from .onnx_file import onnx_package
+from .openvino_file import openvino_runner
 from .verify import ExportError, onnx_session, run_session
 
 # How far a value may lie below its window's maximum, as a share of the map's largest magnitude, to
@@ -103,8 +104,29 @@ def _values_at(pool: IndexedMaxPool2d, x: Tensor, codes: Tensor) -> Tensor:
     return torch.where(inside, found, -torch.inf)
 
 
-def onnx_positions(path: Path) -> Callable[[Tensor], Positions]:
+Session = Callable[[Tensor], Sequence[Tensor]]
+
+
+def onnx_session_of(content: bytes, name: str) -> Session:
+    """All outputs of an ONNX model's bytes, by onnxruntime."""
+    session = onnx_session(content, name)
+    return lambda images: run_session(session, images, name)
+
+
+def openvino_session(content: bytes, name: str) -> Session:
+    """The same by OpenVINO."""
+    run = openvino_runner(content, name)
+    return lambda images: list(run(images).values())
+
+
+def onnx_positions(
+    path: Path, session_of: Callable[[bytes, str], Session] = onnx_session_of
+) -> Callable[[Tensor], Positions]:
     """The codes of an ONNX file, which are the only uint8 values in it.
+
+    Args:
+        path: the file.
+        session_of: what runs it.
 
     Returns:
         For (N, C, H, W) images, as the file takes them, what :meth:`Follower.following` needs.
@@ -124,10 +146,10 @@ def onnx_positions(path: Path) -> Callable[[Tensor], Positions]:
             loops[0].output.append(f"all_{name}")
             value = onnx.helper.make_tensor_value_info(f"all_{name}", uint8, None)
             model.graph.output.append(value)
-    session = onnx_session(model.SerializeToString(), path.name)
+    session = session_of(model.SerializeToString(), path.name)
 
     def passes(images: Tensor) -> Iterator[list[Tensor]]:
-        codes = run_session(session, images, path.name)[-len(names) :]
+        codes = list(session(images)[-len(names) :])
         if not loops:
             yield codes
             return

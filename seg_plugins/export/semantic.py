@@ -15,6 +15,7 @@ from torch._higher_order_ops import while_loop
 
 from ..config import ConfigError
 from ..modeling.inference import OverlapTile, SlidingWindow, WholeImage, gaussian_weight
+from ..modeling.meta_arch.panoptic_bottom_up import BottomUpPanopticSegmentor
 from ..modeling.meta_arch.patch_classifier import PatchClassifier
 from ..modeling.meta_arch.semantic import SemanticSystem
 from ..modeling.sem_seg_heads.segnet import SemSegSegNetHead
@@ -102,6 +103,26 @@ class Graph(nn.Module):
         start = torch.zeros((), dtype=torch.int64)
         _, total, weights = while_loop(more, add, (start, total, weights))
         return (total / weights).unflatten(2, (height, width))
+
+
+class CenterGraph(nn.Module):
+    """For ``torch.export``: the maps of a bottom-up panoptic system."""
+
+    def __init__(self, model: BottomUpPanopticSegmentor) -> None:
+        super().__init__()
+        self.model = model
+        self.divisor = max(model.backbone.size_divisibility, 1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(N, C, H, W) raw images to logits, heat maps and offsets of their size."""
+        height, width = images.shape[-2:]
+        images = (images - self.model.pixel_mean) / self.model.pixel_std
+        if self.divisor > 1:
+            images = F.pad(images, (0, -width % self.divisor, 0, -height % self.divisor))
+        features = self.model.backbone(images)
+        heatmaps, offsets = self.model.center_head.predict(features)
+        maps = (self.model.sem_seg_head(features)[0], heatmaps, offsets)
+        return tuple(part[..., :height, :width].float() for part in maps)
 
 
 def _blending(window: SlidingWindow) -> Tensor:

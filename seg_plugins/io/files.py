@@ -181,6 +181,12 @@ def digest_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
+def write_digest(path: Path) -> Path:
+    """Store the SHA-256 of a file that another program wrote; returns where."""
+    _write_digests(path, [sha256(path)])
+    return digest_file(path)
+
+
 def _write_digests(path: Path, digests: list[str]) -> None:
     text = "".join(f"{digest}  {path.name}\n" for digest in dict.fromkeys(digests))
     write_atomically(digest_file(path), lambda file: file.write(text.encode()))

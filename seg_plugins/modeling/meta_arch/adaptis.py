@@ -203,7 +203,7 @@ class AdaptIS(OneStageInstanceSegmentor):
         size = instances.image_size
         height, width = wanted_size(sample, size)
         semantic = sem_seg_postprocess(logits, size, height, width)
-        return self._merged(semantic, self.finish(instances, height, width))
+        return self.merged(semantic, self.finish(instances, height, width))
 
     def predict_views(self, views: Views) -> dict[str, Any]:
         """What :meth:`inference` gives of an image, by its views.
@@ -221,9 +221,10 @@ class AdaptIS(OneStageInstanceSegmentor):
             return self.find(images, features, logits)[0]
 
         instances = self.find_in_views(views, look)
-        return self._merged(mean.logits(), instances)
+        return self.merged(mean.logits(), instances)
 
-    def _merged(self, semantic: Tensor, instances: Instances) -> dict[str, Any]:
+    def merged(self, semantic: Tensor, instances: Instances) -> dict[str, Any]:
+        """The output for an image, of its logits and instances at the wanted size."""
         no_stuff = [] if self.background is None else [self.background]
         panoptic = merge_panoptic(
             instances,

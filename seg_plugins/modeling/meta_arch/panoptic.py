@@ -176,7 +176,7 @@ class PanopticMerging(nn.Module):
         size = instances.image_size
         height, width = wanted_size(sample, size)
         semantic = sem_seg_postprocess(logits, size, height, width)
-        return self._merged(semantic, self.finish(instances, height, width))
+        return self.merged(semantic, self.finish(instances, height, width))
 
     def predict_views(self, views: Views) -> dict[str, Any]:
         """The three tasks by the views of an image.
@@ -192,9 +192,10 @@ class PanopticMerging(nn.Module):
             return instances
 
         instances = self.find_in_views(views, look)
-        return self._merged(mean.logits(), instances)
+        return self.merged(mean.logits(), instances)
 
-    def _merged(self, semantic: Tensor, instances: Instances) -> dict[str, Any]:
+    def merged(self, semantic: Tensor, instances: Instances) -> dict[str, Any]:
+        """The output for an image, of its logits and instances at the wanted size."""
         panoptic = merge_panoptic(
             instances,
             # max's indices are argmax's, in a tenth of the time on a CPU.

@@ -151,7 +151,7 @@ class BottomUpPanopticSegmentor(SemanticSystem):
             losses = self._losses_of(batch.tensor, batched_inputs)
             return losses if self.weighting is None else self.weighting(losses)
         return [
-            self._result(*_resized(parts, size, *wanted_size(sample, size)))
+            self.merged(*resized_maps(parts, size, *wanted_size(sample, size)))
             for sample, size, *parts in zip(
                 batched_inputs, batch.image_sizes, *self._maps(batch), strict=True
             )
@@ -170,13 +170,13 @@ class BottomUpPanopticSegmentor(SemanticSystem):
             image = (view.image.to(self.device) - self.pixel_mean) / self.pixel_std
             batch = ImageList.from_tensors([image], self.backbone.size_divisibility)
             parts = [part[0] for part in self._maps(batch)]
-            logits, heatmap, offsets = _resized(parts, view.size, views.height, views.width)
+            logits, heatmap, offsets = resized_maps(parts, view.size, views.height, views.width)
             mean.add(view.upright(logits))
             total[:1] += view.upright(heatmap)
             turned = offsets * offsets.new_tensor([1, -1])[:, None, None]
             total[1:] += view.upright(turned) if view.mirrored else offsets
         total /= len(views)
-        return self._result(mean.logits(), total[:1], total[1:])
+        return self.merged(mean.logits(), total[:1], total[1:])
 
     def _maps(self, batch: ImageList) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, heat maps and offsets of a padded batch."""
@@ -218,7 +218,7 @@ class BottomUpPanopticSegmentor(SemanticSystem):
         small = targets.inside & (targets.areas < self.small_instance_area)
         return torch.where(small, float(self.small_instance_weight), 1.0)
 
-    def _result(self, logits: Tensor, heatmap: Tensor, offsets: Tensor) -> dict[str, Any]:
+    def merged(self, logits: Tensor, heatmap: Tensor, offsets: Tensor) -> dict[str, Any]:
         """What the maps give, at the size that they have."""
         segments = segments_from_centers(
             logits.max(dim=0).indices,
@@ -257,7 +257,7 @@ class BottomUpPanopticSegmentor(SemanticSystem):
         return instances
 
 
-def _resized(
+def resized_maps(
     parts: Sequence[Tensor], size: tuple[int, int], height: int, width: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, heat map and offsets of an image of `size` in the network, at another size."""

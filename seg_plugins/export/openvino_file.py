@@ -1,0 +1,111 @@
+"""OpenVINO's own format (IR): a graph, ``.xml``, and its weights beside it, ``.bin``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .verify import ExportError, Runner, cannot_run, lines_of
+
+# Where the metadata lie in the file's runtime information.
+_SECTION = "seg_plugins"
+
+
+def openvino_package() -> Any:
+    """The ``openvino`` module.
+
+    Raises:
+        ExportError: the extra is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise ExportError(
+            f"{error}: OpenVINO files need the openvino extra, pip install 'seg_plugins[openvino]'"
+        ) from None
+    return openvino
+
+
+def write_openvino(onnx_path: Path, path: Path, metadata: Mapping[str, str]) -> None:
+    """Convert an ONNX file to ``path`` (``.xml``) and the weights beside it.
+
+    Raises:
+        ExportError: openvino is not installed, or does not take the file.
+    """
+    openvino = openvino_package()
+    try:
+        model = openvino.convert_model(onnx_path)
+    except Exception as error:  # its classes differ between versions
+        raise ExportError(
+            f"OpenVINO {openvino.__version__} does not take the network: {lines_of(error)[0]}. "
+            "Use --format onnx."
+        ) from error
+    for key, value in metadata.items():
+        model.set_rt_info(value, [_SECTION, key])
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def openvino_runner(model: Path | bytes, name: str = "", precision: str = "f32") -> Runner:
+    """Run a file on the CPU.
+
+    Args:
+        model: the ``.xml``; or the content of an ONNX file.
+        name: of the file, for errors; default: that of the path.
+        precision: ``f32``, or ``bf16`` where the processor has it.
+
+    Raises:
+        ExportError: OpenVINO does not read the file, or, when run, the image.
+    """
+    name = name or Path(str(model)).name
+    openvino = openvino_package()
+    compiled = openvino.Core().compile_model(
+        read_openvino(model) if isinstance(model, Path) else openvino.Core().read_model(model),
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        },
+    )
+    names = [output.get_any_name() for output in compiled.outputs]
+
+    def run(images: Tensor) -> dict[str, Tensor]:
+        try:
+            values = compiled([images.numpy()])
+        except RuntimeError as error:
+            reason = lines_of(error)[-1]
+            raise ExportError(cannot_run("OpenVINO", name, images, reason)) from error
+        return {name: torch.from_numpy(np.array(values[i])) for i, name in enumerate(names)}
+
+    return run
+
+
+def read_openvino(path: Path) -> Any:
+    """OpenVINO's model of a file.
+
+    Raises:
+        ExportError: it is no such file, or its weights are missing.
+    """
+    openvino = openvino_package()
+    if not path.with_suffix(".bin").is_file():
+        raise ExportError(f"{path.with_suffix('.bin')}, the weights of {path.name}, does not exist")
+    try:
+        return openvino.Core().read_model(path)
+    except RuntimeError as error:
+        raise ExportError(
+            f"OpenVINO {openvino.__version__} does not read {path}: {lines_of(error)[-1]}. Export "
+            "it again."
+        ) from error
+
+
+def openvino_metadata(path: Path) -> dict[str, str]:
+    """Text by name; empty for a file of another program."""
+    model = read_openvino(path)
+    if not model.has_rt_info([_SECTION]):
+        return {}
+    return {key: str(value) for key, value in model.get_rt_info([_SECTION]).value.items()}

@@ -1,0 +1,88 @@
+"""The merging of panoptic systems beside their files: settings, function, and its check."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ..modeling.meta_arch.adaptis import AdaptIS
+from ..modeling.meta_arch.panoptic import PanopticMerging
+from ..modeling.meta_arch.panoptic_bottom_up import BottomUpPanopticSegmentor
+from . import panoptic_centers, panoptic_regions
+
+#: Name of the function's file in the folder of an export.
+FILE = "panoptic.py"
+#: Share of the pixels that may be another segment's: those whose two best classes are equal but
+#: for rounding, and those on the borders of masks.
+TOLERANCE = 1e-3
+
+Segments = tuple[np.ndarray, list[dict[str, Any]]]
+
+
+def is_panoptic(model: nn.Module) -> bool:
+    """Whether a system gives ``panoptic_seg``."""
+    return isinstance(model, PanopticMerging | AdaptIS | BottomUpPanopticSegmentor)
+
+
+def merging_settings(
+    model: nn.Module, names: tuple[str, ...], mask_threshold: float = 0.5
+) -> dict[str, Any]:
+    """What the function of a panoptic system takes as ``settings``; JSON can hold it.
+
+    Args:
+        model: see :func:`is_panoptic`.
+        names: of the file's outputs.
+        mask_threshold: of the probabilities of masks of the image's size.
+    """
+    if isinstance(model, BottomUpPanopticSegmentor):
+        return {"thing_ids": model.thing_ids, **model.grouping}
+    things: list[int] = model.thing_ids
+    of_objects = set(things or [0])
+    overlap = 1.0
+    if isinstance(model, AdaptIS):
+        of_objects |= set() if model.background is None else {model.background}
+        score, area = model.instances_score_thresh, model.stuff_area_thresh
+    else:
+        score, area = model.combine_instances_score_thresh, model.combine_stuff_area_thresh
+        overlap = model.combine_overlap_thresh
+    return {
+        "masks": "boxes" if names[0] == "boxes" else "image",
+        "mask_threshold": mask_threshold,
+        "categories": things or list(range(model.num_things)),
+        "stuff": [label for label in range(model.num_classes) if label not in of_objects],
+        "overlap_threshold": overlap,
+        "stuff_area_threshold": area,
+        "score_threshold": score,
+    }
+
+
+def merging_module(model: nn.Module) -> Any:
+    """The module with the function ``panoptic``; its file is handed out with the exported one."""
+    bottom_up = isinstance(model, BottomUpPanopticSegmentor)
+    return panoptic_centers if bottom_up else panoptic_regions
+
+
+def differing_share(found: Segments, expected: Segments) -> float:
+    """Share of the pixels that two results put into different segments; 0 to 1.
+
+    Segments correspond where they share most pixels; their kind and category must be equal. Their
+    numbers need not be.
+    """
+    (ids, segments), (wanted, described) = found, expected
+    if ids.shape != wanted.shape:
+        return 1.0
+    kinds = {0: None} | {s["id"]: (s["isthing"], s["category_id"]) for s in segments}
+    wanted_kinds = {0: None} | {s["id"]: (s["isthing"], s["category_id"]) for s in described}
+    pairs, counts = np.unique(
+        np.stack([ids.ravel(), wanted.ravel()]).astype(np.int64), axis=1, return_counts=True
+    )
+    same, used = 0, set()
+    for index in np.argsort(-counts, kind="stable"):
+        mine, other = (int(number) for number in pairs[:, index])
+        if (0, mine) in used or (1, other) in used or (mine == 0) != (other == 0):
+            continue
+        used |= {(0, mine), (1, other)}
+        same += int(counts[index]) if kinds[mine] == wanted_kinds[other] else 0
+    return 1 - same / max(ids.size, 1)
