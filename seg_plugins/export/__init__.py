@@ -1,6 +1,7 @@
 """Trained models as ONNX, OpenVINO and other files, each checked by running it."""
 
 from .export import FORMATS, ExportOptions, ExportResult, export_model, load_for_export
+from .exported_file import ExportedFile, load_exported
 from .verify import ExportError
 
 __all__ = [
@@ -8,6 +9,8 @@ __all__ = [
     "ExportError",
     "ExportOptions",
     "ExportResult",
+    "ExportedFile",
     "export_model",
+    "load_exported",
     "load_for_export",
 ]

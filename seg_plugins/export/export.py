@@ -249,7 +249,7 @@ class _Export:
     def _convert(self) -> None:
         if self.kind == "openvino":
             metadata = onnx_file.metadata_of(onnx_file.load_onnx(self.onnx))
-            write_openvino(self.onnx, self.path, metadata)
+            write_openvino(self.onnx, self.path, metadata, self.system.names)
 
     def _images(self, judge: Metrics | None, count: int = 16) -> list[torch.Tensor]:
         """Of a dataset, as the system takes them."""

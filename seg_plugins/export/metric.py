@@ -89,7 +89,7 @@ class Metrics:
         apply_folder_datasets(self.cfg)
         self.cfg.DATASETS.TRAIN, self.cfg.DATASETS.TEST = (), (dataset,)
         check_datasets(self.cfg)
-        self.cfg.TEST.BOOTSTRAP.RESAMPLES = 0
+        self.cfg.TEST.BOOTSTRAP, self.cfg.DATALOADER.NUM_WORKERS = 0, 0
         self.records = Dataset.get(dataset).records
         self._of_model: dict[str, float] | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,16 @@ def openvino_package() -> Any:
     return openvino
 
 
-def write_openvino(onnx_path: Path, path: Path, metadata: Mapping[str, str]) -> None:
+def write_openvino(
+    onnx_path: Path, path: Path, metadata: Mapping[str, str], names: Sequence[str]
+) -> None:
     """Convert an ONNX file to ``path`` (``.xml``) and the weights beside it.
+
+    Args:
+        onnx_path: the file.
+        path: of the graph.
+        metadata: text by name.
+        names: of the outputs, in the ONNX file's order.
 
     Raises:
         ExportError: openvino is not installed, or does not take the file.
@@ -45,6 +53,9 @@ def write_openvino(onnx_path: Path, path: Path, metadata: Mapping[str, str]) -> 
             f"OpenVINO {openvino.__version__} does not take the network: {lines_of(error)[0]}. "
             "Use --format onnx."
         ) from error
+    # A value may have several names in the graph: the file's outputs have those of the system.
+    for output, name in zip(model.outputs, names, strict=True):
+        output.get_tensor().set_names({name})
     for key, value in metadata.items():
         model.set_rt_info(value, [_SECTION, key])
     openvino.save_model(model, path, compress_to_fp16=False)

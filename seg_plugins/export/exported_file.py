@@ -1,0 +1,57 @@
+"""An exported file from outside: whole, and written by this package, or an error that names it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..io.files import damage, digest_file
+from .metadata import PRODUCER
+from .openvino_file import openvino_metadata, openvino_runner
+from .verify import ExportError, Runner, onnx_runner, onnx_session
+
+_PARTS = {".onnx": ".onnx.data", ".xml": ".bin"}
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """A file that can be run.
+
+    Attributes:
+        path: the file.
+        metadata: text by name: see :func:`~.metadata.file_metadata`.
+        run: (N, C, H, W) or (C, H, W) float32, as the file's input is, to outputs by name.
+    """
+
+    path: Path
+    metadata: dict[str, str]
+    run: Runner
+
+
+def load_exported(path: str | Path) -> ExportedFile:
+    """Open a file that ``seg-plugins export`` wrote as ONNX or OpenVINO, to run on the CPU.
+
+    Raises:
+        ExportError: it is missing, damaged (where its ``.sha256`` lies beside it, to the bit), of
+            another program or format, or its runtime is not installed.
+    """
+    path = Path(path)
+    if path.suffix not in _PARTS:
+        raise ExportError(f"{path}: exported files that can be run end in {' or '.join(_PARTS)}")
+    beside = path.with_suffix(_PARTS[path.suffix])
+    for part in (path, beside):
+        # Weights lie beside an ONNX file only where they are large.
+        there = part.is_file() or digest_file(part).is_file()
+        if (part == path or there) and (wrong := damage(part)):
+            raise ExportError(f"{part}: {wrong}. Export it again, or copy it again.")
+    if path.suffix == ".onnx":
+        metadata = dict(onnx_session(path, str(path)).get_modelmeta().custom_metadata_map)
+    else:
+        metadata = openvino_metadata(path)
+    if metadata.get("producer") != PRODUCER:
+        raise ExportError(
+            f"{path} was not written by seg-plugins export: its metadata do not say what it takes. "
+            "Export the model by tools/export_model.py."
+        )
+    run = onnx_runner(path) if path.suffix == ".onnx" else openvino_runner(path)
+    return ExportedFile(path, metadata, run)
