@@ -37,7 +37,7 @@ ALLOWED = {
         "visualization",
         "tasks",
     },
-    "export": {"prediction", "engine", "config", "io", "modeling", "data", "ops"},
+    "export": {"prediction", "engine", "config", "io", "modeling", "data", "ops", "tasks"},
     "prediction": {
         "tasks",
         "engine",

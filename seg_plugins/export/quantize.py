@@ -196,18 +196,35 @@ def network_nodes(model: Any) -> list[Any]:
 
     What follows it, boxes, scores and their selection, is left out: places need all their bits.
     """
+    sizes = _size_arithmetic(model)
     producers = {output: node for node in model.graph.node for output in node.output}
     waiting = [node for node in model.graph.node if node.op_type in _LAYERS]
     found: dict[str, Any] = {}
     while waiting:
         node = waiting.pop()
-        if node.name in found:
+        if node.name in found or node.name in sizes:
             continue
         found[node.name] = node
         # Where regions are pooled from, their places do not lead on.
         values = node.input[:1] if node.op_type in ("RoiAlign", "Gather") else node.input
         waiting += [producers[value] for value in values if value in producers]
     return [node for node in model.graph.node if node.name in found]
+
+
+def _size_arithmetic(model: Any) -> set[str]:
+    """Names of the nodes that compute with the sizes of maps alone: paddings, for instance."""
+    sizes: set[str] = set()
+    values: set[str] = set()
+    constant = {tensor.name for tensor in model.graph.initializer} | {""}
+    for node in model.graph.node:  # in the order of computation
+        if node.op_type == "Constant":
+            constant |= set(node.output)
+            continue
+        varying = set(node.input) - constant
+        if node.op_type in ("Shape", "Size") or (varying and varying <= values):
+            sizes.add(node.name)
+            values |= set(node.output)
+    return sizes
 
 
 class _Reader:

@@ -128,4 +128,4 @@ def test_the_shell_is_told_commands_and_flags(tmp_path):
 
     assert completions("seg-plugins re") == {"report"}
     assert completions("seg-plugins train --num") == {"--num-gpus", "--num-machines"}
-    assert completions("seg-plugins export --format o") == {"onnx"}
+    assert completions("seg-plugins export --format o") == {"onnx", "openvino"}

@@ -93,7 +93,7 @@ def test_what_overflows_float16_is_named():
         for name, layer in model.named_modules()
         if isinstance(layer, torch.nn.Conv2d) and name.startswith("backbone")
     )
-    layer.weight.data.mul_(5e4)
+    layer.weight.data.mul_(6e4 / layer.weight.abs().max())
     with pytest.raises(ExportError, match=rf"65504, and {name} gives [\d.e+]+: export without"):
         half.check_range(subject)
     layer.weight.data[0, 0, 0, 0] = 1e5
@@ -143,7 +143,12 @@ def test_what_follows_the_network_is_not_quantised():
         node("RoiAlign", ["b", "boxes", "n"], ["c"], name="pool"),
         node("Conv", ["c", "w"], ["d"], name="second"),
         node("Sigmoid", ["d"], ["y"], name="scores"),
+        node("Shape", ["a"], ["size"], name="size"),
+        node("Mul", ["size", "s"], ["half"], name="padding"),
+        node("Pad", ["a", "half"], ["e"], name="pad"),
+        node("Conv", ["e", "w"], ["f"], name="third"),
     ]
-    graph = onnx.helper.make_graph(nodes, "graph", [], [])
+    constants = [onnx.numpy_helper.from_array(np.ones(1, np.float32), name) for name in "wsn"]
+    graph = onnx.helper.make_graph(nodes, "graph", [], [], constants)
     found = network_nodes(onnx.helper.make_model(graph))
-    assert [n.name for n in found] == ["first", "between", "pool", "second"]
+    assert [n.name for n in found] == ["first", "between", "pool", "second", "pad", "third"]
