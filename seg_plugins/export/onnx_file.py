@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..config import ConfigError
+from . import same_padding
 from .verify import ExportError
 
 #: Operator sets by default. Reductions of ScatterElements and index_add came with 18, RoiAlign with
@@ -62,7 +63,7 @@ def write_onnx(
     onnx_package()
     dynamic = torch.export.Dim.DYNAMIC
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), same_padding.by_name(graph):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 graph,
@@ -154,4 +155,5 @@ def _translations() -> dict[Callable, Callable]:
     return {
         torch.ops.aten.remainder.Scalar: remainder,
         operator.floordiv: floor_division,
+        **same_padding.translations(),
     }
