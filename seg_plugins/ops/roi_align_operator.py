@@ -19,12 +19,12 @@ import torchvision
 from torch import Tensor
 
 from . import roi_align_registration
-from ._extension import load_extension
+from ._extension import load_cuda_extension, load_extension
 from .roi_align_reference import MAX_SAMPLES, assign_levels, roi_align_reference
 
 # Read once: torch.compile takes it as a constant.
 _EXTENSION = load_extension()
-_HAS_CUDA_KERNEL = _EXTENSION.loaded and _EXTENSION.with_cuda
+_CUDA_EXTENSION = load_cuda_extension()
 
 BACKENDS = ("cpu", "cuda", "torchvision", "reference")
 
@@ -53,21 +53,13 @@ class BackendReport:
 
 def backend_report() -> BackendReport:
     """Say which backend of :func:`roi_align` runs on which device, and why the others do not."""
-    words = dict(word.split("=", 1) for word in _EXTENSION.build.split())
     if _EXTENSION.loaded:
-        threads = torch.get_num_threads()
-        cpu = Backend("cpu", True, f"compiled, {words['simd']} instructions, {threads} threads")
+        threads, vectors = torch.get_num_threads(), torch.ops.seg_plugins.instruction_set()
+        cpu = Backend("cpu", True, f"compiled, {vectors} instructions, {threads} threads")
     else:
         cpu = Backend("cpu", False, _EXTENSION.reason)
-    if not _EXTENSION.loaded:
-        cuda = Backend("cuda", False, _EXTENSION.reason)
-    elif not _EXTENSION.with_cuda:
-        cuda = Backend(
-            "cuda",
-            False,
-            "the extension was built without CUDA: no GPU was visible, or no nvcc was found. "
-            "FORCE_CUDA=1 with CUDA_HOME set builds it.",
-        )
+    if not _CUDA_EXTENSION.loaded:
+        cuda = Backend("cuda", False, _CUDA_EXTENSION.reason)
     elif not torch.cuda.is_available():
         cuda = Backend("cuda", False, "compiled, but no CUDA GPU is available")
     else:
@@ -87,7 +79,7 @@ def backend_report() -> BackendReport:
 def _choose_backend(device_type: str, reduce: str) -> str:
     if device_type == "cpu" and _EXTENSION.loaded:
         return "cpu"
-    if device_type == "cuda" and _HAS_CUDA_KERNEL:
+    if device_type == "cuda" and _CUDA_EXTENSION.loaded:
         return "cuda"
     return "torchvision" if reduce == "avg" else "reference"
 
