@@ -23,7 +23,6 @@ import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).resolve().parent
 CSRC = Path("seg_plugins/ops/csrc")
@@ -194,14 +193,19 @@ def extension_arguments() -> dict:
         def get_export_symbols(self, ext) -> list[str]:
             return []  # it is no Python module, which Windows' linker would look for
 
-    class Wheel(bdist_wheel):
-        def get_tag(self) -> tuple[str, str, str]:
-            return "py3", "none", super().get_tag()[2]  # compiled, but not against Python
+    commands = {"build_ext": BuildExtension}
+    try:
+        from setuptools.command.bdist_wheel import bdist_wheel
+    except ImportError:  # before setuptools 70.1: the wheel is named after this Python
+        pass
+    else:
 
-    return {
-        "ext_modules": modules,
-        "cmdclass": {"build_ext": BuildExtension, "bdist_wheel": Wheel},
-    }
+        class Wheel(bdist_wheel):
+            def get_tag(self) -> tuple[str, str, str]:
+                return "py3", "none", super().get_tag()[2]  # compiled, but not against Python
+
+        commands["bdist_wheel"] = Wheel
+    return {"ext_modules": modules, "cmdclass": commands}
 
 
 def configuration_package() -> dict:

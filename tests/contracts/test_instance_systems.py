@@ -109,9 +109,19 @@ def test_autocast(name) -> None:
         assert loss.item() == pytest.approx(plain[key], rel=0.25, abs=0.05), key
 
 
+@pytest.fixture
+def in_float64(monkeypatch):
+    """What is float32 otherwise; there a processor's rounding can turn off a ReLU."""
+    before = torch.get_default_dtype()
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
 # AdaptIS draws points of the whole batch for one loss, then for the other: parts draw other ones.
 @pytest.mark.parametrize("name", [name for name in ONE_STAGE if name != "AdaptIS"])
-def test_a_batch_in_parts_has_the_gradient_of_the_whole(name) -> None:
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(name, in_float64) -> None:
     model, batch = build(name), [sample(count=4), sample(count=1), sample(count=0)]
 
     def losses(samples: list[dict]) -> dict[str, torch.Tensor]:
@@ -131,7 +141,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(name) -> None:
     for key, parameter in model.named_parameters():
         if key in wanted:
             scale = wanted[key].abs().max().clamp(min=1e-3)
-            assert (parameter.grad - wanted[key]).abs().max() <= 1e-3 * scale, key
+            assert (parameter.grad - wanted[key]).abs().max() <= 1e-9 * scale, key
 
 
 @pytest.mark.parametrize("name", ONE_STAGE)
