@@ -23,7 +23,7 @@ from torch import nn
 
 from ..config import ConfigError
 from ..data import Dataset
-from ..evaluation.bootstrap import compare_runs
+from ..evaluation.bootstrap import Comparison, compare_runs
 from ..io.command_line import command_line
 from ..io.files import write_atomically
 from ..modeling.analysis import analyze, size_at_test
@@ -136,10 +136,15 @@ def write_report(cfg: CfgNode, model: nn.Module) -> Path | None:
             lambda: write_examples(cfg, with_test_time_augmentation(cfg, model), where, count),
         )
     path = folder / "report.html"
-    intervals = _attempt("intervals", problems, lambda: _intervals(cfg, problems)) or []
+    found = _attempt("intervals", problems, lambda: _compared(cfg, problems)) or Comparison()
 
     def write() -> Path:
-        page = build_page([read_run(folder)], errors=problems, statistics=intervals)
+        page = build_page(
+            [read_run(folder)],
+            errors=problems,
+            statistics=[Table(*table) for table in found.tables()],
+            intervals={(folder, f.dataset, f.metric): (f.low, f.high) for f in found.figures},
+        )
         write_atomically(path, lambda file: file.write(page))
         return path
 
@@ -185,11 +190,11 @@ def _attempt(part: str, problems: list[str], make: Callable[[], Any]) -> Any:
         return None
 
 
-def _intervals(cfg: CfgNode, problems: list[str]) -> list[Table]:
+def _compared(cfg: CfgNode, problems: list[str]) -> Comparison:
     folder = Path(cfg.OUTPUT_DIR)
     found = compare_runs({folder.resolve().name: [folder]}, samples=cfg.TEST.BOOTSTRAP)
     problems += found.problems
-    return [Table(*table) for table in found.tables()]
+    return found
 
 
 def _write_system(cfg: CfgNode, model: nn.Module, path: Path) -> None:
