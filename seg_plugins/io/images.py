@@ -9,7 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .arrays import as_image, as_label, read_npy, read_text
 from .errors import DatasetError
 from .file_kind import is_lossy, kind_of
-from .nifti import read_nifti
+from .nifti import nifti_slices, read_nifti
 from .raster_windows import read_image_window
 from .tiff import picture_pages, read_tiff, several_pages
 from .window_names import split_name
@@ -95,7 +95,7 @@ def stored_rotated(file_name: str) -> bool:
 
 
 def page_count(file_name: str) -> int:
-    """The pictures in a file: pages of a TIFF, frames of an animation, else 1.
+    """The pictures in a file: pages of a TIFF, slices of NIfTI, frames of an animation, else 1.
 
     Raises:
         DatasetError: a missing or unreadable file.
@@ -103,6 +103,8 @@ def page_count(file_name: str) -> int:
     kind = kind_of(file_name)
     if kind == "tiff":
         return max(len(picture_pages(file_name)), 1)
+    if kind == "nifti":
+        return nifti_slices(file_name)
     if kind != "picture":
         return 1
     with open_image(file_name, 0) as image:

@@ -23,6 +23,7 @@ from ..io.gaps import no_data
 from ..io.masks import to_crop
 from ..visualization import overlays
 from . import runs as mask_runs
+from .mask_values import binary, mask_values
 from .outputs import OutputOptions, class_records, output_path
 from .place import Place, place_of
 from .prediction import Prediction, id_type
@@ -30,7 +31,7 @@ from .predictor import Predictor
 from .raster_windows import RasterWindows, Span
 from .seams import Box, Found, Seams
 from .spool import MapSpool, ObjectSpool
-from .vectors import feature, geojson, outline
+from .vectors import feature, geojson, outline, write_geopackage
 from .windows import WindowGrid
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 _TILE = 256, 4096
 
 # What a raster with objects can give.
-KINDS = ("overlay", "mask", "color", "json", "objects", "geojson")
+KINDS = ("overlay", "mask", "color", "json", "objects", "geojson", "geopackage")
 # Those that are rasters themselves.
 PICTURES = ("overlay", "mask", "color", "objects")
 
@@ -77,8 +78,9 @@ def predict_objects(
     # What can be told before hours of windows is told before them.
     if "json" in options.save:
         mask_runs.check_coco_size(windows.source.height, windows.source.width)
-    place = place_of(Path(windows.source.name)) if "geojson" in options.save else Place()
-    with _Objects(predictor, windows, folder, grid) as found:
+    outlined = {"geojson", "geopackage"} & {*options.save}
+    place = place_of(Path(windows.source.name)) if outlined else Place()
+    with _Objects(predictor, windows, folder, grid, options) as found:
         found.find()
         found.objects.sort()
         outputs = {kind: found.output(kind) for kind in options.save if kind in PICTURES}
@@ -92,6 +94,9 @@ def predict_objects(
                     file.write(piece)
 
             write_atomically(path, write)
+        if "geopackage" in options.save:
+            path = output_path(folder, "geopackage", name, ".gpkg")
+            write_geopackage(path, found.features(place), place)
         return [*found.records("json" in options.save), *class_records(counts, predictor.labels)]
 
 
@@ -99,10 +104,18 @@ class _Objects:
     """All that is found in one raster."""
 
     def __init__(
-        self, predictor: Predictor, windows: RasterWindows, folder: Path, grid: WindowGrid
+        self,
+        predictor: Predictor,
+        windows: RasterWindows,
+        folder: Path,
+        grid: WindowGrid,
+        options: OutputOptions,
     ) -> None:
         self.predictor, self.windows, self.grid = predictor, windows, grid
         self.labels, source = predictor.labels, windows.source
+        self.hidden = self.labels.clear(options.clear)
+        self.choice = options.values
+        self.values = mask_values(self.labels, self.choice)
         self.size = source.height, source.width
         self.place = {label.name: i for i, label in enumerate(self.labels.all)}
         self.objects = ObjectSpool(folder)
@@ -208,7 +221,9 @@ class _Objects:
         if kind in ("overlay", "color"):
             return 3, np.uint8
         if kind == "mask" and self.classes is not None:
-            return 1, self.classes.dtype
+            return 1, self.values.dtype
+        if kind == "mask" and self.choice == "255":
+            return 1, np.uint8
         return 1, np.min_scalar_type(len(self.objects))
 
     def write(self, outputs: dict[str, tuple[int, Any]], open_output: OpenOutput) -> np.ndarray:
@@ -229,11 +244,13 @@ class _Objects:
                     stuff = classes[(numbers == 0) & (classes < len(counts))]
                     counts += np.bincount(stuff, minlength=len(counts))
                 for kind, writer in writers.items():
-                    if kind == "objects" or (kind == "mask" and classes is None):
+                    if kind == "objects":
                         block = numbers[None]
+                    elif kind == "mask" and classes is None:
+                        block = binary(numbers, self.choice)[None]
                     elif kind == "mask":
                         assert classes is not None
-                        block = classes[None]
+                        block = self.values(classes)[None]
                     else:
                         edges = _edges(wide)[1:-1, 1:-1] if kind == "overlay" else None
                         block = self._drawn(numbers, classes, edges, box).transpose(2, 0, 1)
@@ -273,6 +290,8 @@ class _Objects:
         if classes is not None:
             stuff = np.array([label.color for label in self.labels.stuff], np.uint8)
             below = np.where(numbers > 0, self.labels.ignore_label, classes)
+            if edges is not None:
+                below = self.labels.without(below, self.hidden)
             image = overlays.semantic(
                 image, below, stuff, self.labels.ignore_label, opacity=opacity
             )
