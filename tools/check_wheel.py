@@ -50,7 +50,7 @@ def passes(wheel: Path, version: str, tests: list[str]) -> bool:
         pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
         _, minor, patch = version.split(".")
         vision = f"torchvision==0.{int(minor) + VISION_OFFSET}.{patch}"
-        run([*pip, f"torch=={version}", vision, "setuptools<82", "wheel", "pip<26.3"], folder)
+        run([*pip, f"torch==={version}", vision, "setuptools<82", "wheel", "pip<26.3"], folder)
         run([*pip, str(wheel), "pytest", "hypothesis"], folder)
         run([str(folder / "venv" / "bin" / "seg-plugins"), "install-detectron2"], folder)
         for part in ("tests", "tools", "seg_plugins/ops/csrc"):
