@@ -109,7 +109,7 @@ class ImageResult:
         return overlays.semantic(np.zeros_like(self.image), *self._painting(), opacity=1.0)
 
     def draw(self, *, with_legend: bool = True, clear: Sequence[str] | None = None) -> np.ndarray:
-        """The regions over the image, beside a legend of their classes and scores.
+        """The regions over the image, above a legend of their classes and scores.
 
         Args:
             with_legend: False leaves it out.
@@ -124,7 +124,7 @@ class ImageResult:
             for region in self.regions:
                 if region.label.is_thing and region.label.name not in hidden:
                     overlays.outline(picture, region.bitmask.view(np.uint8), region.color)
-        return legend.beside(picture, self.legend(hidden)) if with_legend else picture
+        return legend.below(picture, self.legend(hidden)) if with_legend else picture
 
     def legend(
         self, hidden: frozenset[str] = frozenset()

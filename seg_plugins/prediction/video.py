@@ -160,7 +160,7 @@ def _picture(prediction: Prediction, kind: str, options: OutputOptions) -> np.nd
     hidden = prediction.labels.clear(options.clear)
     entries = [(one.color, one.name) for one in prediction.labels.all if one.name not in hidden]
     picture = prediction.draw(with_legend=False, clear=options.clear)
-    return picture if prediction.instances is not None else legend.beside(picture, entries)
+    return picture if prediction.instances is not None else legend.below(picture, entries)
 
 
 @contextlib.contextmanager
