@@ -29,12 +29,13 @@ def below(picture: np.ndarray, entries: Sequence[Entry], size: int | None = None
         size: of the type in pixels; None: by the picture's width.
 
     Returns:
-        (H + panel, W, 3) uint8; without entries the picture itself.
+        (H + panel, W, 3) uint8; without entries, or of a picture without room for a word, the
+        picture itself.
     """
-    if not entries:
-        return picture
     height, width = picture.shape[:2]
     size = size or _size_for(width)
+    if not entries or width < 4 * size:
+        return picture
     font = _font(size)
     gap, line = size // 2, size + size // 2
     most = max((height - gap) // line, 1)

@@ -48,6 +48,8 @@ def test_the_rest_is_counted():
 
 def test_nothing_to_say_adds_nothing():
     assert below(PICTURE, []) is PICTURE
+    narrow = PICTURE[:, :40]
+    assert below(narrow, [(RED, "a")]) is narrow
 
 
 def test_a_line_has_each_text_in_its_share_and_cuts_what_is_longer():
