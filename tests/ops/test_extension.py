@@ -27,6 +27,10 @@ needs_extension = pytest.mark.skipif(
     not load_extension().loaded, reason=f"not built: {load_extension().reason}"
 )
 
+needs_setup = pytest.mark.skipif(
+    not (ROOT / "setup.py").is_file(), reason="an installed package has no setup.py"
+)
+
 
 def test_what_is_built_loads():
     """Else every test of the compiled operators would be skipped."""
@@ -108,6 +112,7 @@ def run_setup(*arguments, **environment):
     )
 
 
+@needs_setup
 def test_setup_goes_without_the_extension_when_asked():
     done = run_setup("--version", SEG_PLUGINS_NO_EXTENSION="1")
     assert done.returncode == 0, done.stderr
@@ -115,12 +120,14 @@ def test_setup_goes_without_the_extension_when_asked():
     assert "torchvision" in done.stderr
 
 
+@needs_setup
 def test_setup_goes_without_the_extension_where_there_is_no_compiler():
     done = run_setup("--version", CXX="no-such-compiler")
     assert done.returncode == 0, done.stderr
     assert "no C++ compiler found" in done.stderr
 
 
+@needs_setup
 def test_setup_without_torch_says_what_to_do(tmp_path):
     """pip's build isolation hides the installed torch from setup.py."""
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")")
@@ -130,6 +137,7 @@ def test_setup_without_torch_says_what_to_do(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@needs_setup
 def test_forced_cuda_without_a_toolkit_fails_loudly(tmp_path):
     program = (
         "import runpy, sys; from torch.utils import cpp_extension; cpp_extension.CUDA_HOME = None; "
