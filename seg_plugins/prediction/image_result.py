@@ -31,6 +31,7 @@ class ImageResult:
         panoptic: (H, W) int32 ids and the list of segments in Detectron2's format: ``id``,
             ``isthing``, ``category_id``; None unless the system is panoptic.
         values: (H, W, C) as the file holds them; the picture where they are no other.
+        no_data: pixels without data, which belong to nothing.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class ImageResult:
         instances: Instances | None = None,
         panoptic: Panoptic | None = None,
         values: np.ndarray | None = None,
+        no_data: int = 0,
     ) -> None:
+        self.no_data = no_data
         self.image, self.labels = image, labels
         self.values = image if values is None else values
         self.semantic, self.instances, self.panoptic = semantic, instances, panoptic

@@ -56,7 +56,7 @@ def predict_objects(
     options: OutputOptions,
     grid: WindowGrid,
     open_output: OpenOutput,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], int]:
     """Predict a raster with a system that finds things, and write what is asked for.
 
     Args:
@@ -69,7 +69,8 @@ def predict_objects(
         open_output: opens an output.
 
     Returns:
-        The regions for the record: objects by falling score, then classes.
+        The regions for the record, objects by falling score, then classes; and the pixels without
+        data.
 
     Raises:
         DatasetError: no pixel holds data.
@@ -97,7 +98,8 @@ def predict_objects(
         if "geopackage" in options.save:
             path = output_path(folder, "geopackage", name, ".gpkg")
             write_geopackage(path, found.features(place), place)
-        return [*found.records("json" in options.save), *class_records(counts, predictor.labels)]
+        classes = class_records(counts, predictor.labels)
+        return [*found.records("json" in options.save), *classes], found.no_data
 
 
 class _Objects:
@@ -117,6 +119,7 @@ class _Objects:
         self.choice = options.values
         self.values = mask_values(self.labels, self.choice)
         self.size = source.height, source.width
+        self.no_data = 0
         self.place = {label.name: i for i, label in enumerate(self.labels.all)}
         self.objects = ObjectSpool(folder)
         self.classes: MapSpool | None = None
@@ -136,13 +139,15 @@ class _Objects:
         seams = Seams(self.grid, *self.size)
         rows, columns = (self.grid.spans(length) for length in self.size)
         cores = _cores(rows), _cores(columns)
-        any_data = False
         name = Path(self.windows.source.name).name
         total = len(rows) * len(columns)
         with tqdm(total=total, desc=name, unit="window", leave=False, disable=None) as bar:
             for i, j in itertools.product(range(len(rows)), range(len(columns))):
                 picture, gaps = self.windows.read(rows[i], columns[j])
-                any_data |= not gaps.all()
+                (top, bottom), (left, right) = cores[0][i], cores[1][j]
+                y0, x0 = rows[i][0], columns[j][0]
+                own = gaps[top - y0 : bottom - y0, left - x0 : right - x0]
+                self.no_data += int(own.sum())
                 prediction = Prediction.from_output(
                     self.predictor.outputs([picture], resize=False)[0],
                     picture.image,
@@ -158,7 +163,7 @@ class _Objects:
                     for found in seams.finished(i if i < len(rows) - 1 else len(rows)):
                         self.objects.add(found)
                 bar.update()
-        if not any_data:
+        if self.no_data == self.size[0] * self.size[1]:
             raise no_data(str(self.windows.source.name))
         if seams.dropped:
             logger.info(

@@ -174,6 +174,7 @@ def save_prediction(
             "saved": [kind for kind in options.save if kind not in elsewhere],
             "files": relative(paths, folder),
             "fingerprint": fingerprint,
+            "no_data": prediction.no_data,
             "regions": [_region_record(region, options) for region in found],
         },
     )

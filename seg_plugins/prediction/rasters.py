@@ -50,7 +50,8 @@ def predict_raster(
         grid: the windows; they are aligned to the network's stride.
 
     Returns:
-        ``height``, ``width``, the ``regions`` of the record and the ``files``.
+        ``height``, ``width``, pixels with ``no_data``, the ``regions`` of the record and the
+        ``files``.
 
     Raises:
         DatasetError: an unreadable file, one of several pages, one with NaN that is not declared
@@ -75,11 +76,11 @@ def predict_raster(
                 of_classes = labels if kind == "mask" and labels.stuff else None
                 return _output(folder, kind, name, source, bands, dtype, of_classes, options.values)
 
-            regions = object_rasters.predict_objects(
+            regions, gaps = object_rasters.predict_objects(
                 predictor, windows, folder, name, options, grid, open_output
             )
         else:
-            counts = _predict_classes(predictor, windows, folder, name, options, grid)
+            counts, gaps = _predict_classes(predictor, windows, folder, name, options, grid)
             regions = class_records(counts, labels)
         size = {"height": source.height, "width": source.width}
     files = [
@@ -87,7 +88,7 @@ def predict_raster(
         for kind in options.save
         if kind != "json"
     ]
-    return {**size, "regions": regions, "files": files}
+    return {**size, "no_data": gaps, "regions": regions, "files": files}
 
 
 def _predict_classes(
@@ -97,8 +98,8 @@ def _predict_classes(
     name: str,
     options: OutputOptions,
     grid: WindowGrid,
-) -> np.ndarray:
-    """Write the outputs of a semantic system; the (K,) pixels of each class."""
+) -> tuple[np.ndarray, int]:
+    """Write the outputs of a semantic system; the (K,) pixels of each class, and those of none."""
     labels, source = predictor.labels, windows.source
     values = mask_values(labels, options.values)
     with contextlib.ExitStack() as stack:
@@ -124,14 +125,14 @@ def _predict_classes(
 
         hidden = labels.clear(options.clear)
         counts = np.zeros(len(labels.stuff), np.int64)
-        any_data = False
+        without = 0
         for y, x, logits in blend_windows(predict, source.height, source.width, grid, folder):
             ids = class_ids(logits, labels)
             height, width = ids.shape
             area = ((y, y + height), (x, x + width))
             gaps = window["gaps"][:height, :width]
             ids[gaps] = labels.ignore_label
-            any_data |= not gaps.all()
+            without += int(gaps.sum())
             image = window["image"][:height, :width]
             counts += np.bincount(ids[ids < len(counts)], minlength=len(counts))
             for kind, writer in writers.items():
@@ -141,9 +142,9 @@ def _predict_classes(
                     else _drawn(kind, ids, image, labels, hidden)
                 )
                 writer.write(block, window=area)
-        if not any_data:
+        if without == source.height * source.width:
             raise no_data(str(source.name))
-    return counts
+    return counts, without
 
 
 @contextlib.contextmanager
