@@ -36,6 +36,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = sys.executable
@@ -161,6 +162,16 @@ def machine() -> dict[str, str]:
     return found
 
 
+RUNNING: set[int] = set()
+
+
+def stop(*_: object) -> NoReturn:
+    """End what runs, too, when this is ended: checks are sessions of their own."""
+    for process in tuple(RUNNING):
+        os.killpg(process, signal.SIGKILL)
+    os._exit(143)
+
+
 def run(name: str, command: tuple[str, ...], seconds: float) -> dict[str, object]:
     """Run a check; its output is shown and kept."""
     start = time.monotonic()
@@ -170,6 +181,7 @@ def run(name: str, command: tuple[str, ...], seconds: float) -> dict[str, object
         command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         start_new_session=True,
     )  # fmt: skip
+    RUNNING.add(process.pid)
     try:
         output, _ = process.communicate(timeout=seconds)
         status = "passed" if process.returncode == 0 else f"failed ({process.returncode})"
@@ -177,6 +189,7 @@ def run(name: str, command: tuple[str, ...], seconds: float) -> dict[str, object
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
         status = f"cut off after {seconds:.0f} s"
+    RUNNING.discard(process.pid)
     if "Device not supported" in output:  # compute-sanitizer, in some virtual machines
         status = "not possible: Device not supported"
     lines = output.splitlines()
@@ -214,6 +227,7 @@ def described(scratch: Path) -> str:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, stop)
     with tempfile.TemporaryDirectory(prefix="gpu_check_") as folder:
         return start(Path(folder))
 
