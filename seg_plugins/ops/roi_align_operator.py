@@ -2,14 +2,17 @@
 
 Backends:
     ``cpu``: C++ with threads and vector instructions. ``cuda``: CUDA C++. ``torchvision``: what
-    runs where the extension is not built. ``reference``: plain PyTorch, the oracle of the tests.
+    runs where the extension is not built, and on MPS and XPU. ``reference``: plain PyTorch, the
+    oracle of the tests; it runs where torchvision has no kernel either.
 
 :func:`backend_report` says which of them run here and why the others do not.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,8 +74,9 @@ def backend_report() -> BackendReport:
         Backend("reference", True, "plain PyTorch, slow"),
     )
     chosen = {"cpu": _choose_backend("cpu", "avg")}
-    if torch.cuda.is_available():
-        chosen["cuda"] = _choose_backend("cuda", "avg")
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is not None:
+        chosen[accelerator.type] = _choose_backend(accelerator.type, "avg")
     return BackendReport(backends, chosen)
 
 
@@ -81,7 +85,26 @@ def _choose_backend(device_type: str, reduce: str) -> str:
         return "cpu"
     if device_type == "cuda" and _CUDA_EXTENSION.loaded:
         return "cuda"
-    return "torchvision" if reduce == "avg" else "reference"
+    if device_type in ("cpu", "cuda"):
+        return "torchvision" if reduce == "avg" else "reference"
+    chosen = "torchvision" if reduce == "avg" and _torchvision_takes(device_type) else "reference"
+    _notice(device_type, chosen)
+    return chosen
+
+
+def _torchvision_takes(device_type: str) -> bool:
+    """Whether torchvision's operator has a kernel there: "mps" and "xpu" are keys of their own."""
+    key = {"mps": "MPS", "xpu": "XPU"}.get(device_type, "PrivateUse1")
+    return torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::roi_align", key)
+
+
+@functools.cache
+def _notice(device_type: str, chosen: str) -> None:
+    """Say once what runs in place of a compiled operator."""
+    runs = {"torchvision": "torchvision's operator", "reference": "plain PyTorch, which is slow,"}
+    logging.getLogger(__name__).warning(
+        "roi_align has no compiled form for %s tensors: %s runs there", device_type, runs[chosen]
+    )
 
 
 def roi_align(
