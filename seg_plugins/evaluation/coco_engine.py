@@ -165,10 +165,10 @@ class _Part:
 
     def add_to(self, stream: hotcoco.StreamingEval, task: str) -> None:
         """Match the detections and leave what came of it to the stream."""
-        truth = self._truth.dataset
-        rows = self._found.rows
+        truth, rows = self._truth_dicts, self._found.rows
         if task == "segm":
-            # The area of a row is that of its box, which matching of masks does not look at.
+            # To a stream the area of a row is that of its box, at which matching of masks does not
+            # look.
             rows = rows.copy()
             rows[:, 1:3], rows[:, 3], rows[:, 4] = 0, self._found.records["area"], 1
         masks = self._masks if task == "segm" else None
@@ -198,19 +198,20 @@ class _Part:
         return truth, counts
 
     @cached_property
-    def _detections(self) -> hotcoco.COCO:
-        return self._truth.load_res(self._found.rows, segmentation=self._masks)
+    def _truth_dicts(self) -> dict[str, Any]:
+        return self._truth.dataset
 
     def _evaluated(self, task: str) -> hotcoco.COCOeval:
         if task in self._runs:
             return self._runs[task]
         rows = self._found.rows
-        # As Detectron2: boxes are sorted into sizes by their own area, masks by theirs.
-        areas = rows[:, 3] * rows[:, 4] if task == "bbox" else self._found.records["area"]
-        if len(rows) and self._masks is not None:
-            ids = np.arange(1, len(rows) + 1)
-            self._detections.update_anns(ids=ids, area=areas.astype(np.float64))
-        run = hotcoco.COCOeval(self._truth, self._detections, task)
+        masks = self._masks if task == "segm" else None
+        found = self._truth.load_res(rows, segmentation=masks)
+        if masks:
+            # As Detectron2: boxes are sorted into sizes by their own area, masks by theirs.
+            areas = self._found.records["area"].astype(np.float64)
+            found.update_anns(ids=np.arange(1, len(rows) + 1), area=areas)
+        run = hotcoco.COCOeval(self._truth, found, task)
         _set(run.params, self._limits)
         run.evaluate()
         return run
