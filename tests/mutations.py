@@ -82,8 +82,9 @@ MUTATIONS = [
          "rows[:, 1:3], _, _ =", "test_coco_engine"),
         ("images-without-detections-dropped", "coco_engine.py", "rest = np.flatnonzero(left)",
          "rest = np.flatnonzero(left)[:0]", "test_coco_engine"),
-        ("part-cuts-an-image", "found_instances.py", "ends = np.cumsum(",
-         "ends = np.arange(1, 1 + len(self)) if self._images else np.cumsum(", "test_coco_engine"),
+        ("part-cuts-an-image", "found_instances.py", "ends = np.cumsum(np.frombuffer(",
+         "ends = np.arange(1, 1 + len(self)) if self._images else np.cumsum(np.frombuffer(",
+         "test_coco_engine"),
         # ---- COCO: ids, crowds, order
         ("crowd-counted", "coco_truth.py", 'iscrowd=np.array([bool(a.get("iscrowd", 0))',
          "iscrowd=np.array([False", "test_coco_engine"),
