@@ -275,9 +275,14 @@ def main() -> int:
     if args.list:
         print(*NAMES, sep="\n")
         return 0
+    chosen = [m for m in MUTATIONS if m.name in (args.names or NAMES)]
+    try:
+        for mutation in chosen:
+            mutation.source()
+    except ValueError as error:  # else the process that plants it ends, as if a test had failed
+        parser.error(str(error))
     os.chdir(ROOT)
     _warm()
-    chosen = [m for m in MUTATIONS if m.name in (args.names or NAMES)]
     if not args.no_baseline:
         status, test = run(None, sorted({m.tests for m in chosen}))
         if status:
