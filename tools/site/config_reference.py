@@ -53,7 +53,7 @@ class Key:
 
 
 @cache
-def keys() -> tuple[Key, ...]:
+def added_keys() -> tuple[Key, ...]:
     """The keys that the package adds, in the order of the files."""
     calls: list[tuple[CfgNode, dict[str, Any], Path, int]] = []
 
@@ -107,8 +107,14 @@ def _calls(file: Path) -> dict[int, ast.Call]:
 
 
 def line_of(file: Path, line: int, key: str) -> int:
-    """Line of a keyword of the call that starts in `line`."""
-    return next(word.lineno for word in _calls(file)[line].keywords if word.arg == key)
+    """The line that a key's comment stands above.
+
+    It is that of the keyword; several keywords in one line have none of their own: 1, which nothing
+    stands above.
+    """
+    words = _calls(file)[line].keywords
+    at = next(word.lineno for word in words if word.arg == key)
+    return at if sum(word.lineno == at for word in words) == 1 else 1
 
 
 def comment_above(file: Path, line: int) -> tuple[str, str]:
@@ -136,7 +142,7 @@ def group_of(name: str) -> str:
 def page() -> str:
     """The page in Markdown: a table for each group of keys."""
     groups: dict[str, list[Key]] = {}
-    for key in keys():
+    for key in added_keys():
         groups.setdefault(group_of(key.name), []).append(key)
     lines = [INTRODUCTION]
     for group in sorted(groups):
@@ -151,4 +157,5 @@ def table_line(key: Key) -> str:
     # Where comments name keys and values, angle brackets and asterisks are no markup.
     meaning = re.sub(r"([*_<>|\[\]])", r"\\\1", key.meaning)
     default = repr(key.default).replace("|", "\\|")
-    return f"| `{key.name}` | `{default}` | {meaning}{shared} |"
+    name = key.name.removeprefix(f"{group_of(key.name)}.")
+    return f"| `{name}` | `{default}` | {meaning}{shared} |"

@@ -81,7 +81,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, **_: object) -> str:
-    """Write names in docstrings as Markdown would."""
+    """Write the names in docstrings as Markdown would."""
     return ROLE.sub(r"<code>\1</code>", html)
 
 
