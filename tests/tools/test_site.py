@@ -75,7 +75,9 @@ def test_a_notebook_becomes_text_and_code(modules, tmp_path):
     ]
     (tmp_path / "n.ipynb").write_text(json.dumps({"cells": cells}))
     page = modules[0].notebook_page(tmp_path / "n.ipynb")
-    assert page == "# Title\nText.\n\n```python\na = 1\na\n```"
+    text, _, last = page.rpartition("\n\n")
+    assert text == "# Title\nText.\n\n```python\na = 1\na\n```"
+    assert "href='n.ipynb'" in last
 
 
 def test_every_key_has_a_meaning(modules):

@@ -123,7 +123,8 @@ def notebook_page(notebook: Path) -> str:
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         text = "".join(cell["source"])
         parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
-    return "\n\n".join(parts)
+    file = f"<a href='{notebook.name}' download>{notebook.name}</a>"
+    return "\n\n".join([*parts, f"This page as a notebook, to run it: {file}"])
 
 
 def api_page(part: str) -> str:
