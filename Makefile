@@ -1,7 +1,8 @@
 # make setup      everything into .venv (seconds when nothing changed)
 # make demo       set-up, a prediction by the shipped model, then a training of minutes
 # make test       set-up, then the tests          make test-slow   the longer proofs
-# make check      lint, format, types, C++ format, and the CUDA file where nvcc is installed
+# make check      lint, format, types, C++ format, the site, and the CUDA file where nvcc is installed
+# make site       the documentation as web pages, in build/site
 # make bench      every benchmark table          make fuzz        damaged annotations and images
 # make faults     break training in every way, print the table (about ten minutes)
 # make mutations  plant faults in the evaluators, print the test that catches each
@@ -20,7 +21,7 @@ SOURCES := setup.py $(shell find seg_plugins/ops/csrc -type f)
 # Without a terminal pip's progress bars are noise; a retry costs nothing.
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --retries 5
 
-.PHONY: setup demo test test-slow check fuzz faults mutations soak bench wheel clean
+.PHONY: setup demo test test-slow check site fuzz faults mutations soak bench wheel clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.extension
@@ -63,6 +64,10 @@ check: setup
 	$(PY) -m mypy
 	$(PY) tools/compile_cuda.py
 	$(VENV)/bin/clang-format --dry-run -Werror $$(find seg_plugins/ops/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet
+
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
 
 fuzz: setup
 	$(PY) -m pytest -m slow tests/data/doctor/test_fuzz.py

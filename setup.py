@@ -71,6 +71,13 @@ EXTRAS_REQUIRE = {
     "completion": ["argcomplete>=3.2"],  # of the command seg-plugins, in bash and zsh
     "slurm": ["submitit>=1.5"],  # submits training to a cluster
     "wandb": ["wandb>=0.17"],  # training curves there, too
+    "docs": [  # the site of the documentation, and running its notebooks
+        "mkdocs>=1.6",
+        "mkdocs-material>=9.5",
+        "mkdocstrings-python>=1.12",
+        "nbclient>=0.10",
+        "ipykernel>=6.29",
+    ],
     "dev": [
         "pytest>=8",
         "hypothesis>=6.100",
