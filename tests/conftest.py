@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from devices import DEVICES
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +35,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA GPU")
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.needs_cuda)])
+@pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs a test on each device: tensors that it makes without naming one are there."""
     torch.set_default_device(request.param if request.param != "cpu" else None)

@@ -78,12 +78,17 @@ MUTATIONS = [
          "self.recall[:, :, 0, -1]", "test_coco_engine"),
         ("limit-of-10-is-9", "instance.py", "min(10, max_dets_per_image)",
          "min(9, max_dets_per_image)", "test_coco_engine"),
-        ("mask-areas-for-boxes", "coco_engine.py", 'if task == "bbox" else',
-         'if task != "bbox" else', "test_coco_engine"),
+        ("box-areas-for-masks", "coco_engine.py", "rows[:, 1:3], rows[:, 3], rows[:, 4] =",
+         "rows[:, 1:3], _, _ =", "test_coco_engine"),
+        ("images-without-detections-dropped", "coco_engine.py", "rest = np.flatnonzero(left)",
+         "rest = np.flatnonzero(left)[:0]", "test_coco_engine"),
+        ("part-cuts-an-image", "found_instances.py", "ends = np.cumsum(np.frombuffer(",
+         "ends = np.arange(1, 1 + len(self)) if self._images else np.cumsum(np.frombuffer(",
+         "test_coco_engine"),
         # ---- COCO: ids, crowds, order
         ("crowd-counted", "coco_truth.py", 'iscrowd=np.array([bool(a.get("iscrowd", 0))',
          "iscrowd=np.array([False", "test_coco_engine"),
-        ("score-order-reversed", "coco_engine.py", "rows[:, _SCORE] = scores",
+        ("score-order-reversed", "found_instances.py", "rows[:, _SCORE] = scores",
          "rows[:, _SCORE] = -scores", "test_coco_engine"),
         ("classes-shifted", "coco_truth.py", "found[classes + 1] = np.arange(len(classes))",
          "found[classes + 1] = np.arange(len(classes))[::-1]", "test_instance_truth"),
@@ -92,8 +97,8 @@ MUTATIONS = [
          "ids = categories.tolist()", "test_instance"),
         ("crowd-missed-in-an-image", "coco_truth.py", 'and not annotation.get("iscrowd", 0)', "",
          "test_per_image"),
-        ("unsure-detection-counted", "coco_engine.py", "self._rows[:, _SCORE] >= confidence",
-         "self._rows[:, _SCORE] >= 0", "test_per_image"),
+        ("unsure-detection-counted", "coco_engine.py", "found.scores >= confidence",
+         "found.scores >= 0", "test_per_image"),
         # ---- Boundary AP
         ("boundary-band-too-wide", "boundary_precision.py", "width = max(1, round(",
          "width = 1 + max(1, round(", "test_instance"),
@@ -270,9 +275,14 @@ def main() -> int:
     if args.list:
         print(*NAMES, sep="\n")
         return 0
+    chosen = [m for m in MUTATIONS if m.name in (args.names or NAMES)]
+    try:
+        for mutation in chosen:
+            mutation.source()
+    except ValueError as error:  # else the process that plants it ends, as if a test had failed
+        parser.error(str(error))
     os.chdir(ROOT)
     _warm()
-    chosen = [m for m in MUTATIONS if m.name in (args.names or NAMES)]
     if not args.no_baseline:
         status, test = run(None, sorted({m.tests for m in chosen}))
         if status:

@@ -1,9 +1,15 @@
 #!/usr/bin/env python
-"""Peak memory of predicting TIFFs of growing size by windows, each in a process of its own.
+"""Memory and time of predicting TIFFs by windows.
 
 python tools/benchmark_predict.py                          # 2,000, 8,000 and 20,000 pixels a side
 python tools/benchmark_predict.py --sizes 1000 4000
 python tools/benchmark_predict.py --objects                # objects put together across windows
+python tools/benchmark_predict.py --speed                  # seconds beside the image as a whole
+python tools/benchmark_predict.py --soak 200               # memory after 20 and after 200 windows
+
+The first three print the peak memory, each size in a process of its own. --speed takes turns with
+predicting the whole image, in one process: a U-Net of 16 channels, mask written, medians; the work
+is the pixels of all windows by those of the image. Beside other programs seconds of CPU tell more.
 
 With --objects a stand-in for a network finds bright discs, 25 in 512 x 512 pixels: what is measured
 is the finding of an object in several windows, its record and its drawing.
@@ -12,7 +18,9 @@ is the finding of an object in several windows, its record and its drawing.
 from __future__ import annotations
 
 import argparse
+import math
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -59,15 +67,17 @@ def write_scene(path: Path, side: int, discs: bool = False) -> None:
                 raster.write(tile[:, :height, :width], window=((y, y + height), (x, x + width)))
 
 
-def unet_predictor() -> Any:
-    """A small U-Net of random weights."""
+def unet_predictor(width: int = 2, depth: int = 2) -> Any:
+    """A U-Net of random weights."""
     import seg_plugins  # first
 
     import torch
     from detectron2.modeling import build_model
 
-    opts = ["MODEL.UNET.WIDTH", "2", "MODEL.UNET.DEPTH", "2", "MODEL.DEVICE", "cpu"]
-    opts += ["MODEL.SEM_SEG_HEAD.IN_FEATURES", "['enc1', 'enc2']"]
+    opts = ["MODEL.UNET.WIDTH", str(width), "MODEL.UNET.DEPTH", str(depth)]
+    features = [f"enc{level}" for level in range(1, depth + 1)]
+    opts += ["MODEL.DEVICE", "cpu", "MODEL.SEM_SEG_HEAD.IN_FEATURES", str(features)]
+    opts += ["INPUT.MIN_SIZE_TEST", "0"]  # as windows: at the image's own resolution
     opts += ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "3", "DATASETS.TRAIN", "()", "DATASETS.TEST", "()"]
     from seg_plugins.prediction import Predictor
     from seg_plugins.prediction.inputs import Preparation
@@ -138,18 +148,94 @@ def predict(path: Path, folder: Path, window: int, objects: bool) -> None:
     print(f"{seconds:.1f} {before:.0f} {peak:.0f}")
 
 
+def compare(folder: Path, side: int, window: int, rounds: int) -> None:
+    """Print the seconds of one image as a whole and by windows, in turns."""
+    predictor = unet_predictor(width=16, depth=4)
+    from seg_plugins.engine.process import keep_freed_memory
+    from seg_plugins.prediction.outputs import OutputOptions, save_prediction
+    from seg_plugins.prediction.rasters import predict_raster
+    from seg_plugins.prediction.run import grid_for
+
+    keep_freed_memory()
+    path, options = folder / "scene.tif", OutputOptions(("mask",), label_files="tif")
+    write_scene(path, side)
+    grid = grid_for(predictor.model, window)
+    covered = sum(end - start for start, end in grid.spans(side)) ** 2 / side**2
+
+    def whole() -> None:
+        found = predictor(path)
+        save_prediction(found, folder, "whole", options, fingerprint="-", source=path)
+
+    def windows() -> None:
+        predict_raster(predictor, path, folder, "windows", options, grid)
+
+    seconds: dict[Any, list[tuple[float, float]]] = {whole: [], windows: []}
+    for turn in range(rounds + 1):
+        for run, times in seconds.items():
+            begin = time.perf_counter(), time.process_time()
+            run()
+            if turn:  # the first warms up
+                times.append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
+    print(f"{side} x {side}, {len(grid.spans(side)) ** 2} windows of {window}, {rounds} rounds")
+    print(f"work: {covered:.2f} times the pixels")
+    print("          whole s   windows s   ratio   beside the work (at most 1.15)")
+    for place, name in enumerate(("by clock", "of CPU")):
+        one, many = (statistics.median(t[place] for t in times) for times in seconds.values())
+        ratio = many / one
+        print(f"{name:<9} {one:>7.2f} {many:>11.2f} {ratio:>7.2f}   {ratio / covered:.2f}")
+
+
+def soak(folder: Path, count: int) -> None:
+    """Print the memory in use after 20 windows and after all."""
+    predictor = unet_predictor()
+    from seg_plugins.engine.process import keep_freed_memory
+    from seg_plugins.prediction.outputs import OutputOptions
+    from seg_plugins.prediction.rasters import predict_raster
+    from seg_plugins.prediction.run import grid_for
+
+    keep_freed_memory()
+    grid = grid_for(predictor.model, 256)
+    side = grid.size + grid.stride * (math.isqrt(count - 1))
+    path = folder / "scene.tif"
+    write_scene(path, side)
+    used: list[float] = []
+    outputs = predictor.outputs
+
+    def measured(*args: Any, **options: Any) -> Any:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        used.append(pages * resource.getpagesize() / 2**20)
+        return outputs(*args, **options)
+
+    predictor.outputs = measured
+    options = OutputOptions(("mask", "overlay"))
+    predict_raster(predictor, path, folder, "scene", options, grid)
+    print("windows   MiB")
+    for number in (20, len(used)):
+        print(f"{number:<9} {used[number - 1]:.0f}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 8000, 20000])
     parser.add_argument("--window", type=int, default=1024)
+    parser.add_argument("--speed", action="store_true", help="beside the whole image")
+    parser.add_argument("--soak", type=int, metavar="N", help="windows of one raster")
+    parser.add_argument("--rounds", type=int, default=5, help="of --speed")
     parser.add_argument("--objects", action="store_true", help="find objects, not classes")
     parser.add_argument("--folder", help="of the files (default: a temporary one)")
     parser.add_argument("--single", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.single:
         predict(Path(args.single[0]), Path(args.single[1]), args.window, args.objects)
+        return 0
+    if args.speed or args.soak:
+        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+            if args.speed:
+                compare(Path(folder), args.sizes[0], args.window, args.rounds)
+            else:
+                soak(Path(folder), args.soak)
         return 0
     print("side    image MiB   seconds   MiB before   peak MiB   against the first")
     first = 0.0

@@ -12,7 +12,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-SUMMARY = re.compile(r"\d+ (?:passed|failed).* in [\d.]+s|RoIAlign cases: .*|.*SUMMARY: .*")
+SUMMARY = re.compile(
+    r"\d+ (?:passed|failed|skipped).* in [\d.]+s(?: \(.*\))?|RoIAlign cases: .*|.*SUMMARY: .*"
+    r"|.*(?P<result>Result: .*)|Fatal Python error: .*|One pooling: .*"
+)
 
 
 def report(lines: list[dict[str, Any]]) -> str:
@@ -22,15 +25,15 @@ def report(lines: list[dict[str, Any]]) -> str:
         lines: the objects of the file, in order.
     """
     machine: dict[str, str] = {}
-    status = [["phase", "result", "seconds", "summary"], ["---"] * 4]
+    status = [["check", "result", "seconds", "summary"], ["---"] * 4]
     tables: list[str] = []
     for line in lines:
         if line["phase"] == "machine":
             machine = {key: value for key, value in line.items() if key != "phase"}
             continue
         output = line["output"].splitlines()
-        summary = "; ".join(found.strip("= ") for text in output if (found := text.strip())
-                            and SUMMARY.fullmatch(found.strip("= ")))  # fmt: skip
+        found = filter(None, (SUMMARY.fullmatch(text.strip("= ")) for text in output))
+        summary = "; ".join(match["result"] or match[0] for match in found)
         seconds = str(line.get("seconds", "-"))
         status.append([line["phase"], line["status"], seconds, summary or "-"])
         rows = [text for text in output if text.startswith("|")]

@@ -2,6 +2,7 @@
 
     compute-sanitizer --tool memcheck python tools/roi_align_cases.py
     compute-sanitizer --tool racecheck python tools/roi_align_cases.py
+    python tools/roi_align_cases.py cpu     # the same cases of the CPU's operator
 
 Compares with the plain PyTorch form on the CPU; exits 1 where they differ.
 """
@@ -34,8 +35,9 @@ TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
 def case(
-    dtype: torch.dtype, channels: int, size: int, last: bool, reduce: str, levels: int, fixed: bool
-) -> float:
+    device: str, dtype: torch.dtype, channels: int, size: int, last: bool, reduce: str,
+    levels: int, fixed: bool,
+) -> float:  # fmt: skip
     """The largest difference from the plain form, of outputs and gradients, relative above 1."""
     torch.manual_seed(0)
     layout = torch.channels_last if last else torch.contiguous_format
@@ -44,11 +46,11 @@ def case(
     worst = 0.0
     for boxes in (torch.tensor(BOXES), torch.zeros(0, 5)):
         plain = [m.float().requires_grad_() for m in maps]
-        ours = [m.cuda().contiguous(memory_format=layout).requires_grad_() for m in maps]
+        ours = [m.to(device).contiguous(memory_format=layout).requires_grad_() for m in maps]
         arguments = ((3, 2), SCALES[:levels], 0, True, reduce, 40, 2)
         expected = roi_align(plain, boxes, *arguments, backend="reference")
         torch.use_deterministic_algorithms(fixed)
-        found = roi_align(ours, boxes.cuda(), *arguments, backend="cuda")
+        found = roi_align(ours, boxes.to(device), *arguments, backend=device)
         grad = torch.randn_like(expected)
         wanted = torch.autograd.grad(expected, plain, grad, allow_unused=True)
         got = torch.autograd.grad(found, ours, grad.to(found))
@@ -63,6 +65,9 @@ def case(
 
 
 def main() -> int:
+    device = sys.argv[1] if len(sys.argv) > 1 else "cuda"
+    if device not in ("cpu", "cuda"):
+        sys.exit(f"the device is cpu or cuda, not {device}")
     failures = 0
     for dtype, tolerance in TOLERANCES.items():
         shapes = [(1, 33), (8, 33), (19, 1), (264, 9)]
@@ -71,11 +76,12 @@ def main() -> int:
         ):
             if reduce == "max" and dtype != torch.float32:
                 continue  # rounded values choose other winners
-            difference = case(dtype, channels, size, last, reduce, levels, fixed)
+            difference = case(device, dtype, channels, size, last, reduce, levels, fixed)
             if not difference <= tolerance:
                 failures += 1
                 print(dtype, channels, size, last, reduce, levels, fixed, "differ by", difference)
-    torch.cuda.synchronize()
+    if device == "cuda":
+        torch.cuda.synchronize()
     print(f"RoIAlign cases: {failures} differ")
     return bool(failures)
 

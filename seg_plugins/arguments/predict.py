@@ -15,6 +15,7 @@ KINDS = (
     "panoptic",
     "objects",
     "geojson",
+    "geopackage",
     "labelme",
     "measures",
 )
@@ -43,12 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="images, videos, GeoTIFFs, folders, patterns",
     )
-    add(
-        "--pages",
-        default="",
-        metavar="LIST",
-        help="of stacks and animations: all, or from 0: 0,3-5",
-    )
+    add("--pages", default="", metavar="LIST", help="of stacks, volumes: all, or from 0: 0,3-5")
     add("--output", required=True, metavar="DIR", help="results; a second run continues the first")
     add(
         "--save",
@@ -60,9 +56,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes",
         default="",
         metavar="NAMES",
-        help="what cutout and blur keep: person,dog (default: all but the "
-        "background, or but the largest class that is no thing)",
+        help="kept by cutout and blur (default: no background)",
     )
+    add(
+        "--label-files",
+        choices=("png", "tif"),
+        default="png",
+        metavar="TYPE",
+        help="of mask and objects: png, tif (default: png)",
+    )
+    add(
+        "--mask-values",
+        choices=("class", "dataset", "255"),
+        default="class",
+        metavar="IDS",
+        help="class, dataset or 255: 0 and 255 (default: class)",
+    )
+    add(
+        "--instances",
+        choices=("components",),
+        metavar="HOW",
+        help="components: json has the pieces of each class",
+    )
+    add("--clear", metavar="NAMES", help="not drawn in overlays (default: background)")
     add("--min-score", type=float, default=0.5, metavar="P", help="of instances (default: 0.5)")
     add("--batch-size", type=int, default=4, metavar="N", help="images at once (default: 4)")
     add("--device", default="", help="cpu, cuda (default: the configuration's)")
@@ -78,8 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--window",
         type=int,
         metavar="N",
-        help="pixels of windows over TIFFs (default: 1024, over those of "
-        "more than 50 million pixels)",
+        help="pixels of windows (default: 1024, of large TIFFs)",
     )
     add("--overlap", type=int, metavar="N", help="of windows (default: a quarter of them)")
     add("--margin", type=int, metavar="N", help="not used at borders (default: a 16th)")
@@ -88,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="S",
-        help="share of the past in a video's frames, 0 to 1 (default: 0)",
+        help="share of the past in a video, 0 to 1 (default: 0)",
     )
     add(
         "--opts",

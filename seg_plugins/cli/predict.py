@@ -39,8 +39,17 @@ def main(args: argparse.Namespace) -> int:
         ValueError: names, inputs or windows that do not fit the model.
     """
     output = Path(args.output)
-    outputs = OutputOptions(names(args.save), names(args.classes), args.edge, args.blur_strength)
-    sources = find_sources(args.input, output, args.pages)
+    outputs = OutputOptions(
+        names(args.save),
+        names(args.classes),
+        args.edge,
+        args.blur_strength,
+        label_files=args.label_files,
+        values=args.mask_values,
+        clear=None if args.clear is None else names(args.clear),
+        components=args.instances == "components",
+    )
+    sources = find_sources(args.input, output, args.pages, together=args.label_files == "tif")
     if bool(args.model) == bool(args.config_file) or (args.model and args.weights):
         raise SegPluginsError("Give either --config-file (and --weights) or --model")
     options = {

@@ -36,7 +36,13 @@ def run(args: argparse.Namespace) -> None:
     tables = [*seed_tables(groups), *(Table(*table) for table in found.tables())]
     one = Path(args.runs[0]) / "report.html"
     path = Path(args.output or (one if len(runs) == 1 else "comparison.html"))
-    page = build_page(runs, errors=found.problems, statistics=tables)
+    alone = {name: group[0].folder for name, group in groups.items() if len(group) == 1}
+    intervals = {
+        (alone[figure.run], figure.dataset, figure.metric): (figure.low, figure.high)
+        for figure in found.figures
+        if figure.run in alone
+    }
+    page = build_page(runs, errors=found.problems, statistics=tables, intervals=intervals)
     for line in (*found.figures, *found.differences):
         print(line)
     for file in found.without:

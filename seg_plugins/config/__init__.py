@@ -1,7 +1,8 @@
 """Configuration: every key this package adds to Detectron2's, and safe loading of YAML files.
 
-The keys stand, each with its default and a word on it, in ``model_keys.py`` (MODEL),
-``data_keys.py`` (INPUT, DATASETS, DATALOADER) and ``run_keys.py`` (SOLVER, TEST, the rest).
+The keys stand, each with its default and its meaning above it, in ``model_keys.py`` and the files
+that it names (MODEL), ``data_keys.py`` (INPUT, DATASETS, DATALOADER) and ``run_keys.py`` (SOLVER,
+TEST, the rest). The reference of the documentation is made from these comments.
 """
 
 from .errors import ConfigError

@@ -19,31 +19,63 @@ def add_input_keys(inputs: CfgNode) -> None:
     # --- this package's own
     # Probability that a crop holds a pixel of a class drawn evenly from those in the image.
     set_defaults(inputs.CROP, RARE_CLASS_CHANCE=0.0)
-    # "shortest_edge" (MIN_SIZE_TRAIN ...), "scale_jitter" (IMAGE_SIZE times a factor between
-    # MIN_SCALE and MAX_SCALE: large-scale jitter, with a crop of IMAGE_SIZE) or "fixed".
-    set_defaults(inputs, RESIZE="shortest_edge", IMAGE_SIZE=1024, MIN_SCALE=0.1, MAX_SCALE=2.0)
+    set_defaults(
+        inputs,
+        # "shortest_edge" (MIN_SIZE_TRAIN ...), "scale_jitter" (IMAGE_SIZE times a factor between
+        # MIN_SCALE and MAX_SCALE: large-scale jitter, with a crop of IMAGE_SIZE) or "fixed".
+        RESIZE="shortest_edge",
+        # Side in pixels of the square that "scale_jitter" fits images into.
+        IMAGE_SIZE=1024,
+        # Least factor of "scale_jitter".
+        MIN_SCALE=0.1,
+        # Largest factor of "scale_jitter".
+        MAX_SCALE=2.0,
+    )
     # Turn by a random multiple of 90 degrees. RANDOM_FLIP may be "both", too.
     set_defaults(inputs, RANDOM_TURN=False)
-    # Largest sigma of a random blur, in pixels, and of random noise, in the image's unit.
-    set_defaults(inputs, BLUR_SIGMA=0.0, NOISE_SIGMA=0.0)
-    # Probability of pasting another image's instances, and of a mosaic of four semantic samples.
-    set_defaults(inputs, COPY_PASTE=0.0, MOSAIC=0.0)
+    set_defaults(
+        inputs,
+        # Largest sigma of a random blur, in pixels.
+        BLUR_SIGMA=0.0,
+        # Largest sigma of random noise, in the image's unit.
+        NOISE_SIGMA=0.0,
+        # Probability of pasting another image's instances.
+        COPY_PASTE=0.0,
+        # Probability of a mosaic of four semantic samples.
+        MOSAIC=0.0,
+    )
     # Stored values [low, high] that become 0..255, e.g. a CT window; [] keeps the values.
     set_defaults(inputs, VALUE_RANGE=[])
     # MASK_FORMAT is Detectron2's; "none" trains on boxes alone (with MODEL.MASK_ON False).
-    # Elastic deformation (U-Net): sigma of the displacements in pixels, 0 = off, and the points
-    # of the coarse grid along each side. Instances need MASK_FORMAT "bitmask".
-    set_defaults(inputs, ELASTIC=CfgNode({"SIGMA": 0.0, "POINTS": 3}))
-    # U-Net's weight map, computed in the loader: w_c + W0 exp(-(d1 + d2)^2 / (2 SIGMA^2)).
-    # FOREGROUND: the classes whose connected components are cells; CLASS_WEIGHTS: w_c, empty = 1.
+    set_defaults(inputs, ELASTIC=CfgNode(), BORDER_WEIGHTS=CfgNode(), DECODED_CACHE=CfgNode())
     set_defaults(
-        inputs,
-        BORDER_WEIGHTS=CfgNode(
-            {"ENABLED": False, "W0": 10.0, "SIGMA": 5.0, "FOREGROUND": [1], "CLASS_WEIGHTS": []}
-        ),
+        inputs.ELASTIC,
+        # Elastic deformation (U-Net): sigma of the displacements in pixels, 0 = off. Instances
+        # need MASK_FORMAT "bitmask".
+        SIGMA=0.0,
+        # Points of its coarse grid along each side.
+        POINTS=3,
     )
-    # Decoded training images on disk: a folder on a fast disk, "" = off, and its bound.
-    set_defaults(inputs, DECODED_CACHE=CfgNode({"FOLDER": "", "MAX_GIB": 64.0}))
+    set_defaults(
+        inputs.BORDER_WEIGHTS,
+        # U-Net's weight map, computed in the loader: w_c + W0 exp(-(d1 + d2)^2 / (2 SIGMA^2)).
+        ENABLED=False,
+        # Weight of a border between two cells that touch.
+        W0=10.0,
+        # How far from the cells it reaches, in pixels.
+        SIGMA=5.0,
+        # Classes whose connected components are cells.
+        FOREGROUND=[1],
+        # w_c of each class; [] = 1.
+        CLASS_WEIGHTS=[],
+    )
+    set_defaults(
+        inputs.DECODED_CACHE,
+        # Decoded training images on disk: a folder on a fast disk, "" = off.
+        FOLDER="",
+        # Its largest size.
+        MAX_GIB=64.0,
+    )
     # Semantic label of panoptic samples: all things as class 0, stuff from 1 (Panoptic FPN).
     set_defaults(inputs, PANOPTIC_THINGS_AS_ONE=False)
 

@@ -16,10 +16,23 @@ def add_run_keys(cfg: CfgNode) -> None:
     set_defaults(cfg, LOG_PERIOD=20)
     # Deterministic kernels where PyTorch has them; it warns by name where it has none.
     set_defaults(cfg, DETERMINISTIC=False)
-    # Moving average of the weights, which evaluation and model_best use.
-    set_defaults(cfg, MODEL_EMA=CfgNode({"ENABLED": False, "DECAY": 0.999}))
-    # Weights & Biases beside TensorBoard and metrics.json; "" = off. ID continues a run there.
-    set_defaults(cfg, WANDB=CfgNode({"PROJECT": "", "NAME": "", "ID": ""}))
+    set_defaults(cfg, MODEL_EMA=CfgNode(), WANDB=CfgNode())
+    set_defaults(
+        cfg.MODEL_EMA,
+        # Moving average of the weights, which evaluation and model_best use.
+        ENABLED=False,
+        # Share of the old average that an iteration keeps.
+        DECAY=0.999,
+    )
+    set_defaults(
+        cfg.WANDB,
+        # Project at Weights & Biases, beside TensorBoard and metrics.json; "" = off.
+        PROJECT="",
+        # Name of the run there; "" leaves it to them.
+        NAME="",
+        # A run there that is continued.
+        ID="",
+    )
 
 
 def add_solver_keys(solver: CfgNode) -> None:
@@ -33,8 +46,15 @@ def add_solver_keys(solver: CfgNode) -> None:
     # Learning-rate factors by part of the model, e.g. [["backbone", 0.1]]: the longest prefix of
     # a parameter's name wins.
     set_defaults(solver, LR_FACTORS=[])
-    # WarmupPolyLR, as in Detectron2's DeepLab project.
-    set_defaults(solver, POLY_LR_POWER=0.9, POLY_LR_CONSTANT_ENDING=0.0)
+    # --- shared with Detectron2's DeepLab project
+    set_defaults(
+        solver,
+        # WarmupPolyLR: exponent of the share of the iterations that are left.
+        POLY_LR_POWER=0.9,
+        # WarmupPolyLR: factor of BASE_LR that the rate stays at, once it is below; 0 = off.
+        POLY_LR_CONSTANT_ENDING=0.0,
+    )
+    # --- this package's own
     # Autocast type when SOLVER.AMP.ENABLED: "float16" (GPU) or "bfloat16" (GPU, CPUs that have it).
     set_defaults(solver.AMP, DTYPE="float16")
     # Parts in which each process takes its share of IMS_PER_BATCH, one after the other: the same
@@ -42,22 +62,37 @@ def add_solver_keys(solver: CfgNode) -> None:
     set_defaults(solver, ACCUMULATE=1)
     # Batch that BASE_LR is meant for; BASE_LR is multiplied by IMS_PER_BATCH / it. 0 = as it is.
     set_defaults(solver, REFERENCE_BATCH=0)
-    # Numbered checkpoints to keep (0: all; with 1 there is none to fall back to), and whether
-    # they are written in the background.
-    set_defaults(solver, KEEP_CHECKPOINTS=0, BACKGROUND_CHECKPOINTS=False)
+    set_defaults(
+        solver,
+        # Numbered checkpoints to keep (0: all; with 1 there is none to fall back to).
+        KEEP_CHECKPOINTS=0,
+        # Write checkpoints in the background.
+        BACKGROUND_CHECKPOINTS=False,
+    )
     # Batches with a loss or gradient that is not finite to leave out before training stops.
     set_defaults(solver, MAX_SKIPPED_BATCHES=0)
-    # Stop after so many evaluations without a gain of TEST.BEST_METRIC; 0 = never.
-    set_defaults(solver, EARLY_STOPPING=CfgNode({"PATIENCE": 0, "MIN_GAIN": 0.0}))
+    set_defaults(solver, EARLY_STOPPING=CfgNode())
+    set_defaults(
+        solver.EARLY_STOPPING,
+        # Stop after so many evaluations without a gain of TEST.BEST_METRIC; 0 = never.
+        PATIENCE=0,
+        # A gain is larger than this.
+        MIN_GAIN=0.0,
+    )
 
 
 def add_test_keys(test: CfgNode) -> None:
     """What evaluation measures and writes."""
     # Validation samples in the picture grid written at the end of training; 0 writes none.
     set_defaults(test, PICTURES=8)
-    # report.html at the end of a training and of --eval-only, and in it this many of the worst and
-    # of the best images of each task, which are predicted again; 0 shows none.
-    set_defaults(test, REPORT=True, REPORT_IMAGES=3)
+    set_defaults(
+        test,
+        # Write report.html at the end of a training and of --eval-only.
+        REPORT=True,
+        # In it so many of the worst and of the best images of each task, which are predicted
+        # again; 0 shows none.
+        REPORT_IMAGES=3,
+    )
     # Resamples of the test images from which that report has the figures' 95% intervals; 0 = none.
     set_defaults(test, BOOTSTRAP=1000)
     # Result that decides which checkpoint is kept as model_best.pth, e.g. "sem_seg/mIoU";

@@ -23,15 +23,15 @@ from torch import nn
 
 from ..config import ConfigError
 from ..data import Dataset
-from ..evaluation.bootstrap import compare_runs
+from ..evaluation.bootstrap import Comparison, compare_runs
 from ..io.command_line import command_line
 from ..io.files import write_atomically
 from ..modeling.analysis import analyze, size_at_test
 from ..modeling.test_time.augmentation import with_test_time_augmentation
-from ..visualization import overlays
-from ..visualization.examples import write_examples
+from ..visualization.examples import image_scores, write_examples
 from ..visualization.report import Table, build_page, read_run
 from ..visualization.samples import draw_row, prediction_of_records
+from ..visualization.sheet import class_legend, sheet
 from .provenance import code_version, repeating, typed
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,11 @@ def write_pictures(cfg: CfgNode, model: nn.Module) -> Path | None:
         rows = [draw_row(r, predict(r), dataset, cfg.INPUT.FORMAT) for r in chosen]
     path = Path(cfg.OUTPUT_DIR) / "inference" / "pictures.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    encoded = cv2.imencode(".png", overlays.grid(rows)[:, :, ::-1])[1].tobytes()
+    scores = image_scores(path.parent, name)
+    file_names = [str(record["file_name"]) for record in chosen]
+    captions = [" ".join([Path(f).name, *scores.get(f, ())]) for f in file_names]
+    drawn = sheet(rows, captions, class_legend(dataset, rows))
+    encoded = cv2.imencode(".png", drawn[:, :, ::-1])[1].tobytes()
     write_atomically(path, lambda file: file.write(encoded))
     logger.info("Pictures (image | ground truth | prediction): %s", path)
     return path
@@ -136,10 +140,15 @@ def write_report(cfg: CfgNode, model: nn.Module) -> Path | None:
             lambda: write_examples(cfg, with_test_time_augmentation(cfg, model), where, count),
         )
     path = folder / "report.html"
-    intervals = _attempt("intervals", problems, lambda: _intervals(cfg, problems)) or []
+    found = _attempt("intervals", problems, lambda: _compared(cfg, problems)) or Comparison()
 
     def write() -> Path:
-        page = build_page([read_run(folder)], errors=problems, statistics=intervals)
+        page = build_page(
+            [read_run(folder)],
+            errors=problems,
+            statistics=[Table(*table) for table in found.tables()],
+            intervals={(folder, f.dataset, f.metric): (f.low, f.high) for f in found.figures},
+        )
         write_atomically(path, lambda file: file.write(page))
         return path
 
@@ -185,11 +194,11 @@ def _attempt(part: str, problems: list[str], make: Callable[[], Any]) -> Any:
         return None
 
 
-def _intervals(cfg: CfgNode, problems: list[str]) -> list[Table]:
+def _compared(cfg: CfgNode, problems: list[str]) -> Comparison:
     folder = Path(cfg.OUTPUT_DIR)
     found = compare_runs({folder.resolve().name: [folder]}, samples=cfg.TEST.BOOTSTRAP)
     problems += found.problems
-    return [Table(*table) for table in found.tables()]
+    return found
 
 
 def _write_system(cfg: CfgNode, model: nn.Module, path: Path) -> None:

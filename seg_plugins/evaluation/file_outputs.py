@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,18 @@ from detectron2.structures import Instances
 from ..data import Dataset, DatasetError
 from ..data.result_files.detections import detections_of, unknown_error
 from ..data.result_files.image_names import ImageNames
-from ..data.result_files.label_maps import find_label_files, label_map, masks_by_image
+from ..data.result_files.label_maps import (
+    VOLUMES,
+    find_label_files,
+    label_map,
+    masks_by_image,
+    volume_places,
+)
 from ..data.result_files.listed import ResultFile
 from ..data.result_files.segments import panoptic_results
+from ..io.arrays import as_label
 from ..io.images import read_label
+from ..io.nifti import nifti_slices, read_nifti
 from ..io.panoptic import read_segment_ids
 from .errors import EvaluationError
 from .instance_predictions import StatedBoxes
@@ -100,6 +109,8 @@ def semantic_masks(dataset: Dataset, file: ResultFile) -> Iterator[Pair]:
 def label_maps(dataset: Dataset, folder: Path) -> Iterator[Pair]:
     """``sem_seg`` from a folder with a file of class ids per image, called as the image.
 
+    Or NIfTI files called as the volumes whose slices are the images, ``<volume>_<number>``.
+
     Pixels with the dataset's ignore label were given no class: they count as missed, and their
     number is in a warning.
 
@@ -108,19 +119,30 @@ def label_maps(dataset: Dataset, folder: Path) -> Iterator[Pair]:
         EvaluationError: images of the dataset have no file, or one has two.
     """
     names = ImageNames(dataset.name, dataset.records)
-    files: dict[int, Path] = {}
+    files: dict[int, tuple[Path, int | None]] = {}  # with the slice of a volume
     for file in find_label_files(folder):
-        position = names.find(file.relative_to(folder).as_posix())
-        if position in files:
-            raise EvaluationError(
-                f"{files[position]} and {file} are both of the image "
-                f"{dataset.records[position]['file_name']}: leave one of them"
-            )
-        files[position] = file
+        if file.name.lower().endswith(VOLUMES):
+            slices = nifti_slices(file)
+            places = volume_places(file, slices, dataset.records, dataset.name)
+            found: list[tuple[int, int | None]] = [(p, number) for number, p in enumerate(places)]
+        else:
+            found = [(names.find(file.relative_to(folder).as_posix()), None)]
+        for position, number in found:
+            if position in files:
+                raise EvaluationError(
+                    f"{files[position][0]} and {file} are both of the image "
+                    f"{dataset.records[position]['file_name']}: leave one of them"
+                )
+            files[position] = file, number
     _check_missing(folder, dataset, files)
     nothing = 0
+    volume = lru_cache(maxsize=1)(read_nifti)  # its slices come one after another
     for position, record in enumerate(dataset.records):
-        labels = read_label(str(files[position]))
+        file, number = files[position]
+        if number is None:
+            labels = read_label(str(file))
+        else:
+            labels = as_label(str(file), volume(str(file))[number], color=False)
         nothing += int(np.count_nonzero(labels == dataset.ignore_label))
         yield _given(record), {"sem_seg": as_tensor(labels)}
     if nothing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 from ..data import Dataset
 from .average_precision import AREA_SUFFIXES, RECALL_STEPS, PrecisionRecall
 from .boundary_precision import BoundaryPrecision
-from .coco_engine import CocoEngine, FoundInstances
+from .coco_engine import CocoEngine
 from .coco_matches import MatchedImages
 from .coco_truth import CocoTruth
 from .confusion import f1_scores
 from .errors import EvaluationError
+from .found_instances import FoundInstances
 from .instance_predictions import CONFIDENCE, coco_records, predicted_boxes, predicted_masks
 from .predictions import RecordStream
 from .results import plain_json
@@ -33,8 +35,9 @@ class InstanceEvaluator(StreamingEvaluator):
     (N, H, W) bool or uint8 tensor, a :class:`~seg_plugins.ops.run_length.RunLengthMasks` or a
     list of COCO RLE dicts.
 
-    What stays of an image until the end is 56 bytes per detection, and 16 and its run lengths per
-    mask; then the engine, hotcoco, scores all of them at once. The numbers equal pycocotools',
+    What stays of an image until the end is 72 bytes per detection and the run lengths of its mask;
+    many go to a temporary file. Then the engine, hotcoco, scores all of them, of many a part at a
+    time. The numbers equal pycocotools',
     except that an annotation whose id is 0 counts like any other (pycocotools takes it for
     "unmatched"), and that they are 0, not NaN, when nothing at all was predicted.
 
@@ -98,8 +101,8 @@ class InstanceEvaluator(StreamingEvaluator):
         """Forget everything seen; called before each round of evaluation."""
         super().reset()
         self._found = FoundInstances()
-        # (position, file name) in the order of the visits.
-        self._visited: list[tuple[int, Any]] = []
+        # Positions in the order of the visits.
+        self._visited = array("q")
         if self._boundary:
             self._boundary.reset()
         self.curves: dict[str, PrecisionRecall] = {}
@@ -123,7 +126,7 @@ class InstanceEvaluator(StreamingEvaluator):
             ids = [self._truth.category_ids[category] for category in categories]
             self.predictions.write(coco_records(given["image_id"], boxes, scores, ids, masks))
         if self.output_dir:
-            self._visited.append((position, given.get("file_name")))
+            self._visited.append(position)
         if not scored:
             return {}
         masks = masks if self._truth.has_masks else None
@@ -147,7 +150,7 @@ class InstanceEvaluator(StreamingEvaluator):
     def local_state(self) -> Any:
         """The detections of this process."""
         boundary = self._boundary.state() if self._boundary else b""
-        return self._found.state(), boundary, self._visited
+        return self._found, boundary, self._visited
 
     def summarize(self, states: Sequence[Any]) -> dict[str, dict[str, float]]:
         """Average precision over all processes' detections."""
@@ -163,39 +166,42 @@ class InstanceEvaluator(StreamingEvaluator):
             if self._boundary:
                 self.curves["boundary"] = self._boundary.curves([part for _, part, _ in states])
         if self.output_dir:
-            counts = engine.image_counts("segm" if found.with_masks else "bbox", CONFIDENCE)
-            self._write_image_scores(visited, counts)
             matches = self.output_dir / f"{self.task}_matches.npz"
+            kinds = [task for task in self.curves if task != "boundary"]
             if self._keep_matches:
-                self._matched_images(engine).save(matches)
-            else:  # of an earlier evaluation
-                matches.unlink(missing_ok=True)
+                flags = {task: engine.flags(task) for task in kinds}
+                self._matched_images(engine, flags).save(matches)
+            else:
+                matches.unlink(missing_ok=True)  # of an earlier evaluation
+                flags = {kinds[-1]: engine.flags(kinds[-1], steps=1)}
+            self._write_image_scores(visited, engine.image_counts(flags[kinds[-1]], CONFIDENCE))
             for task, curves in self.curves.items():
                 curves.save(self.output_dir / f"{task}_curves.npz", self.class_names)
         return {task: self._figures(curves) for task, curves in self.curves.items()}
 
-    def _write_image_scores(
-        self, visited: Sequence[tuple[int, Any]], counts: np.ndarray | None
-    ) -> None:
+    def _write_image_scores(self, visited: Sequence[int], counts: np.ndarray | None) -> None:
         """A line per image: F1 at IoU 0.5 of sure detections, of masks where there are any."""
         if self.output_dir is None:
             return
         path = self.output_dir / f"{self.task}_per_image.jsonl"
         lines = RecordStream(path, distributed=False)  # the main process alone is here
         lines.reset()
-        for position, file_name in visited:
-            names = {"file_name": file_name, "image_id": self._truth.image_ids[position]}
+        for position in visited:
+            record = self._truth.record(position)
+            names = {key: record.get(key) for key in ("file_name", "image_id")}
             scores = {"score": np.nan} if counts is None else f1_scores(*counts[position].tolist())
             lines.write([plain_json({**names, **scores})])
         lines.finish()
 
-    def _matched_images(self, engine: CocoEngine) -> MatchedImages:
+    def _matched_images(
+        self, engine: CocoEngine, flags: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    ) -> MatchedImages:
         """What a bootstrap over the images needs."""
         return MatchedImages(
             [str(image_id) for image_id in self._truth.image_ids],
             self.class_names,
             *self._truth.counted_objects,
-            {task: engine.matches(task) for task in self.curves if task != "boundary"},
+            {task: engine.matches(found) for task, found in flags.items()},
         )
 
     def metrics(self) -> dict[str, bool]:

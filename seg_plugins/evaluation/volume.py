@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from seg_plugins.ops.segmentation_metrics import label_confusion
@@ -11,6 +10,7 @@ from seg_plugins.ops.segmentation_metrics import label_confusion
 import numpy as np
 import torch
 
+from ..data.result_files.label_maps import slice_of
 from .confusion import divide
 from .errors import EvaluationError
 from .semantic import SemanticEvaluator
@@ -33,6 +33,7 @@ class VolumeEvaluator(SemanticEvaluator):
         super().reset()
         # By volume: (3, K) voxels that are right, predicted, true.
         self._volumes: dict[Hashable, np.ndarray] = {}
+        self._each: dict[str, dict[str, float | None]] = {}
 
     def add_measures(
         self, position: int, prediction: torch.Tensor, labels: np.ndarray, target: np.ndarray
@@ -61,9 +62,17 @@ class VolumeEvaluator(SemanticEvaluator):
             for volume, counts in part.items():
                 volumes[volume] = volumes.get(volume, 0) + counts
         # In a fixed order, so that the mean does not depend on who saw what first.
-        counts = np.array([volumes[volume] for volume in sorted(volumes, key=str)])
+        names = sorted(volumes, key=str)
+        counts = np.array([volumes[volume] for volume in names])
         counts = counts.reshape(-1, 3, self.num_classes)
         each = divide(2 * counts[:, 0], counts[:, 1] + counts[:, 2])
+        self._each = {
+            str(name): {
+                one: None if np.isnan(dice) else round(100 * float(dice), 4)
+                for one, dice in zip(self.class_names, row, strict=True)
+            }
+            for name, row in zip(names, each, strict=True)
+        }
         known = ~np.isnan(each)
         mean = divide(np.where(known, each, 0).sum(axis=0), known.sum(axis=0))
         total = counts.sum(axis=0)
@@ -74,14 +83,18 @@ class VolumeEvaluator(SemanticEvaluator):
         results["volume"] = {key: 100 * float(value) for key, value in scores.items()}
         return results
 
+    def extra_json(self) -> dict[str, Any]:
+        """Also ``volumes``: Dice in percent of each volume and class; None where there is none."""
+        return super().extra_json() | {"volumes": self._each}
+
 
 def volume_of(record: Mapping[str, Any]) -> Hashable:
     """The volume that a slice belongs to."""
     if "volume_id" in record:
         return record["volume_id"]
-    name, underscore, number = Path(record["file_name"]).stem.rpartition("_")
-    if not (underscore and number.isdigit()):
+    place = slice_of(record["file_name"])
+    if place is None:
         raise EvaluationError(
             "its record has no volume_id, and its file is not named <volume>_<slice number>."
         )
-    return name
+    return place[0]

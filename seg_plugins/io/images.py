@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -9,7 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .arrays import as_image, as_label, read_npy, read_text
 from .errors import DatasetError
 from .file_kind import is_lossy, kind_of
-from .nifti import read_nifti
+from .nifti import nifti_slices, read_nifti
 from .raster_windows import read_image_window
 from .tiff import picture_pages, read_tiff, several_pages
 from .window_names import split_name
@@ -20,6 +22,7 @@ from .window_names import split_name
 __all__ = [
     "IMAGE_FORMATS",
     "MAX_PIXELS",
+    "max_pixels",
     "page_count",
     "pixels_of",
     "read_image",
@@ -28,10 +31,14 @@ __all__ = [
 ]
 
 IMAGE_FORMATS = ("BGR", "RGB", "L", "raw")
-# Larger images are refused from the header: a small file can claim gigabytes.
+# Larger images are refused from the header: a small file can claim gigabytes. The environment
+# variable sets another limit, in every process alike.
 MAX_PIXELS = 300_000_000
+LIMIT_KEY = "SEG_PLUGINS_MAX_PIXELS"
 # Pillow's own limit where nobody has set another; it is lower than ours.
 _PILLOW_LIMIT = 1024 * 1024 * 1024 // 4 // 3
+# What this module set in its place.
+_set_limit = [0]
 EXIF_ORIENTATION = 0x0112
 _SAMPLES_PER_PIXEL = 277
 _SAMPLE_FORMAT, _SIGNED = 339, 2
@@ -56,8 +63,9 @@ def open_image(file_name: str, page: int | None = None) -> Image.Image:
         DatasetError: a missing, unreadable or oversized file, one of several pages, or one that has
             no such page.
     """
-    if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS == _PILLOW_LIMIT:
-        Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    limit = max_pixels()
+    if Image.MAX_IMAGE_PIXELS in (_PILLOW_LIMIT, _set_limit[0]):  # nobody's own
+        Image.MAX_IMAGE_PIXELS = _set_limit[0] = limit
     try:
         image = Image.open(file_name)
     except FileNotFoundError:
@@ -65,7 +73,7 @@ def open_image(file_name: str, page: int | None = None) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise DatasetError(
             f"{file_name}: {error} (PIL.Image.MAX_IMAGE_PIXELS is {Image.MAX_IMAGE_PIXELS}, the "
-            f"limit here {MAX_PIXELS})"
+            f"limit here {limit}). {_way_out()}"
         ) from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         kind = _NotForPillow if kind_of(file_name) == "tiff" else DatasetError
@@ -75,12 +83,34 @@ def open_image(file_name: str, page: int | None = None) -> Image.Image:
     else:
         image.seek(_place(file_name, image, page))
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if width * height > limit:
         raise DatasetError(
-            f"{file_name}: {width}x{height} pixels are more than the limit of {MAX_PIXELS}; cut it "
-            "into tiles"
+            f"{file_name}: {width}x{height} pixels are more than the limit of {limit}. {_way_out()}"
         )
     return image
+
+
+def max_pixels() -> int:
+    """The most pixels of an image that is read as a whole.
+
+    Raises:
+        DatasetError: the environment variable holds something else than a number.
+    """
+    text = os.environ.get(LIMIT_KEY, "")
+    if not text:
+        return MAX_PIXELS
+    if not text.isdecimal() or int(text) < 1:
+        raise DatasetError(
+            f"the environment variable {LIMIT_KEY} is {text!r}: give pixels, 400000000"
+        )
+    return int(text)
+
+
+def _way_out() -> str:
+    return (
+        f"The environment variable {LIMIT_KEY} sets another limit; or cut it into tiles, or store "
+        "it as TIFF, which are predicted and trained on by windows"
+    )
 
 
 def stored_rotated(file_name: str) -> bool:
@@ -95,7 +125,7 @@ def stored_rotated(file_name: str) -> bool:
 
 
 def page_count(file_name: str) -> int:
-    """The pictures in a file: pages of a TIFF, frames of an animation, else 1.
+    """The pictures in a file: pages of a TIFF, slices of NIfTI, frames of an animation, else 1.
 
     Raises:
         DatasetError: a missing or unreadable file.
@@ -103,6 +133,8 @@ def page_count(file_name: str) -> int:
     kind = kind_of(file_name)
     if kind == "tiff":
         return max(len(picture_pages(file_name)), 1)
+    if kind == "nifti":
+        return nifti_slices(file_name)
     if kind != "picture":
         return 1
     with open_image(file_name, 0) as image:
@@ -165,7 +197,7 @@ def read_image(file_name: str, image_format: str = "BGR", page: int | None = Non
             places = picture_pages(file_name) or [0]
             if page is None and len(places) > 1:
                 raise several_pages(file_name, len(places)) from None
-            values = read_tiff(file_name, MAX_PIXELS, places[page or 0])
+            values = read_tiff(file_name, max_pixels(), places[page or 0])
             pixels = as_image(file_name, values, image_format)
     return pixels[:, :, ::-1] if image_format == "BGR" else pixels
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from .errors import DatasetError
 from .file_kind import kind_of
-from .images import EXIF_ORIENTATION, MAX_PIXELS, page_count, stored_rotated
+from .images import EXIF_ORIENTATION, max_pixels, page_count, stored_rotated
 from .tiff import first_tag, several_pages
 
 __all__ = ["check_header"]
@@ -43,7 +43,7 @@ def check_header(raster: Any, otherwise: str = "") -> None:
 
 def _rotated(raster: Any) -> bool:
     """GDAL does not tell the orientation of a TIFF, and Pillow opens no image that is larger."""
-    if raster.height * raster.width <= MAX_PIXELS:
+    if raster.height * raster.width <= max_pixels():
         return stored_rotated(raster.name)
     if kind_of(raster.name) == "tiff":
         return first_tag(raster.name, EXIF_ORIENTATION) not in (None, 1)

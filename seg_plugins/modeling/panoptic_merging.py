@@ -10,6 +10,7 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from ..ops.panoptic_merge import merge_segments
+from ..ops.precision import widest_float
 
 
 def merge_panoptic(
@@ -28,6 +29,9 @@ def merge_panoptic(
     overlaps what is claimed by more than `overlap_threshold` of its area is dropped. Stuff takes
     what is left, where a label has at least `stuff_area_threshold` pixels of it. What gets no
     pixel is no segment, whatever the thresholds (Detectron2 describes one of area 0).
+
+    Merging runs on the labels' device; what describes the segments is read from it in a fixed
+    number of copies.
 
     Args:
         instances: of the image's size: ``scores``, ``pred_classes``, and ``pred_masks``,
@@ -50,7 +54,7 @@ def merge_panoptic(
     scores = instances.scores
     order = torch.argsort(-scores)
     # As Detectron2's loop, which ends at the first low score; in float64, as Python's comparison.
-    candidate = (scores[order].double() < score_threshold).cumsum(0) == 0
+    candidate = (scores[order].to(widest_float(scores.device)) < score_threshold).cumsum(0) == 0
     is_stuff = torch.ones(num_labels, dtype=torch.bool, device=labels.device)
     is_stuff[list(thing_ids) or [0]] = False
     merged = merge_segments(

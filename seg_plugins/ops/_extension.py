@@ -1,8 +1,9 @@
 """Load the compiled operators and say why they are absent where they are.
 
 The extension is a library that registers its operators as ``torch.ops.seg_plugins.*`` when it is
-loaded. It uses PyTorch's stable ABI only, and nothing of Python: one file serves every version from
-those on that setup.py names. Nothing here compiles: ``setup.py`` does.
+loaded; what they are on a GPU is a second one, for a PyTorch with CUDA. Both use PyTorch's stable
+ABI only, and nothing of Python: one file serves every version from those on that setup.py names.
+Nothing here compiles: ``setup.py`` does.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import torch
 
+_FOLDER = Path(__file__).parents[1]
 # Under Linux and macOS, under Windows.
-FILES = tuple(Path(__file__).parents[1] / name for name in ("_C.abi3.so", "_C.pyd"))
+FILES = (_FOLDER / "_C.abi3.so", _FOLDER / "_C.pyd")
+CUDA_FILES = (_FOLDER / "_C_cuda.abi3.so", _FOLDER / "_C_cuda.pyd")
 BUILD_HINT = (
     "Build it with `python setup.py build_ext --inplace` in a checkout, or reinstall with "
     "`pip install --no-build-isolation .` where a C++ compiler is available."
@@ -28,17 +31,10 @@ class ExtensionStatus:
     Attributes:
         loaded: The operators are registered.
         reason: Why not, and what to do about it; empty when loaded.
-        build: ``key=value`` words of the build: ``cuda=<yes|none> simd=<instruction set>``.
     """
 
     loaded: bool
     reason: str = ""
-    build: str = ""
-
-    @property
-    def with_cuda(self) -> bool:
-        """The CUDA kernels were compiled in."""
-        return "cuda=yes" in self.build.split()
 
 
 @functools.cache
@@ -52,15 +48,37 @@ def load_extension() -> ExtensionStatus:
     file = next((file for file in FILES if file.exists()), None)
     if file is None:
         return ExtensionStatus(False, f"the extension seg_plugins._C is not built. {BUILD_HINT}")
+    return _load(file)
+
+
+@functools.cache
+def load_cuda_extension() -> ExtensionStatus:
+    """The same for ``seg_plugins/_C_cuda``, which a PyTorch without CUDA does not load."""
+    known = load_extension()
+    if not known.loaded:
+        return known
+    file = next((file for file in CUDA_FILES if file.exists()), None)
+    if file is None:
+        return ExtensionStatus(
+            False,
+            "the extension was built without CUDA: no GPU was visible, or no nvcc was found. "
+            "FORCE_CUDA=1 with CUDA_HOME set builds it.",
+        )
+    if torch.version.cuda is None:
+        return ExtensionStatus(False, f"compiled, but torch {torch.__version__} is without CUDA")
+    return _load(file)
+
+
+def _load(file: Path) -> ExtensionStatus:
     try:
         torch.ops.load_library(file)
-    except OSError as error:  # a symbol that this PyTorch does not have
+    except OSError as error:  # a symbol that this PyTorch does not have, or another CUDA's library
         return ExtensionStatus(
             False,
             f"the extension {file.name} does not load with torch {torch.__version__}: {error}. "
             f"{BUILD_HINT}",
         )
-    return ExtensionStatus(True, build=torch.ops.seg_plugins.build_info())
+    return ExtensionStatus(True)
 
 
 def require_extension(purpose: str) -> None:

@@ -17,6 +17,7 @@ def paste_masks(
 
     Sets the pixels that Detectron2's ``paste_masks_in_image`` sets (bilinear interpolation, at
     least `threshold`), so that the strings equal those of its bitmasks byte for byte.
+    Runs on the CPU; small masks and boxes of another device come in one copy each.
 
     Args:
         masks: (N, M, M) probabilities, on any device; computed in float32.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .precision import widest_float
 from .run_length import RunLengthMasks
 from .segmentation_metrics import compiled
 
@@ -42,8 +43,11 @@ def merge_segments(
 
     An instance is kept unless more than `overlap_threshold` of it is claimed already; it takes the
     rest of its pixels. A stuff label is kept if at least `stuff_area_threshold` of its pixels are
-    left over. What would get no pixel is not kept, whatever the thresholds. On a device nothing
-    waits for the host.
+    left over. What would get no pixel is not kept, whatever the thresholds.
+
+    Runs where the labels are. Bitmasks on a device are merged there, and the host waits for
+    nothing. On the CPU, and for run lengths, the compiled form runs on the CPU: what
+    lies on a device is then copied, each tensor once, however many instances there are.
 
     Args:
         masks: (N, H, W) bool, or run lengths of N masks.
@@ -138,6 +142,7 @@ def _claim(
     ids = torch.zeros(masks.shape[-2:], dtype=torch.int32, device=masks.device)
     kept = torch.zeros_like(candidate)
     count = torch.zeros((), dtype=torch.int32, device=masks.device)
+    exact = widest_float(masks.device)
     for place in range(len(order)):
         index = order[place : place + 1]
         if windows is None:
@@ -146,8 +151,8 @@ def _claim(
             window = windows[int(index)]
             mask, around = masks[int(index)][window], ids[window]
         free = mask & (around == 0)
-        area = mask.sum(dtype=torch.float64)
-        claimed = area - free.sum(dtype=torch.float64)
+        area = mask.sum(dtype=exact)
+        claimed = area - free.sum(dtype=exact)
         keep = candidate[place] & (area > claimed) & (claimed / area <= threshold)
         count += keep
         around.copy_(torch.where(free & keep, count, around))

@@ -2,14 +2,17 @@
 
 Backends:
     ``cpu``: C++ with threads and vector instructions. ``cuda``: CUDA C++. ``torchvision``: what
-    runs where the extension is not built. ``reference``: plain PyTorch, the oracle of the tests.
+    runs where the extension is not built, and on MPS and XPU. ``reference``: plain PyTorch, the
+    oracle of the tests; it runs where torchvision has no kernel either.
 
 :func:`backend_report` says which of them run here and why the others do not.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +22,12 @@ import torchvision
 from torch import Tensor
 
 from . import roi_align_registration
-from ._extension import load_extension
+from ._extension import load_cuda_extension, load_extension
 from .roi_align_reference import MAX_SAMPLES, assign_levels, roi_align_reference
 
 # Read once: torch.compile takes it as a constant.
 _EXTENSION = load_extension()
-_HAS_CUDA_KERNEL = _EXTENSION.loaded and _EXTENSION.with_cuda
+_CUDA_EXTENSION = load_cuda_extension()
 
 BACKENDS = ("cpu", "cuda", "torchvision", "reference")
 
@@ -53,21 +56,13 @@ class BackendReport:
 
 def backend_report() -> BackendReport:
     """Say which backend of :func:`roi_align` runs on which device, and why the others do not."""
-    words = dict(word.split("=", 1) for word in _EXTENSION.build.split())
     if _EXTENSION.loaded:
-        threads = torch.get_num_threads()
-        cpu = Backend("cpu", True, f"compiled, {words['simd']} instructions, {threads} threads")
+        threads, vectors = torch.get_num_threads(), torch.ops.seg_plugins.instruction_set()
+        cpu = Backend("cpu", True, f"compiled, {vectors} instructions, {threads} threads")
     else:
         cpu = Backend("cpu", False, _EXTENSION.reason)
-    if not _EXTENSION.loaded:
-        cuda = Backend("cuda", False, _EXTENSION.reason)
-    elif not _EXTENSION.with_cuda:
-        cuda = Backend(
-            "cuda",
-            False,
-            "the extension was built without CUDA: no GPU was visible, or no nvcc was found. "
-            "FORCE_CUDA=1 with CUDA_HOME set builds it.",
-        )
+    if not _CUDA_EXTENSION.loaded:
+        cuda = Backend("cuda", False, _CUDA_EXTENSION.reason)
     elif not torch.cuda.is_available():
         cuda = Backend("cuda", False, "compiled, but no CUDA GPU is available")
     else:
@@ -79,17 +74,37 @@ def backend_report() -> BackendReport:
         Backend("reference", True, "plain PyTorch, slow"),
     )
     chosen = {"cpu": _choose_backend("cpu", "avg")}
-    if torch.cuda.is_available():
-        chosen["cuda"] = _choose_backend("cuda", "avg")
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is not None:
+        chosen[accelerator.type] = _choose_backend(accelerator.type, "avg")
     return BackendReport(backends, chosen)
 
 
 def _choose_backend(device_type: str, reduce: str) -> str:
     if device_type == "cpu" and _EXTENSION.loaded:
         return "cpu"
-    if device_type == "cuda" and _HAS_CUDA_KERNEL:
+    if device_type == "cuda" and _CUDA_EXTENSION.loaded:
         return "cuda"
-    return "torchvision" if reduce == "avg" else "reference"
+    if device_type in ("cpu", "cuda"):
+        return "torchvision" if reduce == "avg" else "reference"
+    chosen = "torchvision" if reduce == "avg" and _torchvision_takes(device_type) else "reference"
+    _notice(device_type, chosen)
+    return chosen
+
+
+def _torchvision_takes(device_type: str) -> bool:
+    """Whether torchvision's operator has a kernel there: "mps" and "xpu" are keys of their own."""
+    key = {"mps": "MPS", "xpu": "XPU"}.get(device_type, "PrivateUse1")
+    return torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::roi_align", key)
+
+
+@functools.cache
+def _notice(device_type: str, chosen: str) -> None:
+    """Say once what runs in place of a compiled operator."""
+    runs = {"torchvision": "torchvision's operator", "reference": "plain PyTorch, which is slow,"}
+    logging.getLogger(__name__).warning(
+        "roi_align has no compiled form for %s tensors: %s runs there", device_type, runs[chosen]
+    )
 
 
 def roi_align(

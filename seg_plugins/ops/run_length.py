@@ -1,4 +1,7 @@
-"""COCO's run-length masks: encoding, areas and overlaps without full-size bitmasks."""
+"""COCO's run-length masks: encoding, areas and overlaps without full-size bitmasks.
+
+All of it runs on the CPU. Bitmasks of another device come in one copy, however many they are.
+"""
 
 from __future__ import annotations
 

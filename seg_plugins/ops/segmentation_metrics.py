@@ -1,7 +1,8 @@
 """Counting operators behind the evaluators: compiled where the extension is built, else NumPy.
 
-Both forms count with integers only, so they give the same digits. Arrays are NumPy's, on the CPU;
-masks and label maps are row-major (height, width).
+Both forms count with integers only, so they give the same digits. Counting runs on the CPU, on
+NumPy's arrays; masks and label maps are row-major (height, width). Of scores on another device the
+labels are taken there (:func:`argmax_confusion`), and one copy of them is all the host waits for.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Suppression of instances that were found twice: matrix, Fast and mask NMS, and by occupancy.
 
-All are vectorised: no host synchronisation, however many instances there are, and tracing can
-follow those that keep a fixed order. Instances of distinct classes never touch each other, except
-in :func:`occupancy_suppression`, which knows no classes.
+All run on the device of their tensors, whichever it is, and the host waits for nothing, however
+many instances there are; tracing can follow those that keep a fixed order. Instances of distinct
+classes never touch each other, except in :func:`occupancy_suppression`, which knows no classes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .precision import widest_float
 
 __all__ = [
     "falling",
@@ -173,7 +175,7 @@ def occupancy_suppression(
     areas = flat.sum(dim=1)
     allowed = areas >= min_area
     # In float64 a share of exactly `max_taken` is met exactly.
-    sizes = areas.clamp(min=1).double()
+    sizes = areas.clamp(min=1).to(widest_float(areas.device))
     starts = points[order] if points is not None else None
     taken = torch.zeros_like(flat.any(dim=0))
     kept = []

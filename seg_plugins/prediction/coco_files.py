@@ -192,4 +192,8 @@ def _table(paths: list[Path]) -> bytes:
             writer.writerow(
                 [record["file_name"], name, pixels, f"{pixels / size:.6f}", len(regions), mean]
             )
+        if record.get("no_data"):
+            count = record["no_data"]
+            row = [record["file_name"], "(no data)", count, f"{count / size:.6f}", "", ""]
+            writer.writerow(row)
     return text.getvalue().encode()

@@ -31,6 +31,7 @@ class ImageResult:
         panoptic: (H, W) int32 ids and the list of segments in Detectron2's format: ``id``,
             ``isthing``, ``category_id``; None unless the system is panoptic.
         values: (H, W, C) as the file holds them; the picture where they are no other.
+        no_data: pixels without data, which belong to nothing.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class ImageResult:
         instances: Instances | None = None,
         panoptic: Panoptic | None = None,
         values: np.ndarray | None = None,
+        no_data: int = 0,
     ) -> None:
+        self.no_data = no_data
         self.image, self.labels = image, labels
         self.values = image if values is None else values
         self.semantic, self.instances, self.panoptic = semantic, instances, panoptic
@@ -108,17 +111,28 @@ class ImageResult:
         """The regions in their colours on black."""
         return overlays.semantic(np.zeros_like(self.image), *self._painting(), opacity=1.0)
 
-    def draw(self, *, with_legend: bool = True) -> np.ndarray:
-        """The regions over the image, beside a legend of their classes and scores."""
-        picture = overlays.semantic(self.image, *self._painting())
+    def draw(self, *, with_legend: bool = True, clear: Sequence[str] | None = None) -> np.ndarray:
+        """The regions over the image, above a legend of their classes and scores.
+
+        Args:
+            with_legend: False leaves it out.
+            clear: names of classes that are not drawn; None: what is called background.
+
+        Raises:
+            ClassNameError: an unknown name.
+        """
+        hidden = self.labels.clear(clear)
+        picture = overlays.semantic(self.image, *self._painting(hidden))
         if self.instances is not None or self.panoptic is not None:
             for region in self.regions:
-                if region.label.is_thing:
+                if region.label.is_thing and region.label.name not in hidden:
                     overlays.outline(picture, region.bitmask.view(np.uint8), region.color)
-        return legend.beside(picture, self.legend()) if with_legend else picture
+        return legend.below(picture, self.legend(hidden)) if with_legend else picture
 
-    def legend(self) -> list[tuple[tuple[int, int, int], str]]:
-        """Colour and text of each region."""
+    def legend(
+        self, hidden: frozenset[str] = frozenset()
+    ) -> list[tuple[tuple[int, int, int], str]]:
+        """Colour and text of each region but those of the classes in `hidden`."""
         pixels = self.image.shape[0] * self.image.shape[1]
         return [
             (
@@ -128,6 +142,7 @@ class ImageResult:
                 else f"{region.label.name} {100 * region.area / pixels:.1f}%",
             )
             for region in self.regions
+            if region.label.name not in hidden
         ]
 
     def cutout(self, classes: Sequence[str] = (), *, edge: int | None = None) -> np.ndarray:
@@ -153,14 +168,16 @@ class ImageResult:
         alpha = effects.soft_alpha(self.foreground(classes), self.image, edge)
         return effects.blur_background(self.image, alpha, strength)
 
-    def _painting(self) -> tuple[np.ndarray, np.ndarray, int]:
+    def _painting(self, hidden: frozenset[str] = frozenset()) -> tuple[np.ndarray, np.ndarray, int]:
         """(H, W) index of each pixel's region, their (N, 3) colours, and the index of none."""
         if self.panoptic is None and self.semantic is not None:
             colors = np.array([label.color for label in self.labels.stuff], np.uint8)
-            return self.semantic, colors, self.labels.ignore_label
+            ids = self.labels.without(self.semantic, hidden)
+            return ids, colors, self.labels.ignore_label
         index = np.full(self.image.shape[:2], len(self.regions), np.int32)
         for i in range(len(self.regions) - 1, -1, -1):
-            index[self.regions[i].bitmask] = i
+            if self.regions[i].label.name not in hidden:
+                index[self.regions[i].bitmask] = i
         colors = np.array([region.color for region in self.regions], np.uint8).reshape(-1, 3)
         if not len(colors):
             colors = np.zeros((1, 3), np.uint8)

@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from ..data.augmentations import Content
 from ..data.datasets.pairing import PICTURES
 from ..data.geometry import Geometry
 from ..data.image_mapper import image_to_tensor
+from ..io.arrays import as_image
 from ..io.file_kind import kind_of
 from ..io.gaps import filled, find_gaps
 from ..io.images import page_count, pixels_of, read_image
@@ -43,12 +44,16 @@ class Source:
         name: of its outputs, without suffix; it may have folders.
         file_name: its own, relative to the folder that was given.
         page: of a stack or an animation, from 0; None: the file should hold one picture.
+        pages: of a stack whose labels are to stand in one file; () of all others.
+        count: the pages that such a file has, chosen or not.
     """
 
     path: Path
     name: str
     file_name: str
     page: int | None = None
+    pages: tuple[Source, ...] = ()
+    count: int = 1
 
     @property
     def is_video(self) -> bool:
@@ -60,17 +65,24 @@ class Source:
         """Whether it is a TIFF by its content."""
         return self.path.is_file() and kind_of(str(self.path)) == "tiff"
 
-    def split(self, pages: str) -> list[Source]:
-        """The pages of a stack as sources of their own, named NAME_page3; else the source."""
+    def split(self, pages: str, *, together: bool = False) -> list[Source]:
+        """The pages of a stack as sources of their own, named NAME_page3; else the source.
+
+        Args:
+            pages: see :func:`chosen_pages`.
+            together: labels of a TIFF stand in one file, as those of NIfTI always do: one source
+                that has them as its `pages`.
+        """
         try:
             count = 1 if self.is_video else page_count(str(self.path))
         except DatasetError:  # told with the file's turn, as of all others
             return [self]
-        if count == 1:
+        is_volume = not self.is_video and kind_of(str(self.path)) == "nifti"
+        if count == 1 and not is_volume:
             return [self]
         stem, suffix = os.path.splitext(self.file_name)
         digits = len(str(count - 1))
-        return [
+        found = [
             Source(
                 self.path,
                 f"{self.name}_page{page:0{digits}}",
@@ -79,6 +91,9 @@ class Source:
             )
             for page in chosen_pages(pages, count, str(self.path))
         ]
+        if is_volume or (together and self.is_tiff):
+            return [replace(self, pages=tuple(found), count=count)]
+        return found
 
 
 def chosen_pages(text: str, count: int, name: str) -> list[int]:
@@ -101,7 +116,9 @@ def chosen_pages(text: str, count: int, name: str) -> list[int]:
     return sorted(chosen)
 
 
-def find_sources(inputs: Sequence[str], output: Path, pages: str = "") -> list[Source]:
+def find_sources(
+    inputs: Sequence[str], output: Path, pages: str = "", *, together: bool = False
+) -> list[Source]:
     """The files that inputs name; a warning counts what is left out.
 
     Args:
@@ -109,6 +126,7 @@ def find_sources(inputs: Sequence[str], output: Path, pages: str = "") -> list[S
         output: the folder of the results, whose files are left out.
         pages: of files that hold several pictures: "all", or numbers from 0 and ranges, "0,3-5";
             each is a source of its own. "": such files are errors when they are read.
+        together: see :meth:`Source.split`.
 
     Returns:
         In the order of their paths, each file once. Outputs are named as the inputs, relative to
@@ -142,8 +160,9 @@ def find_sources(inputs: Sequence[str], output: Path, pages: str = "") -> list[S
         for key, name in sorted(_output_names(names).items(), key=lambda item: found[item[0]][0])
     ]
     if pages:
-        sources = [page for one in sources for page in one.split(pages)]
-        twice = [name for name, count in Counter(s.name for s in sources).items() if count > 1]
+        sources = [part for one in sources for part in one.split(pages, together=together)]
+        names_used = Counter(part.name for one in sources for part in (one, *one.pages))
+        twice = [name for name, count in names_used.items() if count > 1]
         if twice:
             raise PredictionError(
                 f"--pages: '{twice[0]}' would be the name of a page and of a file: rename the file"
@@ -247,6 +266,7 @@ class Preparation:
 
     def __init__(self, cfg: CfgNode) -> None:
         self.image_format: str = cfg.INPUT.FORMAT
+        #: Of each channel.
         self.mean = [float(value) for value in cfg.MODEL.PIXEL_MEAN]
         self._resize = build_augmentations(cfg, is_train=False)
         self._photometric = build_photometric(cfg, is_train=False)
@@ -262,7 +282,32 @@ class Preparation:
             DatasetError: the file is missing or unreadable, or holds NaN that it does not declare.
         """
         pixels = read_image(str(path), self._stored_format, page)
+        self._check_slices(pixels, str(path))
         return self._picture(pixels, str(path), declared_nodata(str(path)))
+
+    def from_volume(self, volume: np.ndarray, place: int, name: str) -> Picture:
+        """A slice of a volume.
+
+        Args:
+            volume: (z, y, x).
+            place: of the slice. A model of several channels takes its neighbours as well, those at
+                the ends again, as datasets/prepare_lits.py writes them.
+            name: of the file.
+
+        Raises:
+            DatasetError: more than 8 bits for a model of 8; NaN or infinity.
+            PredictionError: an even number of channels.
+        """
+        channels = len(self.mean) if self.image_format == "raw" else 1
+        if channels % 2 == 0:
+            raise PredictionError(
+                f"{name}: the model takes {channels} channels; those of a slice and its neighbours "
+                "on both sides are odd in number"
+            )
+        places = np.arange(place - channels // 2, place + channels // 2 + 1)
+        slab = volume[places.clip(0, len(volume) - 1)].transpose(1, 2, 0)
+        pixels = as_image(name, slab, self._stored_format)
+        return self._picture(pixels, f"{name}, slice {place}", None)
 
     def from_pillow(self, image: Image.Image) -> Picture:
         """Pillow's image, upright as its EXIF tag says: the same as its file.
@@ -302,6 +347,14 @@ class Preparation:
             grey = np.asarray(Image.fromarray(image).convert("L"))
             return Picture(image, grey[:, :, None])
         return self._picture(image, "the array", None)
+
+    def _check_slices(self, pixels: np.ndarray, name: str) -> None:
+        channels = len(self.mean)
+        if pixels.shape[2] != channels and kind_of(name) == "nifti":
+            raise DatasetError(
+                f"{name}: {pixels.shape[2]} slices where the model takes {channels} channels; "
+                "--pages all predicts them slice by slice"
+            )
 
     @property
     def _stored_format(self) -> str:

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ..data import Dataset, DatasetError, apply_custom_dataset
 from ..data.datasets.class_table import spread_colors
 from ..engine.checks.consistency import makes_labels, tasks_of
+from ..io.label_encoding import LabelEncoding
 from ..tasks import DETECTRON2_SYSTEMS
 from .errors import PredictionError
 from .known_images import KnownImages, annotation_file
@@ -60,6 +62,8 @@ class Labels:
             `stuff` (``MODEL.PANOPTIC_FPN.THING_IDS``), not in `things` as in Detectron2.
         label_divisor: of panoptic ids without segments; 0 where there is none.
         images: the test sets, whose images keep their ids.
+        stored: the value of each label in `stuff` in the dataset's label files, the smallest where
+            it has several; (): those are the class ids, or `category_id`. None: they hold colours.
     """
 
     things: tuple[Label, ...] = ()
@@ -68,6 +72,7 @@ class Labels:
     things_in_stuff: bool = False
     label_divisor: int = 0
     images: KnownImages = field(default_factory=KnownImages)
+    stored: tuple[int, ...] | None = ()
 
     @property
     def all(self) -> tuple[Label, ...]:
@@ -84,6 +89,23 @@ class Labels:
         if segment["isthing"] and self.things:
             return self.of_instance(segment["category_id"])
         return self.stuff[segment["category_id"]]
+
+    def clear(self, names: Sequence[str] | None) -> frozenset[str]:
+        """The classes that overlays leave clear: those of `names`, or, of None, the background.
+
+        Raises:
+            ClassNameError: an unknown name.
+        """
+        if names is not None:
+            return frozenset(self.find(names))
+        return frozenset(label.name for label in self.all if label.name.lower() in BACKGROUND)
+
+    def without(self, ids: np.ndarray, clear: frozenset[str]) -> np.ndarray:
+        """(H, W) class ids with the ignore label in the place of some classes."""
+        places = [i for i, label in enumerate(self.stuff) if label.name in clear]
+        if not places:
+            return ids
+        return np.where(np.isin(ids, places), ids.dtype.type(self.ignore_label), ids)
 
     def find(self, names: Iterable[str]) -> list[str]:
         """Spell class names as the dataset does; upper and lower case do not count.
@@ -143,7 +165,21 @@ def labels_from_config(cfg: CfgNode) -> Labels:
         bool(thing_ids),
         metadata.get("label_divisor", 0),
         KnownImages(tuple(cfg.DATASETS.TEST)),
+        () if things else _stored(metadata, len(stuff)),
     )
+
+
+def _stored(metadata: dict[str, Any], count: int) -> tuple[int, ...] | None:
+    """The values of the classes in label files; see :attr:`Labels.stored`."""
+    encoding = metadata.get("sem_seg_loading_fn")
+    if not isinstance(encoding, LabelEncoding) or len(metadata["stuff_classes"]) != count:
+        return ()
+    if encoding.colors:
+        return None
+    values: dict[int, int] = {}
+    for value, place in sorted(encoding.values):
+        values.setdefault(place, value)
+    return tuple(values[i] for i in range(count)) if values.keys() >= set(range(count)) else ()
 
 
 def _metadata(cfg: CfgNode) -> dict[str, Any]:

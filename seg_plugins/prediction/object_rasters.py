@@ -23,6 +23,7 @@ from ..io.gaps import no_data
 from ..io.masks import to_crop
 from ..visualization import overlays
 from . import runs as mask_runs
+from .mask_values import binary, mask_values
 from .outputs import OutputOptions, class_records, output_path
 from .place import Place, place_of
 from .prediction import Prediction, id_type
@@ -30,7 +31,7 @@ from .predictor import Predictor
 from .raster_windows import RasterWindows, Span
 from .seams import Box, Found, Seams
 from .spool import MapSpool, ObjectSpool
-from .vectors import feature, geojson, outline
+from .vectors import feature, geojson, outline, write_geopackage
 from .windows import WindowGrid
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 _TILE = 256, 4096
 
 # What a raster with objects can give.
-KINDS = ("overlay", "mask", "color", "json", "objects", "geojson")
+KINDS = ("overlay", "mask", "color", "json", "objects", "geojson", "geopackage")
 # Those that are rasters themselves.
 PICTURES = ("overlay", "mask", "color", "objects")
 
@@ -55,7 +56,7 @@ def predict_objects(
     options: OutputOptions,
     grid: WindowGrid,
     open_output: OpenOutput,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], int]:
     """Predict a raster with a system that finds things, and write what is asked for.
 
     Args:
@@ -68,7 +69,8 @@ def predict_objects(
         open_output: opens an output.
 
     Returns:
-        The regions for the record: objects by falling score, then classes.
+        The regions for the record, objects by falling score, then classes; and the pixels without
+        data.
 
     Raises:
         DatasetError: no pixel holds data.
@@ -77,8 +79,9 @@ def predict_objects(
     # What can be told before hours of windows is told before them.
     if "json" in options.save:
         mask_runs.check_coco_size(windows.source.height, windows.source.width)
-    place = place_of(Path(windows.source.name)) if "geojson" in options.save else Place()
-    with _Objects(predictor, windows, folder, grid) as found:
+    outlined = {"geojson", "geopackage"} & {*options.save}
+    place = place_of(Path(windows.source.name)) if outlined else Place()
+    with _Objects(predictor, windows, folder, grid, options) as found:
         found.find()
         found.objects.sort()
         outputs = {kind: found.output(kind) for kind in options.save if kind in PICTURES}
@@ -92,18 +95,31 @@ def predict_objects(
                     file.write(piece)
 
             write_atomically(path, write)
-        return [*found.records("json" in options.save), *class_records(counts, predictor.labels)]
+        if "geopackage" in options.save:
+            path = output_path(folder, "geopackage", name, ".gpkg")
+            write_geopackage(path, found.features(place), place)
+        classes = class_records(counts, predictor.labels)
+        return [*found.records("json" in options.save), *classes], found.no_data
 
 
 class _Objects:
     """All that is found in one raster."""
 
     def __init__(
-        self, predictor: Predictor, windows: RasterWindows, folder: Path, grid: WindowGrid
+        self,
+        predictor: Predictor,
+        windows: RasterWindows,
+        folder: Path,
+        grid: WindowGrid,
+        options: OutputOptions,
     ) -> None:
         self.predictor, self.windows, self.grid = predictor, windows, grid
         self.labels, source = predictor.labels, windows.source
+        self.hidden = self.labels.clear(options.clear)
+        self.choice = options.values
+        self.values = mask_values(self.labels, self.choice)
         self.size = source.height, source.width
+        self.no_data = 0
         self.place = {label.name: i for i, label in enumerate(self.labels.all)}
         self.objects = ObjectSpool(folder)
         self.classes: MapSpool | None = None
@@ -123,13 +139,15 @@ class _Objects:
         seams = Seams(self.grid, *self.size)
         rows, columns = (self.grid.spans(length) for length in self.size)
         cores = _cores(rows), _cores(columns)
-        any_data = False
         name = Path(self.windows.source.name).name
         total = len(rows) * len(columns)
         with tqdm(total=total, desc=name, unit="window", leave=False, disable=None) as bar:
             for i, j in itertools.product(range(len(rows)), range(len(columns))):
                 picture, gaps = self.windows.read(rows[i], columns[j])
-                any_data |= not gaps.all()
+                (top, bottom), (left, right) = cores[0][i], cores[1][j]
+                y0, x0 = rows[i][0], columns[j][0]
+                own = gaps[top - y0 : bottom - y0, left - x0 : right - x0]
+                self.no_data += int(own.sum())
                 prediction = Prediction.from_output(
                     self.predictor.outputs([picture], resize=False)[0],
                     picture.image,
@@ -145,7 +163,7 @@ class _Objects:
                     for found in seams.finished(i if i < len(rows) - 1 else len(rows)):
                         self.objects.add(found)
                 bar.update()
-        if not any_data:
+        if self.no_data == self.size[0] * self.size[1]:
             raise no_data(str(self.windows.source.name))
         if seams.dropped:
             logger.info(
@@ -208,7 +226,9 @@ class _Objects:
         if kind in ("overlay", "color"):
             return 3, np.uint8
         if kind == "mask" and self.classes is not None:
-            return 1, self.classes.dtype
+            return 1, self.values.dtype
+        if kind == "mask" and self.choice == "255":
+            return 1, np.uint8
         return 1, np.min_scalar_type(len(self.objects))
 
     def write(self, outputs: dict[str, tuple[int, Any]], open_output: OpenOutput) -> np.ndarray:
@@ -229,11 +249,13 @@ class _Objects:
                     stuff = classes[(numbers == 0) & (classes < len(counts))]
                     counts += np.bincount(stuff, minlength=len(counts))
                 for kind, writer in writers.items():
-                    if kind == "objects" or (kind == "mask" and classes is None):
+                    if kind == "objects":
                         block = numbers[None]
+                    elif kind == "mask" and classes is None:
+                        block = binary(numbers, self.choice)[None]
                     elif kind == "mask":
                         assert classes is not None
-                        block = classes[None]
+                        block = self.values(classes)[None]
                     else:
                         edges = _edges(wide)[1:-1, 1:-1] if kind == "overlay" else None
                         block = self._drawn(numbers, classes, edges, box).transpose(2, 0, 1)
@@ -273,6 +295,8 @@ class _Objects:
         if classes is not None:
             stuff = np.array([label.color for label in self.labels.stuff], np.uint8)
             below = np.where(numbers > 0, self.labels.ignore_label, classes)
+            if edges is not None:
+                below = self.labels.without(below, self.hidden)
             image = overlays.semantic(
                 image, below, stuff, self.labels.ignore_label, opacity=opacity
             )

@@ -14,23 +14,29 @@ import cv2
 import numpy as np
 
 from ..io.files import whole_file, write_atomically
+from ..io.label_tiff import has_tifffile
 from ..io.panoptic import write_segment_ids
 from ..io.rasters import has_rasterio
 from .coco_files import join_saved, write_summaries
 from .errors import PredictionError
 from .image_result import ImageResult
+from .label_files import FORMATS, LABEL_KINDS, label_array, tiff_of
 from .labels import Labels
+from .mask_values import mask_values
 from .measures import measures
-from .objects import object_map, object_regions
+from .objects import object_regions
 from .place import place_of
 from .regions import Region
-from .vectors import features, geojson, labelme
+from .vectors import check_geopackage, features, geojson, labelme, write_geopackage
 
 KINDS = (
     "overlay", "mask", "color", "cutout", "blur", "json", "panoptic",
-    "objects", "geojson", "labelme", "measures",
+    "objects", "geojson", "geopackage", "labelme", "measures",
 )  # fmt: skip
-_SUFFIXES = {"geojson": ".geojson", "labelme": ".json", "measures": ".csv"}
+# Files of objects that are no pictures.
+SUFFIXES = {
+    "geojson": ".geojson", "geopackage": ".gpkg", "labelme": ".json", "measures": ".csv",
+}  # fmt: skip
 RECORDS = "records"
 
 
@@ -43,12 +49,22 @@ class OutputOptions:
         classes: what cutout and blur keep; see :meth:`Prediction.foreground`.
         edge: reach of their soft edge in pixels; None goes by the size of the image.
         strength: radius of the blur as a fraction of the shorter side.
+        label_files: "png", or "tif" for masks and objects that keep what a TIFF says of its place
+            and resolution, and a stack's pages in one file.
+        values: of masks of classes; see :func:`.mask_values`.
+        clear: classes that overlays leave clear; None: what is called background.
+        components: of semantic systems the connected pieces of each class are the regions of the
+            record, which ``json`` and the statistics list, not each class as a whole.
     """
 
     save: tuple[str, ...] = ("overlay",)
     classes: tuple[str, ...] = ()
     edge: int | None = None
     strength: float = 0.03
+    label_files: str = "png"
+    values: str = "class"
+    clear: tuple[str, ...] | None = None
+    components: bool = False
 
     def check(self, labels: Labels) -> None:
         """Raise ValueError where a model with these classes cannot give what is asked for."""
@@ -58,9 +74,27 @@ class OutputOptions:
                 f"no output '{', '.join(unknown)}'; there are: {', '.join(KINDS)}"
             )
         labels.find(self.classes)
-        if "geojson" in self.save and not has_rasterio():
+        labels.clear(self.clear)
+        mask_values(labels, self.values)
+        if self.label_files not in FORMATS:
             raise PredictionError(
-                "geojson needs rasterio, which finds the outlines: pip install seg_plugins[geo]"
+                f"label files '{self.label_files}'; there are: {', '.join(FORMATS)}"
+            )
+        if self.label_files == "tif" and not has_tifffile():
+            raise PredictionError(
+                "label files as TIFF are written with tifffile: pip install seg_plugins[geo]"
+            )
+        if self.components and labels.things:
+            raise PredictionError(
+                "--instances components takes the connected pieces of a semantic system's classes; "
+                "this system finds things itself: leave it out"
+            )
+        if "geopackage" in self.save:
+            check_geopackage()
+        if {"geojson", "geopackage"} & {*self.save} and not has_rasterio():
+            raise PredictionError(
+                "geojson and geopackage need rasterio, which finds the outlines: pip install "
+                "seg_plugins[geo]"
             )
         if "panoptic" in self.save and not (labels.things and labels.stuff):
             found = "instances" if labels.things else "classes by pixel"
@@ -78,6 +112,7 @@ def save_prediction(
     file_name: str = "",
     fingerprint: str = "",
     source: Path | None = None,
+    elsewhere: Sequence[str] = (),
 ) -> list[Path]:
     """Write the files of one image and then its record.
 
@@ -90,6 +125,7 @@ def save_prediction(
         fingerprint: of all that the result depends on, for :func:`is_saved`; without one the
             summaries are brought up to date at once, for the first images of a folder.
         source: the image's file, for :func:`source_of`.
+        elsewhere: kinds that the caller writes: labels of a stack.
 
     Raises:
         PredictionError: something is asked for that the model cannot give.
@@ -99,22 +135,32 @@ def save_prediction(
     paths = []
     single = _Objects(prediction, file_name or name, source)
     for kind in options.save:
-        if kind == "json":  # stands in the record
+        if kind == "json" or kind in elsewhere:  # the first stands in the record
             continue
-        path = output_path(folder, kind, name, _SUFFIXES.get(kind, ".png"))
+        is_tiff = kind in LABEL_KINDS and options.label_files == "tif"
+        suffix = ".tif" if is_tiff else SUFFIXES.get(kind, ".png")
+        path = output_path(folder, kind, name, suffix)
         if kind == "panoptic":
             assert prediction.panoptic is not None  # checked above
             with whole_file(path) as temporary:
                 write_segment_ids(temporary, _known_ids(prediction))
-        elif kind == "objects":
-            write_picture(path, single.map())
-        elif kind in _SUFFIXES:
+        elif kind in LABEL_KINDS:
+            regions = single.regions if kind == "objects" else None
+            label = label_array(prediction, kind, options.values, regions)
+            if is_tiff:
+                with tiff_of(path, source, kind, prediction.labels, options.values) as file:
+                    file.write(label)
+            else:
+                write_picture(path, label)
+        elif kind == "geopackage":
+            single.write_geopackage(path)
+        elif kind in SUFFIXES:
             write_content(path, single.content(kind))
         else:
             write_picture(path, draw(prediction, kind, options))
         paths.append(path)
     height, width = prediction.image.shape[:2]
-    regions = [_region_record(region, options) for region in prediction.regions]
+    found = single.regions if options.components else prediction.regions
     write_record(
         folder,
         name,
@@ -125,10 +171,11 @@ def save_prediction(
             "height": height,
             "width": width,
             "frames": 1,
-            "saved": list(options.save),
+            "saved": [kind for kind in options.save if kind not in elsewhere],
             "files": relative(paths, folder),
             "fingerprint": fingerprint,
-            "regions": regions,
+            "no_data": prediction.no_data,
+            "regions": [_region_record(region, options) for region in found],
         },
     )
     if not fingerprint:
@@ -137,11 +184,9 @@ def save_prediction(
 
 
 def draw(prediction: ImageResult, kind: str, options: OutputOptions) -> np.ndarray:
-    """The picture of one kind: (H, W) ids, (H, W, 3) RGB or (H, W, 4) RGBA."""
+    """The picture of one kind: (H, W, 3) RGB or (H, W, 4) RGBA."""
     if kind == "overlay":
-        return prediction.draw()
-    if kind == "mask":
-        return prediction.id_mask()
+        return prediction.draw(clear=options.clear)
     if kind == "color":
         return prediction.color_mask()
     if kind == "cutout":
@@ -230,9 +275,6 @@ class _Objects:
     def regions(self) -> list[Region]:
         return object_regions(self.prediction)
 
-    def map(self) -> np.ndarray:
-        return object_map(self.regions, self.height, self.width)
-
     def content(self, kind: str) -> bytes:
         if kind == "labelme":
             return labelme(self.regions, self.file_name, self.height, self.width)
@@ -240,6 +282,10 @@ class _Objects:
         if kind == "geojson":
             return b"".join(geojson(features(self.regions, place), place))
         return measures(self.regions, self.prediction.values, place)
+
+    def write_geopackage(self, path: Path) -> None:
+        place = place_of(self.source)
+        write_geopackage(path, features(self.regions, place), place)
 
 
 def _known_ids(prediction: ImageResult) -> np.ndarray:

@@ -73,6 +73,7 @@ class Prediction(ImageResult):
             instances=instances,
             panoptic=panoptic,
             values=values,
+            no_data=0 if gaps is None else int(gaps.sum()),
         )
 
     def save(

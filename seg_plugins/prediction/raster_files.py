@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ..io.gaps import count_unknown, undeclared
+from ..io.label_tiff import imagej_description
 from ..io.raster_headers import check_header
 from ..io.rasters import rasterio_or_error, read_gaps, read_window
 
+# GDAL's names of what is kept beside the place on Earth: ImageJ's description has its unit.
+_DESCRIPTION = "TIFFTAG_IMAGEDESCRIPTION"
+_KEPT = (
+    "AREA_OR_POINT", "TIFFTAG_XRESOLUTION", "TIFFTAG_YRESOLUTION", "TIFFTAG_RESOLUTIONUNIT",
+)  # fmt: skip
 # Values that are searched for NaN at once.
 _CHECKED = 1 << 22
 
@@ -61,7 +67,8 @@ def create_raster(
     ) as raster:
         if like.rpcs:
             raster.rpcs = like.rpcs
-        meaning = like.tags().get("AREA_OR_POINT")
-        if meaning:
-            raster.update_tags(AREA_OR_POINT=meaning)
+        tags = like.tags()
+        kept = {key: tags[key] for key in _KEPT if key in tags}
+        description = imagej_description(tags.get(_DESCRIPTION, ""), 1)
+        raster.update_tags(**kept, **({_DESCRIPTION: description} if description else {}))
         yield raster

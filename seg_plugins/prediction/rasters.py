@@ -16,9 +16,11 @@ from ..io.gaps import no_data
 from ..io.rasters import open_raster
 from ..visualization import overlays
 from . import object_rasters
+from .label_files import label_colors
 from .labels import Labels
-from .outputs import OutputOptions, class_records, output_path, require
-from .prediction import class_ids, id_type
+from .mask_values import mask_values
+from .outputs import SUFFIXES, OutputOptions, class_records, output_path, require
+from .prediction import class_ids
 from .predictor import Predictor
 from .raster_files import check_raster, create_raster
 from .raster_windows import RasterWindows
@@ -43,12 +45,13 @@ def predict_raster(
         folder: holds a folder for each kind of output.
         name: of the outputs.
         options: overlay, mask (of semantic systems: pixels without data get the ignore label) or
-            color; of systems that find things json, which stands in the record, objects and
-            geojson as well.
+            color; of systems that find things json, which stands in the record, objects, geojson
+            and geopackage as well.
         grid: the windows; they are aligned to the network's stride.
 
     Returns:
-        ``height``, ``width``, the ``regions`` of the record and the ``files``.
+        ``height``, ``width``, pixels with ``no_data``, the ``regions`` of the record and the
+        ``files``.
 
     Raises:
         DatasetError: an unreadable file, one of several pages, one with NaN that is not declared
@@ -71,21 +74,21 @@ def predict_raster(
 
             def open_output(kind: str, bands: int, dtype: Any) -> Any:
                 of_classes = labels if kind == "mask" and labels.stuff else None
-                return _output(folder, kind, name, source, bands, dtype, of_classes)
+                return _output(folder, kind, name, source, bands, dtype, of_classes, options.values)
 
-            regions = object_rasters.predict_objects(
+            regions, gaps = object_rasters.predict_objects(
                 predictor, windows, folder, name, options, grid, open_output
             )
         else:
-            counts = _predict_classes(predictor, windows, folder, name, options, grid)
+            counts, gaps = _predict_classes(predictor, windows, folder, name, options, grid)
             regions = class_records(counts, labels)
         size = {"height": source.height, "width": source.width}
     files = [
-        output_path(folder, kind, name, ".geojson" if kind == "geojson" else ".tif")
+        output_path(folder, kind, name, SUFFIXES.get(kind, ".tif"))
         for kind in options.save
         if kind != "json"
     ]
-    return {**size, "regions": regions, "files": files}
+    return {**size, "no_data": gaps, "regions": regions, "files": files}
 
 
 def _predict_classes(
@@ -95,13 +98,14 @@ def _predict_classes(
     name: str,
     options: OutputOptions,
     grid: WindowGrid,
-) -> np.ndarray:
-    """Write the outputs of a semantic system; the (K,) pixels of each class."""
+) -> tuple[np.ndarray, int]:
+    """Write the outputs of a semantic system; the (K,) pixels of each class, and those of none."""
     labels, source = predictor.labels, windows.source
+    values = mask_values(labels, options.values)
     with contextlib.ExitStack() as stack:
         writers = {
             kind: stack.enter_context(
-                _output(folder, kind, name, source, 1, id_type(labels), labels)
+                _output(folder, kind, name, source, 1, values.dtype, labels, options.values)
                 if kind == "mask"
                 else _output(folder, kind, name, source, 3, "uint8")
             )
@@ -119,22 +123,28 @@ def _predict_classes(
             bar.update()
             return predictor.outputs([picture], resize=False)[0]["sem_seg"]
 
+        hidden = labels.clear(options.clear)
         counts = np.zeros(len(labels.stuff), np.int64)
-        any_data = False
+        without = 0
         for y, x, logits in blend_windows(predict, source.height, source.width, grid, folder):
             ids = class_ids(logits, labels)
             height, width = ids.shape
             area = ((y, y + height), (x, x + width))
             gaps = window["gaps"][:height, :width]
             ids[gaps] = labels.ignore_label
-            any_data |= not gaps.all()
+            without += int(gaps.sum())
             image = window["image"][:height, :width]
             counts += np.bincount(ids[ids < len(counts)], minlength=len(counts))
             for kind, writer in writers.items():
-                writer.write(_block(kind, ids, image, labels), window=area)
-        if not any_data:
+                block = (
+                    values(ids)[None]
+                    if kind == "mask"
+                    else _drawn(kind, ids, image, labels, hidden)
+                )
+                writer.write(block, window=area)
+        if without == source.height * source.width:
             raise no_data(str(source.name))
-    return counts
+    return counts, without
 
 
 @contextlib.contextmanager
@@ -146,26 +156,32 @@ def _output(
     bands: int,
     dtype: Any,
     labels: Labels | None = None,
+    values: str = "class",
 ) -> Iterator[Any]:
-    """A file that is there as a whole or not at all; `labels`: of a mask of class ids."""
-    nodata = None if labels is None else labels.ignore_label
+    """A file that is there as a whole or not at all; `labels`: of a mask of classes."""
+    nodata = None if labels is None else mask_values(labels, values).nodata
     with (
         whole_file(output_path(folder, kind, name, ".tif")) as temporary,
         create_raster(temporary, source, bands, dtype, nodata) as raster,
     ):
         # Programs that show it then do so in the classes' colours.
         if labels is not None and raster.dtypes[0] == "uint8":
-            colors = {i: (*label.color, 255) for i, label in enumerate(labels.stuff)}
-            raster.write_colormap(1, colors)
+            colors = label_colors(labels, values)
+            raster.write_colormap(1, {value: (*color, 255) for value, color in colors.items()})
         yield raster
 
 
-def _block(kind: str, ids: np.ndarray, image: np.ndarray, labels: Labels) -> np.ndarray:
-    """(bands, h, w) values of an output."""
-    if kind == "mask":
-        return ids[None]
+def _drawn(
+    kind: str, ids: np.ndarray, image: np.ndarray, labels: Labels, hidden: frozenset[str]
+) -> np.ndarray:
+    """(3, h, w) colours of an output: over the image without the classes in `hidden`, or alone."""
     colors = np.array([label.color for label in labels.stuff], np.uint8)
-    opacity = overlays.OPACITY if kind == "overlay" else 1.0
-    ground = image if kind == "overlay" else np.zeros_like(image)
-    picture = overlays.semantic(ground, ids, colors, labels.ignore_label, opacity=opacity)
+    over = kind == "overlay"
+    picture = overlays.semantic(
+        image if over else np.zeros_like(image),
+        labels.without(ids, hidden) if over else ids,
+        colors,
+        labels.ignore_label,
+        opacity=overlays.OPACITY if over else 1.0,
+    )
     return picture.transpose(2, 0, 1)

@@ -33,6 +33,7 @@ from .outputs import (
 from .prediction import Prediction
 from .predictor import Predictor
 from .rasters import predict_raster
+from .stacks import predict_stack
 from .video import predict_video
 from .windows import WindowGrid
 
@@ -117,7 +118,8 @@ class _Run:
             new = [source for source in sources if not self._is_done(source)]
             self._check_owners(new)
             for source in new:  # what an earlier run knew of it is no longer so
-                output_path(folder, RECORDS, source.name, ".json").unlink(missing_ok=True)
+                for name in (source.name, *(page.name for page in source.pages)):
+                    output_path(folder, RECORDS, name, ".json").unlink(missing_ok=True)
             images = [source for source in new if self._is_small_image(source)]
             writing: deque[tuple[Source, Future]] = deque()
             for batch in _batches(self._read(images, pool), predictor.batch_size):
@@ -148,7 +150,7 @@ class _Run:
 
     def _check_owners(self, sources: Sequence[Source]) -> None:
         taken = []
-        for source in sources:
+        for source in (part for one in sources for part in (one, *one.pages)):
             owner = source_of(self.folder, source.name)
             if owner is not None and owner != Path(os.path.abspath(source.path)) and owner.exists():
                 taken.append(f"{source.path} those of {owner}")
@@ -159,6 +161,8 @@ class _Run:
             )
 
     def _is_small_image(self, source: Source) -> bool:
+        if source.pages:
+            return False
         if source.is_video or source.page is not None:
             return not source.is_video
         return not source.is_tiff or raster_size(source.path) <= self.options.window_pixels
@@ -166,7 +170,8 @@ class _Run:
     def _fingerprint(self, source: Source) -> str:
         """Changes with the model, the options and the file."""
         status = source.path.stat()
-        file = f"{source.file_name}-{status.st_size}-{status.st_mtime_ns}"
+        pages = ",".join(str(page.page) for page in source.pages)
+        file = f"{source.file_name}-{pages}-{status.st_size}-{status.st_mtime_ns}"
         return f"{self.predictor.identity}-{self.settings}-{file}"
 
     def _read(
@@ -226,7 +231,11 @@ class _Run:
         options, outputs = self.options, self.options.outputs
         where = (source.path, self.folder, source.name, outputs)
         try:
-            if source.is_video:
+            if source.pages:
+                found = predict_stack(
+                    self.predictor, source, self.folder, outputs, self._fingerprint(source)
+                )
+            elif source.is_video:
                 found = predict_video(self.predictor, *where, options.smoothing)
             else:
                 found = predict_raster(self.predictor, *where, options.grid)
@@ -237,7 +246,8 @@ class _Run:
                 "source": os.path.abspath(source.path),
                 "frames": 1,
                 **found,
-                "saved": list(outputs.save),
+                # Those of a stack's pages stand in the pages' records.
+                "saved": [] if source.pages else list(outputs.save),
                 "files": relative(files, self.folder),
                 "fingerprint": self._fingerprint(source),
             }

@@ -1,19 +1,26 @@
-"""Outlines of objects for maps (GeoJSON) and for correction by hand (labelme)."""
+"""Outlines of objects for maps (GeoJSON, GeoPackage) and for correction by hand (labelme)."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
+from ..io.files import whole_file
 from ..io.masks import to_crop, to_polygons
 from .errors import PredictionError
 from .labels import Label
 from .place import Place
 from .regions import Region
+
+# Of a GeoPackage; its own column of keys is called fid.
+_FIELDS = {
+    "id": "int64", "class": "str", "category_id": "int64", "area": "int64", "score": "float",
+}  # fmt: skip
 
 
 def geojson(features: Iterable[dict[str, Any]], place: Place) -> Iterator[bytes]:
@@ -41,6 +48,39 @@ def geojson(features: Iterable[dict[str, Any]], place: Place) -> Iterator[bytes]
     for number, one in enumerate(features):
         yield (b",\n" if number else b"\n") + json.dumps(one).encode()
     yield b"\n]}\n"
+
+
+def check_geopackage() -> None:
+    """Raise PredictionError where GeoPackages cannot be written."""
+    if importlib.util.find_spec("fiona") is None:
+        raise PredictionError(
+            "geopackage is written with fiona: pip install seg_plugins[geo]; or --save geojson and "
+            "ogr2ogr -f GPKG NAME.gpkg NAME.geojson"
+        )
+
+
+def write_geopackage(path: Path, features: Iterable[dict[str, Any]], place: Place) -> None:
+    """Write features into the layer ``objects`` of a GeoPackage.
+
+    Args:
+        path: the file, whole or not there.
+        features: of :func:`feature`.
+        place: of the image, the same as theirs.
+    """
+    import fiona
+
+    schema = {"geometry": "MultiPolygon", "properties": _FIELDS}
+    crs = {} if place.crs is None else {"crs_wkt": place.crs.to_wkt()}
+    with (
+        whole_file(path) as temporary,
+        fiona.open(temporary, "w", driver="GPKG", layer="objects", schema=schema, **crs) as file,
+    ):
+        for one in features:
+            shape = one["geometry"]
+            if shape["type"] == "Polygon":  # one type for a layer
+                shape = {"type": "MultiPolygon", "coordinates": [shape["coordinates"]]}
+            values = {field: one["properties"].get(field) for field in _FIELDS}
+            file.write({"type": "Feature", "geometry": shape, "properties": values})
 
 
 def features(regions: list[Region], place: Place) -> Iterator[dict[str, Any]]:

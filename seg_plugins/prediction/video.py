@@ -157,9 +157,10 @@ def _picture(prediction: Prediction, kind: str, options: OutputOptions) -> np.nd
     if kind != "overlay":
         return draw(prediction, kind, options)
     # The same classes in each frame, so that the picture keeps its size.
-    entries = [(label.color, label.name) for label in prediction.labels.all]
-    picture = prediction.draw(with_legend=False)
-    return picture if prediction.instances is not None else legend.beside(picture, entries)
+    hidden = prediction.labels.clear(options.clear)
+    entries = [(one.color, one.name) for one in prediction.labels.all if one.name not in hidden]
+    picture = prediction.draw(with_legend=False, clear=options.clear)
+    return picture if prediction.instances is not None else legend.below(picture, entries)
 
 
 @contextlib.contextmanager

@@ -59,6 +59,17 @@ def write_examples(cfg: CfgNode, model: nn.Module, folder: Path, count: int) -> 
     (folder / "examples.json").write_text(json.dumps(entries, indent=1), encoding="utf-8")
 
 
+def image_scores(inference: Path, dataset: str) -> dict[str, list[str]]:
+    """File name -> what the evaluations in a folder gave that image of a dataset, in words."""
+    found: dict[str, list[str]] = {}
+    for task, _, scored, lines in _scored(inference):
+        if scored.name == dataset:
+            for line in lines:
+                words = found.setdefault(str(line["file_name"]), [])
+                words.append(f"{task} {line['score']:.1f}")
+    return found
+
+
 def _chosen(
     inference: Path, count: int
 ) -> Iterator[tuple[str, str, Dataset, str, dict[str, Any], float]]:

@@ -1,4 +1,4 @@
-"""A legend beside a picture."""
+"""Text of pictures: a legend or a line below, names of objects inside."""
 
 from __future__ import annotations
 
@@ -9,59 +9,121 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# Of the picture's height; a font has at least so many pixels and at most so many.
-_FONT_SHARE, _LEAST, _MOST = 1 / 28, 11, 28
+# Of the picture's width; a font has at least so many pixels and at most so many.
+_FONT_SHARE, _LEAST, _MOST = 1 / 36, 11, 28
 
-Entry = tuple[tuple[int, int, int], str]
+Color = tuple[int, int, int]
+Entry = tuple[Color, str]
 
 
-def beside(picture: np.ndarray, entries: Sequence[Entry]) -> np.ndarray:
-    """Add a white panel with the entries at the right, in as many columns as they need.
+def below(picture: np.ndarray, entries: Sequence[Entry], size: int | None = None) -> np.ndarray:
+    """Add a white panel with the entries below a picture, in as many rows as they need.
 
-    The panel becomes no wider than the picture, unless for its first column: what does not fit is
-    counted in the last row.
+    The picture keeps its place and width. The panel becomes no higher than the picture, unless for
+    its first row: what does not fit is counted at the end of the last one. An entry that is wider
+    than the picture is cut.
 
     Args:
         picture: (H, W, 3) uint8, RGB.
-        entries: (R, G, B) and text of each row, in order.
+        entries: (R, G, B) and text of each, in order.
+        size: of the type in pixels; None: by the picture's width.
 
     Returns:
-        (H, W + panel, 3) uint8; a lower picture than one row stays as it is.
+        (H + panel, W, 3) uint8; without entries, or of a picture without room for a word, the
+        picture itself.
     """
-    height = picture.shape[0]
-    size = int(min(max(height * _FONT_SHARE, _LEAST), _MOST))
-    line, gap = size + size // 2, size // 2
-    rows = (height - gap) // line
-    if not entries or rows < 1:
+    height, width = picture.shape[:2]
+    size = size or _size_for(width)
+    if not entries or width < 4 * size:
         return picture
     font = _font(size)
-    columns: list[list[Entry]] = []
-    widths: list[int] = []
-    for i in range(0, len(entries), rows):
-        column = list(entries[i : i + rows])
-        width = _width(column, font, size)
-        if columns and sum(widths) + width > picture.shape[1]:
-            left = len(entries) - i + 1
-            columns[-1][-1] = ((255, 255, 255), f"+ {left} more")
-            widths[-1] = _width(columns[-1], font, size)
-            break
-        columns.append(column)
-        widths.append(width)
-    panel = Image.new("RGB", (sum(widths), height), "white")
+    gap, line = size // 2, size + size // 2
+    most = max((height - gap) // line, 1)
+
+    def room(text: str) -> int:
+        return int(font.getlength(text)) + size + 2 * gap
+
+    rows: list[list[Entry]] = [[]]
+    at = gap
+    for entry in entries:
+        if rows[-1] and at + room(entry[1]) > width:
+            rows.append([])
+            at = gap
+        rows[-1].append(entry)
+        at += room(entry[1])
+    if len(rows) > most:
+        left = sum(len(row) for row in rows[most:])
+        last = rows[most - 1]
+        note = f"+ {left} more"
+        while last and gap + sum(room(text) for _, text in last) + room(note) > width:
+            left += 1
+            last.pop()
+            note = f"+ {left} more"
+        last.append(((255, 255, 255), note))
+    panel = Image.new("RGB", (width, gap + min(len(rows), most) * line), "white")
     draw = ImageDraw.Draw(panel)
-    x = gap
-    for column, width in zip(columns, widths, strict=True):
-        for row, (color, text) in enumerate(column):
-            y = gap + row * line
-            draw.rectangle((x, y, x + size, y + size - 1), fill=tuple(color))
-            middle = y + size / 2
-            draw.text((x + size + gap, middle), text, fill="black", font=font, anchor="lm")
-        x += width
-    return np.hstack([picture, np.asarray(panel)])
+    for number, row in enumerate(rows[:most]):
+        x, y = gap, gap + number * line
+        for color, text in row:
+            draw.rectangle((x, y, x + size - 1, y + size - 1), fill=tuple(color))
+            draw.text((x + size + gap, y + size / 2), text, fill="black", font=font, anchor="lm")
+            x += room(text)
+    return np.vstack([picture, np.asarray(panel)])
 
 
-def _width(column: Sequence[Entry], font: ImageFont.FreeTypeFont, size: int) -> int:
-    return int(max(font.getlength(text) for _, text in column)) + size + 3 * (size // 2)
+def line(width: int, texts: Sequence[str], size: int) -> np.ndarray:
+    """A white line of black text: each at the left of its share of the width, cut where it ends.
+
+    Args:
+        width: of the line, in pixels.
+        texts: from left to right.
+        size: of the type in pixels.
+
+    Returns:
+        (height of the line, width, 3) uint8.
+    """
+    font = _font(size)
+    panel = Image.new("RGB", (width, size + size // 2), "white")
+    draw = ImageDraw.Draw(panel)
+    share = width // max(len(texts), 1)
+    for i, text in enumerate(texts):
+        shown = text
+        while shown and font.getlength(shown) > share - size // 2:
+            shown = shown[:-2] + "…" if len(shown) > 1 else ""
+        draw.text((i * share, panel.height / 2), shown, fill="black", font=font, anchor="lm")
+    return np.asarray(panel)
+
+
+def write_names(
+    picture: np.ndarray, corners: np.ndarray, names: Sequence[str], colors: Sequence[Color]
+) -> None:
+    """Write names on grounds of their colours into a picture, at their corners but inside.
+
+    Args:
+        picture: (H, W, 3) uint8, RGB.
+        corners: (N, 2) x and y of the left upper corner of each object's box.
+        names: of each, with its score.
+        colors: of each.
+    """
+    height, width = picture.shape[:2]
+    size = _size_for(width)
+    font = _font(size)
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    for (x, y), name, color in zip(corners, names, colors, strict=True):
+        wide = int(font.getlength(name)) + 3
+        left = min(max(int(x), 0), max(width - wide, 0))
+        top = min(max(int(y) - size - 1, 0), max(height - size - 2, 0))
+        draw.rectangle((left, top, left + wide, top + size + 1), fill=tuple(color))
+        # Black or white, whichever is farther from the ground's luminance.
+        light = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140
+        ink = "black" if light else "white"
+        draw.text((left + 2, top + size / 2 + 1), name, fill=ink, font=font, anchor="lm")
+    picture[:] = np.asarray(image)
+
+
+def _size_for(width: int) -> int:
+    return int(min(max(width * _FONT_SHARE, _LEAST), _MOST))
 
 
 @cache

@@ -10,6 +10,7 @@ import numpy as np
 from detectron2.structures import BoxMode
 
 from ..io.masks import to_bitmask
+from .legend import write_names
 
 OPACITY = 0.55
 GAP = 4  # white pixels between the pictures of a grid
@@ -57,7 +58,10 @@ def semantic(
 
 
 def instances(
-    image: np.ndarray, masks: np.ndarray | None, boxes: np.ndarray | None = None
+    image: np.ndarray,
+    masks: np.ndarray | None,
+    boxes: np.ndarray | None = None,
+    names: Sequence[str] = (),
 ) -> np.ndarray:
     """Instance masks (each in a colour of its own, outlined) and boxes over an image.
 
@@ -65,6 +69,7 @@ def instances(
         image: (H, W, 3) uint8.
         masks: (N, H, W) bool, or None.
         boxes: (N, 4) x0, y0, x1, y1 in pixels, or None.
+        names: of each object, with its score, written at its box or mask; none: nothing is.
     """
     picture = image.copy()
     count = len(masks) if masks is not None else len(boxes) if boxes is not None else 0
@@ -77,7 +82,18 @@ def instances(
         if boxes is not None:
             x0, y0, x1, y1 = (round(float(v)) for v in boxes[i])
             cv2.rectangle(picture, (x0, y0), (x1, y1), color, 1)
+    if len(names):  # on top of all of them
+        corners = boxes[:, :2] if boxes is not None else _corners(masks)
+        write_names(picture, corners, names, [instance_color(i) for i in range(count)])
     return picture
+
+
+def _corners(masks: np.ndarray | None) -> np.ndarray:
+    """(N, 2) the least x and y of each mask; 0 of an empty one."""
+    assert masks is not None  # objects have boxes or masks
+    return np.array(
+        [[axis.argmax() for axis in (mask.any(axis=0), mask.any(axis=1))] for mask in masks]
+    ).reshape(-1, 2)
 
 
 def outline(picture: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> None:

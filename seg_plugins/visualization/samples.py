@@ -67,7 +67,7 @@ def draw(
     if task == "sem_seg":
         return {"image": image, **_semantic(image, record, output, dataset)}, []
     if task == "instances":
-        return {"image": image, **_instances(image, record, output)}, []
+        return {"image": image, **_instances(image, record, output, dataset)}, []
     pictures, segments = _panoptic(image, record, output, dataset)
     return {"image": image, **pictures}, segments
 
@@ -96,20 +96,26 @@ def _semantic(
     }
 
 
-def _instances(image: np.ndarray, record: Mapping[str, Any], output: Mapping[str, Any]) -> Pictures:
+def _instances(
+    image: np.ndarray, record: Mapping[str, Any], output: Mapping[str, Any], dataset: Dataset
+) -> Pictures:
     found = output["instances"].to("cpu")
     found = found[found.scores > 0.5]
     boxes = found.pred_boxes.tensor.numpy()
     truth = _true_masks(record, image.shape[:2])
+    names = [
+        f"{dataset.things.names[kind]} {score:.2f}"
+        for kind, score in zip(found.pred_classes.tolist(), found.scores.tolist(), strict=True)
+    ]
     if not found.has("pred_masks"):
         return {
             "truth": overlays.instances(image, truth),
-            "prediction": overlays.instances(image, None, boxes),
+            "prediction": overlays.instances(image, None, boxes, names),
         }
     masks = np.asarray(found.pred_masks).astype(bool)
     return {
         "truth": overlays.instances(image, truth),
-        "prediction": overlays.instances(image, masks, boxes),
+        "prediction": overlays.instances(image, masks, boxes, names),
         "error": errors.wrong_regions(image, truth, masks),
     }
 
@@ -174,14 +180,15 @@ def _segments(
 
 def draw_row(
     record: Mapping[str, Any], prediction: Mapping[str, Any], dataset: Dataset, image_format: str
-) -> list[np.ndarray]:
-    """The image, and truth and prediction of each task that both have."""
-    row = [picture_of(record, image_format)]
+) -> Pictures:
+    """The image, and truth and prediction of each task that both have, by their titles."""
+    row = {"image": picture_of(record, image_format)}
     keys = [task.output for task in TASKS if task.output in prediction]
     shown = [key for key in keys if has_truth(key, record)]
     if "panoptic_seg" in shown:  # which shows the instances too
         shown = [key for key in shown if key != "instances"]
     for key in reversed(shown):
         drawn, _ = draw(key, record, prediction, dataset, image_format)
-        row += [drawn["truth"], drawn["prediction"]]
+        title = task_of_output(key).title.lower()
+        row |= {f"{title} truth": drawn["truth"], f"{title} prediction": drawn["prediction"]}
     return row

@@ -51,7 +51,8 @@ def test_the_ground_truth_is_drawn_by_class(tmp_path, labels):
     apply_custom_dataset(cfg)
     picture = cv2.imread(str(write_pictures(cfg, Truth())))
     width = picture.shape[1] // 3  # with the gap
-    cells = [picture[:, i * width :][:, : width - overlays.GAP] for i in range(3)]
+    rows = picture[21 : 21 + 240 + 4]  # below the line of titles
+    cells = [rows[:, i * width :][:, : width - overlays.GAP] for i in range(3)]
     assert np.array_equal(cells[1], cells[2])
     assert not np.array_equal(cells[0], cells[1])
     # The right half is red.

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from types import SimpleNamespace
 
-from seg_plugins.evaluation import EvaluationError, InstanceEvaluator
-from seg_plugins.evaluation.coco_engine import FoundInstances
+from seg_plugins.evaluation import (
+    EvaluationError,
+    InstanceEvaluator,
+    coco_engine,
+    found_instances,
+)
 from seg_plugins.evaluation.coco_truth import CocoTruth
+from seg_plugins.evaluation.found_instances import FoundInstances
 from seg_plugins.ops._extension import load_extension
 from seg_plugins.ops.run_length import RunLengthMasks
 
@@ -132,9 +138,27 @@ def test_same_arrays_as_pycocotools(coco_dataset, seed):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("part", [coco_engine.PART, 5])
 @pytest.mark.parametrize("seed", range(15, 315))
-def test_same_arrays_as_pycocotools_on_three_hundred_sets(coco_dataset, seed):
+def test_same_arrays_as_pycocotools_on_three_hundred_sets(coco_dataset, monkeypatch, seed, part):
+    monkeypatch.setattr(coco_engine, "PART", part)
     assert_same_arrays(coco_dataset, seed)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_part_by_part_and_from_disk(coco_dataset, monkeypatch, tmp_path, seed):
+    content, predictions = awkward(seed)
+    dataset = coco_dataset(content)
+    run(InstanceEvaluator(dataset, tmp_path / "whole"), content, predictions)
+    monkeypatch.setattr(coco_engine, "PART", 5)
+    monkeypatch.setattr(found_instances, "IN_MEMORY", 100)
+    assert_same_arrays(coco_dataset, seed)
+    run(InstanceEvaluator(dataset, tmp_path / "parts"), content, predictions)
+    files = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert "instances_matches.npz" in files
+    for name in files:
+        written = (tmp_path / folder / name for folder in ("parts", "whole"))
+        assert next(written).read_bytes() == next(written).read_bytes(), name
 
 
 def test_the_engine_is_handed_no_damaged_masks(coco_dataset):
@@ -174,13 +198,15 @@ def test_one_process_with_masks_and_one_without():
     with_masks.add(0, boxes, scores, categories, masks)
     without.add(1, boxes, scores, categories, None)
     with pytest.raises(EvaluationError, match="without pred_masks"):
-        FoundInstances.merged([with_masks.state(), without.state()])
+        FoundInstances.merged([with_masks, without])
     nothing = FoundInstances()
     nothing.add(1, boxes[:0], scores[:0], categories[:0], None)
     for states in ([with_masks, nothing], [nothing, with_masks]):
-        merged = FoundInstances.merged([found.state() for found in states])
+        merged = FoundInstances.merged([pickle.loads(pickle.dumps(found)) for found in states])
         assert merged.with_masks
-        assert merged.rle_masks([(4, 4), (9, 9)]) == [{"size": (4, 4), "counts": "0`0"}]
+        assert merged.whole().rle_masks({0: (4, 4), 1: (9, 9)}) == [
+            {"size": (4, 4), "counts": "0`0"}
+        ]
 
 
 def test_truth_of_another_size_than_its_image():
@@ -191,4 +217,4 @@ def test_truth_of_another_size_than_its_image():
     truth = CocoTruth(SimpleNamespace(source="mine", instance_records=records,
                                       instance_classes=[(0, 1, "thing")]))  # fmt: skip
     with pytest.raises(EvaluationError, match=r"mine: annotation 7 of image a: .*\(4, 5\)"):
-        _ = truth.engine_dataset
+        truth.engine_dataset()

@@ -186,6 +186,26 @@ def test_images_up_to_the_limit_are_opened_without_a_word(tmp_path, monkeypatch,
         open_image(path)
 
 
+def test_the_limit_of_pixels_is_the_packages_own_key(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 89_478_485)
+    path = str(tmp_path / "a.png")
+    Image.new("L", (40, 30)).save(path)
+    for limit in ("1199", "500"):  # Pillow itself refuses twice its limit
+        monkeypatch.setenv("SEG_PLUGINS_MAX_PIXELS", limit)
+        with pytest.raises(DatasetError, match=f"{limit}.*SEG_PLUGINS_MAX_PIXELS sets another"):
+            open_image(path)
+    monkeypatch.setenv("SEG_PLUGINS_MAX_PIXELS", "1200")  # what the message advises
+    with open_image(path) as image:
+        assert image.size == (40, 30)
+    monkeypatch.setenv("SEG_PLUGINS_MAX_PIXELS", "many")
+    with pytest.raises(DatasetError, match="SEG_PLUGINS_MAX_PIXELS is 'many': give pixels"):
+        open_image(path)
+    monkeypatch.delenv("SEG_PLUGINS_MAX_PIXELS")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # somebody wants no limit of Pillow's
+    with open_image(path):
+        assert Image.MAX_IMAGE_PIXELS is None
+
+
 def test_colors_become_ids(tmp_path):
     path = str(tmp_path / "a.png")
     Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6], [9, 9, 9]]], np.uint8)).save(path)

@@ -1,4 +1,5 @@
 import math
+from contextlib import nullcontext
 
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError
@@ -13,6 +14,7 @@ from seg_plugins.modeling.semantic_loss import (
 import pytest
 import torch
 import torch.nn.functional as F
+from devices import host_never_waits, on_each_device
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 LN3 = math.log(3)
@@ -221,6 +223,24 @@ def test_no_shape_depends_on_the_labels(name: str, classes: int) -> None:
         targets = torch.randint(0, 2, (2, 5, 7))
         SemanticLoss(loss_type=name, num_classes=classes)(logits, targets).value.backward()
         assert logits.grad.shape == logits.shape
+
+
+@on_each_device
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("classes", [1, 4])
+def test_the_host_never_waits(device: str, name: str, classes: int) -> None:
+    logits = torch.randn(2, classes, 5, 7).to(device).requires_grad_()
+    targets = torch.randint(0, 2, (2, 5, 7)).to(device)
+    targets[0, :2] = 255
+    function = SemanticLoss(loss_type=name, num_classes=classes).to(device)
+    for _ in range(2):  # what is set up once may wait
+        with host_never_waits(device) if logits.grad is not None else nullcontext():
+            function(logits, targets).value.backward()
+    on_the_cpu = logits.detach().cpu().requires_grad_()
+    expected = function.cpu()(on_the_cpu, targets.cpu()).value
+    torch.testing.assert_close(function.to(device)(logits, targets).value.cpu(), expected)
+    expected.backward()
+    torch.testing.assert_close(logits.grad.cpu() / 2, on_the_cpu.grad)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
 from detectron2.structures import Instances
+from devices import host_waits, on_each_device
 
 
 def scene(seed, count=12, size=(60, 90), num_labels=6):
@@ -64,3 +65,22 @@ def test_thing_labels_are_no_stuff():
     ids, segments = merge_panoptic(instances, labels, 4, thing_ids=[1, 3], stuff_area_threshold=1)
     assert ids.tolist() == [[1, 0, 2, 2, 0]]
     assert [(s["category_id"], s["isthing"]) for s in segments] == [(3, True), (0, False)]
+
+
+@on_each_device
+@pytest.mark.parametrize("run_lengths", [False, True])
+def test_the_host_waits_as_often_for_many_instances_as_for_few(device, run_lengths):
+    counts = []
+    for count in (4, 30):
+        masks = torch.rand(count, 12, 10) < 0.1
+        instances = Instances(
+            (12, 10),
+            pred_masks=RunLengthMasks.from_bitmasks(masks) if run_lengths else masks.to(device),
+            scores=torch.rand(count).to(device),
+            pred_classes=(torch.arange(count) % 2).to(device),
+        )
+        labels = (torch.arange(120).reshape(12, 10) % 4).to(device)
+        with host_waits(device) as found:
+            merge_panoptic(instances, labels, 4, score_threshold=0.0, stuff_area_threshold=1)
+        counts.append(len(found))
+    assert counts[0] == counts[1] <= 20

@@ -8,6 +8,7 @@ import pycocotools.mask as coco_mask
 import pytest
 import torch
 from detectron2.layers import paste_masks_in_image
+from devices import on_each_device
 
 
 def smooth_masks(count, size=28):
@@ -77,6 +78,13 @@ def test_odd_boxes_equal_detectron2s(box):
     masks, boxes = smooth_masks(1), torch.tensor([box])
     found = paste_masks(masks, boxes, 30, 40)
     assert strings(found) == detectron2_strings(masks, boxes, 30, 40)
+
+
+@on_each_device
+def test_masks_of_a_device_give_the_same_runs(device):
+    masks, boxes = smooth_masks(20), random_boxes(20, 90, 120)
+    expected = strings(paste_masks(masks, boxes, 90, 120))
+    assert strings(paste_masks(masks.to(device), boxes.to(device), 90, 120)) == expected
 
 
 def test_box_of_ones_is_a_rectangle():

@@ -7,21 +7,23 @@ from seg_plugins.ops.run_length import RunLengthMasks
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from devices import host_never_waits
 
-FORMS = ("masks", "run_lengths", "portable")
+FORMS = ["masks", "run_lengths", "portable", pytest.param("cuda", marks=pytest.mark.needs_cuda)]
 
 
 @pytest.fixture(params=FORMS)
 def merge(request, monkeypatch):
-    """The operator on bitmasks, on run lengths, and without the compiled extension."""
+    """The operator on bitmasks, on run lengths, without the compiled extension, and on a GPU."""
 
     def call(masks, order, candidate, labels, is_stuff, overlap=0.5, area=4):
         if request.param == "portable":
             monkeypatch.setattr(panoptic_merge, "compiled", lambda: False)
         elif request.param == "run_lengths":
             masks = RunLengthMasks.from_bitmasks(masks)
-        tensors = (torch.as_tensor(order), torch.as_tensor(candidate), labels, is_stuff)
+        tensors = [torch.as_tensor(order), torch.as_tensor(candidate), labels, is_stuff]
+        if request.param == "cuda":
+            masks, *tensors = (tensor.cuda() for tensor in (masks, *tensors))
         found = merge_segments(
             masks, *tensors, overlap_threshold=overlap, stuff_area_threshold=area
         )
@@ -125,42 +127,15 @@ def test_many_pixels_are_counted_exactly(merge):
         assert found[1] == [True, kept]
 
 
-class NoHostRead(TorchDispatchMode):
-    """Refuses every operator whose result the host would have to wait for."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.name()
-        assert not any(word in name for word in ("_local_scalar_dense", "nonzero", "masked_select"))
-        return function(*args, **(kwargs or {}))
-
-
 def test_the_form_for_devices_never_waits(monkeypatch):
     masks = torch.rand(6, 20, 30, generator=torch.Generator().manual_seed(0)) < 0.3
     order, candidate = torch.tensor([3, 1, 0, 5, 4, 2]), torch.tensor([True] * 5 + [False])
     labels, is_stuff = torch.arange(600).reshape(20, 30) % 3, torch.tensor([False, True, True])
     expected = slow_merge(masks, order.tolist(), candidate.tolist(), labels, is_stuff, 0.6, 40)
-    with NoHostRead():
+    with host_never_waits("cpu"):
         ids, kept = panoptic_merge._claim(masks, order, candidate, 0.6, windows=None)
         found = panoptic_merge._fill_stuff(ids, kept, labels, is_stuff, 40)
     assert tuple(part.tolist() for part in found) == tuple(expected)
-
-
-@pytest.mark.needs_cuda
-def test_on_a_gpu():
-    generator = torch.Generator().manual_seed(1)
-    masks = torch.rand(9, 40, 50, generator=generator) < 0.4
-    order, candidate = torch.randperm(9, generator=generator), torch.arange(9) != 4
-    labels, is_stuff = torch.arange(2000).reshape(40, 50) % 4, torch.arange(4) > 0
-    tensors = (masks, order, candidate, labels, is_stuff)
-    thresholds = {"overlap_threshold": 0.6, "stuff_area_threshold": 30}
-    expected = merge_segments(*tensors, **thresholds)
-    on_device = [tensor.cuda() for tensor in tensors]
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        found = merge_segments(*on_device, **thresholds)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
 
 
 def test_label_outside_the_classes():

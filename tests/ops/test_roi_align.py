@@ -220,6 +220,28 @@ def test_one_and_two_threads_give_the_same_bits(device, reduce):
 
 
 @needs_extension
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("reduce", ["avg", "max"])
+def test_deterministic_algorithms_give_the_same_bits_again(device, reduce, channels_last):
+    """Where hundreds of boxes add to one pixel, whose sum depends on their order."""
+    features = maps(channels=24, channels_last=channels_last)
+    boxes = random_boxes(300)
+    arguments = (7, SCALES, 0, True, reduce)
+    expected = forward_and_gradients(features, boxes, *arguments, backend=device, **PYRAMID)
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, *others = (
+            forward_and_gradients(features, boxes, *arguments, backend=device, **PYRAMID)
+            for _ in range(4)
+        )
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(first, expected, rtol=1e-4, atol=1e-4)
+    for other in others:
+        torch.testing.assert_close(other, first, rtol=0, atol=0)
+
+
+@needs_extension
 @pytest.mark.parametrize(
     "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str
 )

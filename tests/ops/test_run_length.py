@@ -12,6 +12,8 @@ from seg_plugins.ops.run_length import (
 import numpy as np
 import pycocotools.mask as coco_mask
 import pytest
+import torch
+from devices import host_waits, on_each_device
 
 pytestmark = pytest.mark.usefixtures("form")
 SIZES = [(1, 1), (1, 9), (9, 1), (16, 16), (31, 70), (130, 67)]
@@ -47,6 +49,19 @@ def test_masks_encode_byte_for_byte_as_pycocotools(size):
     np.testing.assert_array_equal(packed.to_bitmasks(), masks)
     assert len(packed[[2, 0]]) == 2
     assert packed[[2, 0]].string(1) == packed.string(0)
+
+
+@on_each_device
+def test_masks_of_a_device_are_copied_once_however_many_there_are(device):
+    rng = np.random.default_rng(6)
+    for count in (2, 18):
+        masks = random_masks(rng, count, 31, 70)
+        on_device = torch.from_numpy(masks).to(device)
+        with host_waits(device) as found:
+            packed = RunLengthMasks.from_bitmasks(on_device)
+        copies = found.count("cpu") if device == "cpu" else len(found)
+        assert copies == 1
+        assert packed.to_coco() == RunLengthMasks.from_bitmasks(masks).to_coco()
 
 
 def test_values_other_than_one_count_as_set():

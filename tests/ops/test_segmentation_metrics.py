@@ -13,6 +13,7 @@ from seg_plugins.ops.segmentation_metrics import (
 import numpy as np
 import pytest
 import torch
+from devices import host_waits, on_each_device
 
 pytestmark = pytest.mark.usefixtures("form")
 IGNORE = 255
@@ -45,6 +46,20 @@ def test_argmax_confusion_of_every_float_type(dtype):
     scores = torch.randn(5, 20, 30, generator=torch.Generator().manual_seed(0)).to(dtype)
     labels, _ = argmax_confusion(scores, np.zeros((20, 30), np.uint8), IGNORE)
     np.testing.assert_array_equal(labels, scores.argmax(0).numpy())
+
+
+@on_each_device
+@pytest.mark.parametrize("num_classes", [3, 300])
+def test_scores_of_a_device_are_counted_with_one_copy(device, num_classes):
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, num_classes, (20, 30)).astype(np.uint16)
+    scores = torch.from_numpy(rng.integers(0, 4, (num_classes, 20, 30)).astype(np.float32))
+    on_device = scores.to(device)
+    with host_waits(device) as found:
+        labels, confusion = argmax_confusion(on_device, target, 65535)
+    assert device == "cpu" or len(found) == 1
+    np.testing.assert_array_equal(labels, scores.argmax(0).numpy())
+    np.testing.assert_array_equal(confusion, slow_confusion(labels, target, num_classes, 65535))
 
 
 def test_nan_and_infinite_scores_follow_torch():

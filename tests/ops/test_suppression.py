@@ -9,58 +9,73 @@ from seg_plugins.ops.suppression import fast_nms, mask_iou_matrix, mask_nms, mat
 import pytest
 import torch
 
-# Pixels 0-5, 2-7 and 4-9 of a line: IoU of neighbours 0.5, of the outer two 0.2.
-MASKS = torch.zeros(3, 1, 10, dtype=torch.bool)
-for _index, _start in enumerate((0, 2, 4)):
-    MASKS[_index, 0, _start : _start + 6] = True
-BOXES = torch.tensor([[0.0, 0, 6, 1], [2, 0, 8, 1], [4, 0, 10, 1]])
-SCORES = torch.tensor([0.9, 0.8, 0.7])
-ONE = torch.zeros(3, dtype=torch.int64)
-DISTINCT = torch.arange(3)
+pytestmark = pytest.mark.usefixtures("device")
 
 
-def test_iou_of_masks():
+class Line:
+    """Pixels 0-5, 2-7 and 4-9 of a line: IoU of neighbours 0.5, of the outer two 0.2."""
+
+    def __init__(self) -> None:
+        self.masks = torch.zeros(3, 1, 10, dtype=torch.bool)
+        for mask, start in zip(self.masks, (0, 2, 4), strict=True):
+            mask[0, start : start + 6] = True
+        self.boxes = torch.tensor([[0.0, 0, 6, 1], [2, 0, 8, 1], [4, 0, 10, 1]])
+        self.scores = torch.tensor([0.9, 0.8, 0.7])
+        self.one_class = torch.zeros(3, dtype=torch.int64)
+        self.distinct = torch.arange(3)
+
+
+@pytest.fixture
+def line(device) -> Line:
+    return Line()
+
+
+def test_iou_of_masks(line):
     expected = torch.tensor([[1, 0.5, 0.2], [0.5, 1, 0.5], [0.2, 0.5, 1]])
-    torch.testing.assert_close(mask_iou_matrix(MASKS), expected)
+    torch.testing.assert_close(mask_iou_matrix(line.masks), expected)
     assert not mask_iou_matrix(torch.zeros(2, 3, 3, dtype=torch.bool)).any()
 
 
 @pytest.mark.parametrize(
     ("kernel", "expected"), [("gaussian", [0.9, 0.48522, 0.64618]), ("linear", [0.9, 0.4, 0.56])]
 )
-def test_matrix_nms_by_hand(kernel, expected):
-    found = matrix_nms(MASKS, SCORES, ONE, kernel=kernel, sigma=2.0)
+def test_matrix_nms_by_hand(line, kernel, expected):
+    found = matrix_nms(line.masks, line.scores, line.one_class, kernel=kernel, sigma=2.0)
     torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-5)
     # In whatever order they come.
     order = torch.tensor([2, 0, 1])
-    found = matrix_nms(MASKS[order], SCORES[order], ONE, kernel=kernel, sigma=2.0)
+    found = matrix_nms(
+        line.masks[order], line.scores[order], line.one_class, kernel=kernel, sigma=2.0
+    )
     torch.testing.assert_close(found, torch.tensor(expected)[order], rtol=0, atol=1e-5)
-    assert matrix_nms(MASKS, SCORES, DISTINCT, kernel=kernel).equal(SCORES)
+    assert matrix_nms(line.masks, line.scores, line.distinct, kernel=kernel).equal(line.scores)
 
 
-def test_of_identical_masks_the_best_stays():
+def test_of_identical_masks_the_best_stays(line):
     """With the linear kernel the third of them would divide 0 by 0."""
-    masks = MASKS[:1].expand(3, -1, -1)
-    assert matrix_nms(masks, SCORES, ONE, kernel="linear").tolist() == pytest.approx([0.9, 0, 0])
-    gaussian = matrix_nms(masks, SCORES, ONE, kernel="gaussian", sigma=2.0)
+    masks = line.masks[:1].expand(3, -1, -1)
+    assert matrix_nms(
+        masks, line.scores, line.one_class, kernel="linear"
+    ).tolist() == pytest.approx([0.9, 0, 0])
+    gaussian = matrix_nms(masks, line.scores, line.one_class, kernel="gaussian", sigma=2.0)
     factor = math.exp(-2)
     assert gaussian.tolist() == pytest.approx([0.9, 0.8 * factor, 0.7 * factor])
 
 
-def test_fast_nms_by_hand():
-    assert fast_nms(BOXES, SCORES, ONE, 0.4).tolist() == [True, False, False]
-    assert fast_nms(BOXES, SCORES, ONE, 0.5).all()
-    assert fast_nms(BOXES, SCORES, DISTINCT, 0.4).all()
+def test_fast_nms_by_hand(line):
+    assert fast_nms(line.boxes, line.scores, line.one_class, 0.4).tolist() == [True, False, False]
+    assert fast_nms(line.boxes, line.scores, line.one_class, 0.5).all()
+    assert fast_nms(line.boxes, line.scores, line.distinct, 0.4).all()
 
 
-def test_mask_nms_by_hand():
-    assert mask_nms(MASKS, SCORES, ONE, 0.4).tolist() == [True, False, True]
-    assert mask_nms(MASKS, SCORES, ONE, 0.5).all()
+def test_mask_nms_by_hand(line):
+    assert mask_nms(line.masks, line.scores, line.one_class, 0.4).tolist() == [True, False, True]
+    assert mask_nms(line.masks, line.scores, line.one_class, 0.5).all()
 
 
-def test_an_unknown_kernel_is_refused():
+def test_an_unknown_kernel_is_refused(line):
     with pytest.raises(ValueError, match="'gaussian' or 'linear', not 'cosine'"):
-        matrix_nms(MASKS, SCORES, ONE, kernel="cosine")
+        matrix_nms(line.masks, line.scores, line.one_class, kernel="cosine")
 
 
 def test_nothing_gives_nothing():

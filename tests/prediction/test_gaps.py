@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import shlex
 
 from seg_plugins import get_cfg
 from seg_plugins.data import DatasetError
 from seg_plugins.io.gaps import filled, find_gaps
 from seg_plugins.prediction import Prediction
-from seg_plugins.prediction.inputs import Preparation
+from seg_plugins.prediction.inputs import Preparation, Source
 from seg_plugins.prediction.labels import Labels
+from seg_plugins.prediction.outputs import OutputOptions
+from seg_plugins.prediction.run import RunOptions, run
+from seg_plugins.prediction.windows import WindowGrid
 
 import numpy as np
 import pytest
@@ -161,3 +165,47 @@ def test_segments_and_instances_leave_gaps_out():
 def test_a_model_that_gives_nothing_to_draw_is_named():
     with pytest.raises(ValueError, match="the model gives proposals for an image; pictures are"):
         Prediction.from_output({"proposals": None}, stripes(), SEMANTIC, 0.5)
+
+
+@pytest.mark.parametrize("windows", [False, True])
+@pytest.mark.parametrize("system", ["classes", "segments"])
+def test_the_statistics_say_how_much_has_no_data(tmp_path, windows, system):
+    pytest.importorskip("rasterio")
+    from test_rasters import write
+
+    pixels = np.full((3, 150, 210), 40, np.uint8)
+    pixels[:, 30:130, 50:110] = 7
+    write(tmp_path / "a.tif", pixels, nodata=7)
+    labels = SEMANTIC if system == "classes" else PANOPTIC
+    model = predictor(RedChannel() if system == "classes" else Skies(), labels)
+    options = RunOptions(
+        OutputOptions(("mask",)), WindowGrid(64, 16, 4), window_pixels=0 if windows else 10**6
+    )
+    source = Source(tmp_path / "a.tif", "a", "a.tif")
+    assert run(model, [source], tmp_path / "out", options).failed == []
+    rows = list(csv.reader((tmp_path / "out/statistics.csv").open(newline="")))
+    assert rows[1:] == [
+        ["a.tif", "sky", str(150 * 210 - 6000), f"{1 - 6000 / 31500:.6f}", "1", ""],
+        ["a.tif", "(no data)", "6000", f"{6000 / 31500:.6f}", "", ""],
+    ]
+
+
+class Skies(torch.nn.Module):
+    """Sky everywhere, as a panoptic system."""
+
+    alignment = 1
+
+    def forward(self, samples):
+        sky = {"id": 1, "isthing": False, "category_id": 2}
+        sizes = [sample["image"].shape[1:] for sample in samples]
+        return [
+            {
+                "panoptic_seg": (torch.ones(size, dtype=torch.int32), [sky]),
+                "instances": nothing(size),
+            }
+            for size in sizes
+        ]
+
+
+def nothing(size):
+    return instances(*size)[:0]

@@ -18,7 +18,7 @@ from seg_plugins.prediction.outputs import OutputOptions
 from seg_plugins.prediction.place import Place, place_of
 from seg_plugins.prediction.prediction import Prediction
 from seg_plugins.prediction.run import RunOptions, run
-from seg_plugins.prediction.vectors import features, geojson, labelme
+from seg_plugins.prediction.vectors import features, geojson, labelme, write_geopackage
 
 import numpy as np
 import pytest
@@ -208,3 +208,33 @@ def test_an_instance_without_a_pixel_is_no_object(tmp_path):
     assert (summary.done, summary.failed) == (1, [])
     [row] = csv.DictReader((tmp_path / "out/measures/a.csv").read_text().splitlines())
     assert (row["object"], row["area_px"]) == ("1", "16")
+
+
+def test_a_geopackage_holds_what_the_geojson_does(tmp_path):
+    fiona = pytest.importorskip("fiona")
+    affine = pytest.importorskip("affine")
+    rasterio = pytest.importorskip("rasterio")
+    place = Place(affine.Affine(0.5, 0, 400, 0, -0.5, 900), rasterio.crs.CRS.from_epsg(32633))
+    for number, result in enumerate((ring(), semantic_result())):
+        regions = object_regions(result)
+        path = tmp_path / f"{number}.gpkg"
+        write_geopackage(path, features(regions, place), place)
+        with fiona.open(path, layer="objects") as file:
+            assert file.crs.to_epsg() == 32633
+            rows = [(dict(row.properties), row.geometry.__geo_interface__) for row in file]
+        wanted = as_geojson(result, place)["features"]
+        assert len(rows) == len(wanted)
+        for (values, shape), one in zip(rows, wanted, strict=True):
+            assert values == {"score": None, **one["properties"]}
+            parts = one["geometry"]["coordinates"]
+            parts = [parts] if one["geometry"]["type"] == "Polygon" else parts
+            assert json.loads(json.dumps(shape["coordinates"])) == parts
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.gpkg", "1.gpkg"]
+
+
+def test_a_geopackage_without_its_writer_names_the_way_out(monkeypatch):
+    monkeypatch.setattr(
+        "seg_plugins.prediction.vectors.importlib.util.find_spec", lambda name: None
+    )
+    with pytest.raises(PredictionError, match=r"fiona.*--save geojson and ogr2ogr -f GPKG"):
+        OutputOptions(("geopackage",)).check(SEMANTIC)

@@ -45,7 +45,7 @@ def test_each_frame_becomes_one(tmp_path):
     assert len(colors) == 7
     assert np.abs(colors[3][50, 40].astype(int) - (0, 200, 0)).max() < 25  # grass, in RGB
     assert np.abs(colors[3][5, 40].astype(int) - (0, 0, 200)).max() < 25
-    assert read_video(tmp_path / "out/overlay/a.mp4")[1][0].shape[1] > 80  # a legend
+    assert read_video(tmp_path / "out/overlay/a.mp4")[1][0].shape[0] > 64  # a legend
     assert read_video(tmp_path / "out/blur/a.mp4")[1][0].shape == (64, 80, 3)
 
 

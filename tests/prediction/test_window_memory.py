@@ -25,3 +25,18 @@ def test_the_peak_of_a_large_image_is_that_of_a_small_one(tmp_path, options):
     assert len(peaks) == 2
     # Nine times the pixels; the larger image alone would need 180 MiB more, its scores a gigabyte.
     assert peaks[1] < 1.1 * peaks[0]
+
+
+@pytest.mark.slow
+def test_two_hundred_windows_use_the_memory_of_twenty(tmp_path):
+    pytest.importorskip("rasterio")
+    output = subprocess.run(
+        [sys.executable, SCRIPT, "--soak", "200", "--folder", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    (few, before), (many, after) = (map(float, line.split()) for line in output.splitlines()[1:])
+    assert few == 20
+    assert many >= 200
+    assert after < 1.03 * before

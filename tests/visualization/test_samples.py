@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from seg_plugins.visualization.samples import draw
 
 import numpy as np
 import torch
-from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
@@ -22,11 +23,11 @@ def test_in_a_panoptic_dataset_true_instances_are_the_segments_of_things(tmp_pat
             {"id": 3, "category_id": 0, "isthing": True, "iscrowd": 1},
         ],
     }
-    MetadataCatalog.get("examples_panoptic").set(thing_classes=["cell"], stuff_classes=["a", "b"])
     found = Instances((2, 4), scores=torch.tensor([0.9]), pred_classes=torch.tensor([0]))
     found.pred_boxes = Boxes(torch.tensor([[0.0, 0, 2, 1]]))
     found.pred_masks = torch.tensor([[[1, 1, 1, 0], [1, 1, 0, 0]]], dtype=torch.bool)
-    drawn, _ = draw("instances", record, {"instances": found}, "examples_panoptic", "RGB")
+    dataset = SimpleNamespace(things=SimpleNamespace(names=["cell"]))
+    drawn, _ = draw("instances", record, {"instances": found}, dataset, "RGB")
     error = drawn["error"].astype(int)
     green, blue = error[0, 0], error[0, 2]
     assert green.argmax() == 1

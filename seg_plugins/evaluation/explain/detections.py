@@ -10,8 +10,9 @@ import numpy as np
 
 from ...io.masks import to_run_lengths
 from ..average_precision import precision_at_recalls
-from ..coco_engine import CocoEngine, FoundInstances
+from ..coco_engine import CocoEngine
 from ..coco_truth import CocoTruth, box_of
+from ..found_instances import FoundInstances
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,15 @@ def match_detections(
         engine: that scored them; its matches count.
         task: ``bbox`` or ``segm``.
     """
-    image, category, score, boxes = found.columns()
+    whole = found.whole()
+    image, category, score, boxes = whole.positions, whole.categories, whole.scores, whole.boxes
     matched, counts = engine.partners(task)
     annotations = truth.annotations
     truth_image = np.array([p for p, _ in annotations], np.int64)
     truth_category = np.array([a["category_id"] for _, a in annotations], np.int64)
     crowd = np.array([bool(a.get("iscrowd", 0)) for _, a in annotations], bool)
     sizes = [truth.size(position) for position in range(len(truth.image_ids))]
-    rles = found.rle_masks(sizes) if task == "segm" else []
+    rles = whole.rle_masks(dict(enumerate(sizes))) if task == "segm" else []
     best = {name: np.full(len(image), -1, np.int64) for name in ("own", "other")}
     overlap = {name: np.zeros(len(image)) for name in best}
     objects = _rows_of(truth_image, len(sizes), ~crowd)

@@ -48,7 +48,7 @@ def explain_instances(run: SavedRun) -> dict[str, Any]:
         explained["tide"][task] = tide(table)
         explained["calibration"][task] = calibration(table, names)
         explained["best_scores"][task] = best_scores(table, names)
-        _, _, _, boxes = found.columns()
+        boxes = found.numbers().boxes
         suspicions = label_errors(table, truth, boxes, confidence=CONFIDENCE, most=len(table.score))
         explained |= {
             "overlap": task,

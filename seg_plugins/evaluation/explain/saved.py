@@ -22,10 +22,10 @@ from ...data.result_files.detections import detections_of
 from ...data.result_files.label_maps import label_map, masks_by_image
 from ...data.result_files.listed import ResultFile, read_result_file
 from ...data.result_files.segments import panoptic_results
-from ..coco_engine import FoundInstances
 from ..coco_truth import CocoTruth
 from ..errors import EvaluationError
 from ..file_outputs import check_run_lengths
+from ..found_instances import FoundInstances
 from .slices import images_by
 
 Content = TypeVar("Content")

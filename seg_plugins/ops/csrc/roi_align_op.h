@@ -36,12 +36,11 @@ Pooled forward_cpu(const std::vector<Tensor>& features, const Tensor& boxes, boo
 std::vector<Tensor> backward_cpu(const Tensor& grad, const Tensor& winners, const Tensor& boxes,
                                  bool channels_last, const Settings& settings);
 
-#ifdef SEG_PLUGINS_WITH_CUDA
+// The same on a GPU.
 Pooled forward_cuda(const std::vector<Tensor>& features, const Tensor& boxes, bool channels_last,
                     const Settings& settings);
 std::vector<Tensor> backward_cuda(const Tensor& grad, const Tensor& winners, const Tensor& boxes,
                                   bool channels_last, const Settings& settings);
-#endif
 
 }  // namespace roi_align
 }  // namespace seg_plugins

@@ -11,18 +11,20 @@ import jinja2
 from ...tasks import TASKS
 from . import tables
 from .explanations import blocks
-from .plots import curves, data_uri, finite
+from .pictures import KINDS, examples, side_by_side
+from .plots import curves, finite
 from .run import Run
+from .summary import Intervals, alarms, tiles
 
 _TITLES = {task.output: task.title for task in TASKS}
-_MIMES = {".png": "image/png", ".jpg": "image/jpeg"}
-
-# Kinds of pictures in the order of an example's row.
-KINDS = {"image": "image", "truth": "ground truth", "prediction": "prediction", "error": "errors"}
 
 
 def build_page(
-    runs: Sequence[Run], *, errors: Sequence[str] = (), statistics: Sequence[tables.Table] = ()
+    runs: Sequence[Run],
+    *,
+    errors: Sequence[str] = (),
+    statistics: Sequence[tables.Table] = (),
+    intervals: Intervals | None = None,
 ) -> bytes:
     """One HTML page about one run, or about several side by side.
 
@@ -33,6 +35,7 @@ def build_page(
         runs: the run folders, read.
         errors: parts that could not be made; shown at the top.
         statistics: tables of intervals and differences.
+        intervals: of the figures in the tiles.
 
     Returns:
         UTF-8.
@@ -56,18 +59,33 @@ def build_page(
         title=" | ".join(run.name for run in runs),
         runs=runs,
         errors=[*errors, *(problem for run in runs for problem in run.problems)],
+        tiles=tiles(runs, intervals or {}),
+        alarms=alarms(runs),
         facts=_facts(runs),
         systems=[(run.name, table) for run in runs if (table := tables.system(run))],
         charts=_charts(runs),
         statistics=statistics,
         tasks=[_task(runs, key) for key in dict.fromkeys(k for run in runs for k in run.results)],
-        examples=[(run.name, groups) for run in runs if (groups := _examples(run))],
+        side_by_side=side_by_side(runs),
+        examples=[(run.name, groups) for run in runs if (groups := examples(run))],
         kinds=KINDS,
-        settings=tables.differing_settings(runs) if len(runs) > 1 else None,
+        differences=_differences(runs) if len(runs) > 1 else None,
         style=_asset("report.css"),
         script=_asset("report.js"),
     )
     return text.encode("utf-8", "replace")
+
+
+def _differences(runs: Sequence[Run]) -> list[tables.Table]:
+    """What is not the same in all runs: of what they were, and of their configurations."""
+    facts = _facts(runs)
+    # When and how fast is told further down; the commands tell the configuration again.
+    beside = ("date", "training, seconds", "to repeat it")
+    rows = [row for row in facts.rows if row[0] not in beside and len({*row[1:]}) > 1]
+    return [
+        tables.Table("Differing runs", facts.columns, rows),
+        tables.differing_settings(runs),
+    ]
 
 
 def _renamed(run: Run, name: str) -> Run:
@@ -131,7 +149,9 @@ def _charts(runs: Sequence[Run]) -> list[tuple[str, str]]:
     keys = dict.fromkeys(key for run in runs for row in run.metrics for key in row)
     charts = []
     if "total_loss" in keys:
-        charts.append(("total loss", _over_time(runs, ["total_loss"], "total loss")))
+        both = [key for key in ("total_loss", "validation/total_loss") if key in keys]
+        caption = "total loss" if len(both) == 1 else "total loss, of training and validation"
+        charts.append((caption, _over_time(runs, both, "total loss")))
     parts = [key for key in keys if key.startswith("loss_")]
     if len(parts) > 1 and len(runs) == 1:
         charts.append(("parts of the loss", _over_time(runs, parts, "loss")))
@@ -230,31 +250,3 @@ def _precision_recall(found: Sequence[tuple[Any, Run, Mapping[str, Any]]]) -> li
                     picture = curves(lines, "recall", "precision", limits=(0, 1.02))
                     charts.append((named(run, f"precision and recall, {text}"), picture))
     return charts
-
-
-def _examples(run: Run) -> list[tuple[str, list[dict[str, Any]]]]:
-    """(heading, examples) with pictures as data URIs, worst images first."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for entry in run.examples:
-        task = _TITLES.get(entry["task"], entry["task"])
-        pictures = {
-            kind: data_uri(path.read_bytes(), _MIMES.get(path.suffix, "image/png"))
-            for kind, path in entry["pictures"].items()
-            if kind in KINDS
-        }
-        groups.setdefault(f"{task}: {entry['rank']} images", []).append(
-            {
-                **entry,
-                "pictures": pictures,
-                "legend": _legend(entry.get("legend") or []),
-                "segment_table": tables.Table(
-                    "", ["segment", "class", "pixels", "score"], entry.get("segments") or []
-                ),
-            }
-        )
-    return list(groups.items())
-
-
-def _legend(entries: Sequence[Sequence[Any]]) -> list[tuple[str, str]]:
-    """(class, colour in CSS); numbers alone come into the style."""
-    return [(name, "rgb({:d} {:d} {:d})".format(*map(int, color))) for name, color in entries]

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 from seg_plugins.data import Dataset
-from seg_plugins.evaluation.coco_engine import CocoEngine, FoundInstances
+from seg_plugins.evaluation.coco_engine import CocoEngine
 from seg_plugins.evaluation.coco_truth import CocoTruth
 from seg_plugins.evaluation.explain.detections import DetectionTable, match_detections
+from seg_plugins.evaluation.found_instances import FoundInstances
 
 import numpy as np
 from detectron2.data import MetadataCatalog

@@ -34,15 +34,15 @@ def browser():
 
 @pytest.fixture
 def opened(browser, tmp_path):
-    """Opens the report of a run at a width; complaints of the page fail the test."""
+    """Opens the report of runs at a width; complaints of the page fail the test."""
     complaints, pages = [], []
 
-    def open_page(width: int = 1280, **options):
+    def open_page(width: int = 1280, *, runs: int = 1, scheme: str = "light", **options):
         path = tmp_path / f"report_{len(pages)}.html"
-        path.write_bytes(
-            build_page([read_run(write_run(tmp_path / f"run_{len(pages)}", **options))])
-        )
-        page = browser.new_page(viewport={"width": width, "height": 900})
+        folders = [tmp_path / f"run_{len(pages)}_{i}" for i in range(runs)]
+        content = [read_run(write_run(f, seed=i, **options)) for i, f in enumerate(folders)]
+        path.write_bytes(build_page(content))
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda r: r.url.startswith("http") and complaints.append(r.url))
@@ -89,6 +89,33 @@ def test_the_slider_uncovers_the_other_picture(opened):
     assert box.locator(".below").get_attribute("src") == prediction
     box.locator("select.right").select_option(label="image")
     assert box.locator(".below").get_attribute("src") not in (truth, prediction)
+
+
+LAYOUT = Path(__file__).with_name("layout.js").read_text()
+
+
+def asked(page, what: str) -> list:
+    """What layout.js answers."""
+    return page.evaluate(f"(() => {{ {LAYOUT}; return {what}(); }})()")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_overlaps_and_text_has_contrast(width, scheme, opened):
+    page = opened(width, runs=3, scheme=scheme, classes=["a long name of a class " * 3, "b", "c"])
+    assert asked(page, "collisions") == []
+    contrasts = asked(page, "contrasts")
+    assert len(contrasts) > 100
+    assert [found for found in contrasts if found[0] < 4.5] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_layout_checks_find_faults(opened):
+    page = opened(runs=2)
+    page.evaluate("document.querySelector('.tile').style.marginRight = '-60px'")
+    page.evaluate("document.querySelector('.note').style.color = 'rgb(200 200 200)'")
+    assert any(found[0] == "overlap" for found in asked(page, "collisions"))
+    assert min(asked(page, "contrasts"))[1] == "P"
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -9,8 +9,10 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 from seg_plugins.visualization.report import Run, build_page, read_run
+from seg_plugins.visualization.report.pictures import examples, side_by_side
 from seg_plugins.visualization.report.plots import curves
 from seg_plugins.visualization.report.run import digest_of
+from seg_plugins.visualization.report.summary import alarms, tiles
 from seg_plugins.visualization.report.tables import Table, confusion, differing_settings, system
 
 import cv2
@@ -52,6 +54,66 @@ class Page(HTMLParser):
 @pytest.fixture
 def run(tmp_path):
     return write_run(tmp_path / "run")
+
+
+def test_tiles_show_the_main_figures_with_interval_and_best(run):
+    read = read_run(run)
+    interval = {(read.folder, "t_val", "sem_seg/mIoU"): (22.125, 28.875)}
+    found = {tile.label: tile for tile in tiles([read], interval)}
+    assert list(found) == ["AP, segm", "PQ, panoptic_seg", "mIoU, sem_seg"]
+    semantic = found["mIoU, sem_seg"]
+    assert (semantic.value, semantic.interval, semantic.best) == (25.0, (22.125, 28.875), (40.0, 4))
+    assert found["PQ, panoptic_seg"].best is None
+    words = Page(build_page([read], intervals=interval)).words
+    assert "mIoU, sem_seg 25.00 95%: 22.12 to 28.88 best 40.00 at iteration 4 t_val" in words
+
+
+def test_alarms_name_what_a_reader_should_not_overlook(run):
+    results = run / "inference" / "sem_seg_results.json"
+    content = json.loads(results.read_text())
+    content["results"]["sem_seg"] |= {"IoU-sky": 0.0, "IoU-car": 0, "mIoU": 38.5}
+    content["images"] = {"expected": 5, "scored": 3}
+    dump(results, content)
+    assert alarms([read_run(run)]) == [
+        "the loss is no finite number at iteration 1",
+        "2 of 5 images of t_val were not scored",
+        "sky, car: IoU 0 (sem_seg, t_val)",  # 1.5 below the best is no alarm
+    ]
+    (run / "metrics.json").write_text("")
+    assert len(alarms([read_run(run)])) == 2
+
+
+def test_runs_beside_each_other_show_differences_first_and_the_same_images_together(tmp_path):
+    runs = [read_run(write_run(tmp_path / name, seed=i)) for i, name in enumerate(("a", "b"))]
+    record = json.loads((tmp_path / "b" / "run.json").read_text())
+    dump(tmp_path / "b" / "run.json", {**record, "system": "FCN"})
+    runs[1] = read_run(tmp_path / "b")
+    page = build_page(runs).decode()
+    places = [page.index(f'<section id="{name}"') for name in ("summary", "differences", "run")]
+    assert places == sorted(places)
+    words = Page(page.encode()).words
+    assert "Differing runs a b system UNet FCN" in words
+    (example,) = side_by_side(runs)
+    assert example["name"] == "road.png"  # and no folder of another machine
+    captions = [caption for caption, _ in example["pictures"]]
+    assert captions == ["image", "ground truth", "a: 12.5", "b: 12.5"]
+    assert side_by_side(runs[:1]) == []
+
+
+def test_names_of_pictures_are_those_below_the_folder_in_common(tmp_path):
+    folder = write_run(tmp_path / "run")
+    file = folder / "inference" / "examples" / "examples.json"
+    (entry,) = json.loads(file.read_text())
+    dump(file, [{**entry, "file_name": f"/data/val/{name}"} for name in ("a/1.png", "b/1.png")])
+    ((_, found),) = examples(read_run(folder))
+    assert [example["name"] for example in found] == ["a/1.png", "b/1.png"]
+
+
+def test_the_validation_loss_stands_beside_the_training_loss(run):
+    row = {"iteration": 4, "validation/total_loss": 1.25, "validation/loss_a": 0.5}
+    with (run / "metrics.json").open("a") as file:
+        file.write("\n" + json.dumps(row) + "\n")
+    assert "total loss, of training and validation" in Page(build_page([read_run(run)])).words
 
 
 def test_every_part_is_there(run):

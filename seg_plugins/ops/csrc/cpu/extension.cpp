@@ -9,14 +9,8 @@
 namespace seg_plugins {
 namespace {
 
-std::string build_info() {
-#ifdef SEG_PLUGINS_WITH_CUDA
-  const std::string cuda = "yes";
-#else
-  const std::string cuda = "none";
-#endif
-  return "cuda=" + cuda + " simd=" + roi_align::instruction_set();
-}
+// Of the processor it runs on.
+std::string instruction_set() { return roi_align::instruction_set(); }
 
 // How many threads really took part in a parallel loop of one item per thread.
 int64_t count_threads() {
@@ -29,12 +23,12 @@ int64_t count_threads() {
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(seg_plugins, m) {
-  m.def("build_info() -> str");
+  m.def("instruction_set() -> str");
   m.def("count_threads() -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(seg_plugins, CompositeExplicitAutograd, m) {
-  m.impl("build_info", TORCH_BOX(&build_info));
+  m.impl("instruction_set", TORCH_BOX(&instruction_set));
   m.impl("count_threads", TORCH_BOX(&count_threads));
 }
 
