@@ -1,8 +1,8 @@
 """TensorFlow's padding of timm's ``tf_`` networks, as ONNX itself has it.
 
 How much is padded depends on the size. Followed symbolically through every stride of a network the
-sizes become expressions that take PyTorch's exporter hours. ONNX's convolution knows this padding by
-name; as an operator of its own it has the short expression for the size of its result.
+sizes become expressions that take PyTorch's exporter hours. ONNX's convolution knows this padding
+by name; as an operator of its own it has the short expression for the size of its result.
 """
 
 from __future__ import annotations
