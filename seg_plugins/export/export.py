@@ -26,7 +26,7 @@ from ..modeling.meta_arch.semantic import SemanticSystem
 from . import half, onnx_file, pooling
 from .metadata import file_metadata
 from .metric import METRIC_TOLERANCE, MetricCheck, Metrics, require
-from .openvino_file import openvino_runner, write_openvino
+from .openvino_file import divide_exactly, openvino_runner, write_openvino
 from .panoptic import FILE, TOLERANCE, differing_share, merging_module, merging_settings
 from .quantize import quantize
 from .systems import Semantic, TensorSystem, tensor_system
@@ -237,7 +237,10 @@ class _Export:
             if self.options.float16:
                 half.check_range(self.system, self._images(self.judge))
             self.system.write_onnx(self.onnx, self.opset, change)
-            onnx_file.save_onnx(onnx_file.load_onnx(self.onnx), self.onnx, self.metadata)
+            graph = onnx_file.load_onnx(self.onnx)
+            if self.kind == "openvino":
+                graph = divide_exactly(graph)
+            onnx_file.save_onnx(graph, self.onnx, self.metadata)
             self._convert()
         if self.kind == "onnx":
             oldest = onnx_file.OLDEST_RUNTIME[self.opset]

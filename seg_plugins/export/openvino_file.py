@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .onnx_file import onnx_package
 from .verify import ExportError, Runner, cannot_run, lines_of
 
 # Where the metadata lie in the file's runtime information.
@@ -59,6 +60,37 @@ def write_openvino(
     for key, value in metadata.items():
         model.set_rt_info(value, [_SECTION, key])
     openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def divide_exactly(model: Any) -> Any:
+    """Write a / n of whole numbers as (a - a % n) / n, in place; returns the model.
+
+    OpenVINO (2026.4) takes (a / n) * n to be a, as if nothing were rounded: then images are not
+    padded to a multiple of n.
+    """
+    onnx = onnx_package()
+    whole = {
+        node.output[0]
+        for node in model.graph.node
+        if node.op_type == "Constant"
+        and any(
+            a.name == "value" and a.t.data_type == onnx.TensorProto.INT64 for a in node.attribute
+        )
+    }
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == "Div" and node.input[1] in whole:
+            name = node.output[0]
+            make = onnx.helper.make_node
+            nodes.append(make("Mod", node.input, [f"{name}_rest"], name=f"{name}_mod"))
+            parts = [node.input[0], f"{name}_rest"]
+            nodes.append(make("Sub", parts, [f"{name}_multiple"], name=f"{name}_sub"))
+            node.input[0] = f"{name}_multiple"
+        nodes.append(node)
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+    return model
 
 
 def openvino_runner(model: Path | bytes, name: str = "", precision: str = "f32") -> Runner:

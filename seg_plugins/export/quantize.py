@@ -156,6 +156,10 @@ class _Work:
         """Noise by signal that rounding adds to each value and weight, by name."""
         from onnxruntime.quantization import qdq_loss_debug as debug
 
+        with _quiet():
+            return self._noise_by(debug)
+
+    def _noise_by(self, debug: Any) -> dict[str, float]:
         found: dict[str, float] = {}
         matching = debug.create_weight_matching(str(self.prepared), str(self.draft))
         for name, pair in matching.items():
@@ -238,6 +242,9 @@ class _Reader:
         """Begin anew."""
         self.left: Iterator[np.ndarray] = iter(self.images)
 
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return ({self.name: image} for image in self.left)
+
     def get_next(self) -> dict[str, np.ndarray] | None:
         """The next input; None at the end."""
         image = next(self.left, None)
@@ -248,7 +255,7 @@ class _Reader:
 def _quiet() -> Iterator[None]:
     """Without the advice that onnxruntime's tools log and print."""
     level = logging.root.level
-    logging.root.setLevel(logging.ERROR)
+    logging.root.setLevel(logging.CRITICAL)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield

@@ -82,3 +82,32 @@ def test_openvino_files(tmp_path):
     path.with_suffix(".bin").unlink()
     with pytest.raises(ExportError, match=r"model\.bin, the weights of model\.xml"):
         load_exported(path)
+
+
+def test_openvino_divides_whole_numbers_as_onnx_does(tmp_path):
+    """The padded size of a map, (size + 31) / 32 * 32, is a multiple of 32."""
+    pytest.importorskip("openvino")
+    from seg_plugins.export.openvino_file import divide_exactly, openvino_runner
+
+    make, kind = onnx.helper.make_node, onnx.TensorProto
+    whole = {"n": 32, "more": 31}
+    nodes = [
+        make("Constant", [], [name], value=onnx.numpy_helper.from_array(np.array(value), name))
+        for name, value in whole.items()
+    ]
+    nodes += [
+        make("Shape", ["x"], ["size"]),
+        make("Add", ["size", "more"], ["a"]),
+        make("Div", ["a", "n"], ["b"], name="div"),
+        make("Mul", ["b", "n"], ["y"]),
+    ]
+    values = [
+        onnx.helper.make_tensor_value_info("x", kind.FLOAT, ["k"]),
+        onnx.helper.make_tensor_value_info("y", kind.INT64, [1]),
+    ]
+    graph = onnx.helper.make_graph(nodes, "graph", values[:1], values[1:])
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8
+    )
+    run = openvino_runner(divide_exactly(model).SerializeToString(), "model")
+    assert [int(run(torch.zeros(k))["y"]) for k in (1, 32, 33, 121)] == [32, 32, 64, 128]

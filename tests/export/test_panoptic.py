@@ -182,8 +182,6 @@ def shapes_system(config: str):
 )
 def test_panoptic_systems(config, kind, tmp_path):
     pytest.importorskip("onnxruntime" if kind == "onnx" else "openvino")
-    if kind == "openvino" and "bottom_up" not in config:
-        pytest.skip("OpenVINO does not run traced systems of regions: docs/export.md")
     cfg, model = shapes_system(config)
     result = export_model(cfg, model, kind, tmp_path)
     assert {"panoptic.py", result.path.name} <= {file.name for file in result.files}
