@@ -7,6 +7,7 @@ The keys stand, each with its default and a word on it, in ``model_keys.py`` (MO
 from .errors import ConfigError
 from .keys import add_keys, add_seg_config, get_cfg
 from .loading import (
+    config_from_text,
     config_root,
     find_config,
     get_config_file,
@@ -22,6 +23,7 @@ __all__ = [
     "Origin",
     "add_keys",
     "add_seg_config",
+    "config_from_text",
     "config_root",
     "find_config",
     "get_cfg",
