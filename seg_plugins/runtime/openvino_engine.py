@@ -14,6 +14,8 @@ from .threads import usable_threads
 
 # Where the export puts the metadata in the runtime information of an IR.
 _SECTION = "seg_plugins"
+# Images with a shorter side are run by a network of exactly their size, see `run`.
+_SMALL = 64
 _TYPES = {"float32": "f32", "bfloat16": "bf16"}
 
 
@@ -43,18 +45,15 @@ class OpenVinoEngine:
                 "beside it"
             )
         name, kind = f"openvino {openvino.__version__}", _TYPES[precision]
-        core = openvino.Core()
+        self._core = openvino.Core()
+        self._settings = {
+            "INFERENCE_PRECISION_HINT": kind,
+            "INFERENCE_NUM_THREADS": threads or usable_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
         try:
-            model = core.read_model(path)
-            compiled = core.compile_model(
-                model,
-                "CPU",
-                {
-                    "INFERENCE_PRECISION_HINT": kind,
-                    "INFERENCE_NUM_THREADS": threads or usable_threads(),
-                    "PERFORMANCE_HINT": "LATENCY",
-                },
-            )
+            self._model = self._core.read_model(path)
+            compiled = self._core.compile_model(self._model, "CPU", self._settings)
         except RuntimeError as error:
             raise cannot_open(path, name, first_line(error, last=True)) from None
         used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
@@ -63,23 +62,34 @@ class OpenVinoEngine:
                 f"{path}: this processor has no {precision}, {name} would use {used}: leave "
                 f"--precision {precision} out"
             )
-        self.path, self.metadata = path, _metadata(model, path)
-        self.rank = len(model.inputs[0].get_partial_shape())
+        self.path, self.metadata = path, _metadata(self._model, path)
+        self.rank = len(self._model.inputs[0].get_partial_shape())
         # Of the names of one output those of layers that were joined to it do no harm.
         self._names = [output.get_names() for output in compiled.outputs]
-        # It takes one input at a time; a predictor may be called from several threads.
         self._request, self._lock = compiled.create_infer_request(), threading.Lock()
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """See :meth:`.engines.Engine.run`."""
+        # Where sizes are free OpenVINO does not see that a pooling's window is larger than its map,
+        # and gives values from elsewhere in memory; of a size that is known it does.
+        small = min(images.shape[-2:]) < _SMALL
         try:
+            # A request takes one input at a time; a predictor may be called from several threads.
             with self._lock:
-                values = self._request.infer([images], share_outputs=False)
+                request = self._request_for(images.shape) if small else self._request
+                values = request.infer([images], share_outputs=False)
         except RuntimeError as error:
-            raise cannot_run(self.path, "openvino", images, first_line(error, last=True)) from error
+            raise cannot_run(
+                self.path, "openvino", images, first_line(error, last=True), ", or --runtime onnx"
+            ) from error
         return {
             name: np.asarray(values[i]) for i, names in enumerate(self._names) for name in names
         }
+
+    def _request_for(self, shape: tuple[int, ...]) -> Any:
+        model = self._model.clone()
+        model.reshape(list(shape))
+        return self._core.compile_model(model, "CPU", self._settings).create_infer_request()
 
 
 def _metadata(model: Any, path: Path) -> dict[str, str]:

@@ -22,10 +22,13 @@ def cannot_open(path: Path, runtime: str, reason: str) -> ModelFileError:
     )
 
 
-def cannot_run(path: Path, runtime: str, images: np.ndarray, reason: str) -> ModelFileError:
-    """For an input that a file does not take."""
+def cannot_run(
+    path: Path, runtime: str, images: np.ndarray, reason: str, more: str = ""
+) -> ModelFileError:
+    """For an input that a file does not take; `more`: another way out."""
     size = " x ".join(map(str, images.shape))
     return ModelFileError(
         f"{path}: {runtime} cannot run it on {size}: {reason}. It takes as many channels as in "
         "training, and no image smaller than its window (MODEL.INFERENCE.WINDOW)"
+        f"{more}"
     )

@@ -93,7 +93,8 @@ def test_semantic_systems_give_the_same_scores(exported, runtime, name):
     ours, path = exported(name)
     theirs = Predictor.from_file(path, runtime=runtime, threads=1)
     sizes = [(61, 75), (61, 75), (48, 64), (97, 130)]
-    sizes += [(1, 1), (3, 50)] if name != "slide" else []
+    sizes += [(3, 50)] if name != "slide" else []
+    sizes += [(1, 1)] if name != "slide" and runtime == "onnx" else []
     pictures = [ours.preparation.from_array(scene(*size, seed=i)) for i, size in enumerate(sizes)]
     for expected, found in zip(ours.outputs(pictures), theirs.outputs(pictures), strict=True):
         torch.testing.assert_close(found["sem_seg"], expected["sem_seg"], rtol=0, atol=1e-3)
@@ -101,6 +102,13 @@ def test_semantic_systems_give_the_same_scores(exported, runtime, name):
         label.name for label in ours.labels.stuff
     ]
     assert theirs.model.alignment == ours.model.alignment
+
+
+def test_openvino_does_not_guess_where_a_pooling_is_larger_than_its_map(exported):
+    pytest.importorskip("openvino")
+    predictor = Predictor.from_file(exported("plain")[1], runtime="openvino")
+    with pytest.raises(ModelFileError, match=r"1 x 3 x 1 x 1: Kernel .*or --runtime onnx"):
+        predictor(scene(1, 1))
 
 
 def test_resized_images_come_back_to_their_size(exported, runtime):
