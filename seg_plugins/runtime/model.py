@@ -99,11 +99,25 @@ class FileModel(nn.Module):
         if self.engine.rank == 3:
             found = [self.engine.run(image) for image in images]
         else:
+            self._check_window(images[0])
             outputs = self.engine.run(np.stack(images))
             found = [
                 {name: values[i] for name, values in outputs.items()} for i in range(len(images))
             ]
         return [self._result(of_one, sample) for of_one, sample in zip(found, samples, strict=True)]
+
+    def _check_window(self, image: np.ndarray) -> None:
+        """A sliding window that reaches out of its image reads what is not there."""
+        inference = self.cfg.MODEL.INFERENCE
+        if inference.MODE != "slide":
+            return
+        if any(s < w for s, w in zip(image.shape[1:], inference.WINDOW, strict=True)):
+            size, window = ("x".join(map(str, s)) for s in (image.shape[1:], inference.WINDOW))
+            raise ModelFileError(
+                f"{self.name}: the image has {size} pixels, and the window in the file "
+                f"{window}: export it with a smaller MODEL.INFERENCE.WINDOW, or enlarge images "
+                "(INPUT.MIN_SIZE_TEST)"
+            )
 
     def _result(self, outputs: dict[str, np.ndarray], sample: Sample) -> dict[str, Any]:
         found = {name: torch.from_numpy(values) for name, values in outputs.items()}

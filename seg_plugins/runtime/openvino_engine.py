@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from .threads import usable_threads
 
 # Where the export puts the metadata in the runtime information of an IR.
 _SECTION = "seg_plugins"
-# Images with a shorter side are run by a network of exactly their size, see `run`.
-_SMALL = 64
+# Images with a shorter side are run by a network of exactly their size; and so many are kept.
+_SMALL, _KEPT = 64, 4
 _TYPES = {"float32": "f32", "bfloat16": "bf16"}
 
 
@@ -44,52 +45,67 @@ class OpenVinoEngine:
                 f"{path.with_suffix('.bin')}: no such file: the weights of {path.name} belong "
                 "beside it"
             )
-        name, kind = f"openvino {openvino.__version__}", _TYPES[precision]
-        self._core = openvino.Core()
+        self.path, self._name = path, f"openvino {openvino.__version__}"
+        self._core, self._precision = openvino.Core(), precision
         self._settings = {
-            "INFERENCE_PRECISION_HINT": kind,
+            "INFERENCE_PRECISION_HINT": _TYPES[precision],
             "INFERENCE_NUM_THREADS": threads or usable_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
         try:
             self._model = self._core.read_model(path)
-            compiled = self._core.compile_model(self._model, "CPU", self._settings)
         except RuntimeError as error:
-            raise cannot_open(path, name, first_line(error, last=True)) from None
-        used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        if used != kind:
-            raise ModelFileError(
-                f"{path}: this processor has no {precision}, {name} would use {used}: leave "
-                f"--precision {precision} out"
-            )
-        self.path, self.metadata = path, _metadata(self._model, path)
+            raise cannot_open(path, self._name, first_line(error, last=True)) from None
+        self.metadata = _metadata(self._model, path)
         self.rank = len(self._model.inputs[0].get_partial_shape())
         # Of the names of one output those of layers that were joined to it do no harm.
-        self._names = [output.get_names() for output in compiled.outputs]
-        self._request, self._lock = compiled.create_infer_request(), threading.Lock()
+        self._names = [output.get_names() for output in self._model.outputs]
+        # A request takes one input at a time; a predictor may be called from several threads.
+        self._lock = threading.Lock()
+        self._of_size: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._of_all = self._request(self._model) if self.rank == 4 else None
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """See :meth:`.engines.Engine.run`."""
-        # Where sizes are free OpenVINO does not see that a pooling's window is larger than its map,
-        # and gives values from elsewhere in memory; of a size that is known it does.
-        small = min(images.shape[-2:]) < _SMALL
         try:
-            # A request takes one input at a time; a predictor may be called from several threads.
             with self._lock:
-                request = self._request_for(images.shape) if small else self._request
-                values = request.infer([images], share_outputs=False)
+                values = self._request_for(images.shape).infer([images], share_outputs=False)
         except RuntimeError as error:
+            reason = first_line(error, last=True)
             raise cannot_run(
-                self.path, "openvino", images, first_line(error, last=True), ", or --runtime onnx"
+                self.path, "openvino", images, reason, ", or --runtime onnx"
             ) from error
         return {
             name: np.asarray(values[i]) for i, names in enumerate(self._names) for name in names
         }
 
     def _request_for(self, shape: tuple[int, ...]) -> Any:
-        model = self._model.clone()
-        model.reshape(list(shape))
-        return self._core.compile_model(model, "CPU", self._settings).create_infer_request()
+        """Of a network of that size where one of free sizes would be wrong, without a word.
+
+        With free sizes OpenVINO (2026.4) finds other instances than onnxruntime, or none, and where
+        a pooling's window is larger than its map it gives values from elsewhere in memory. Of a
+        size that is known the results are the same, and the pooling is an error.
+        """
+        if self._of_all is not None and min(shape[-2:]) >= _SMALL:
+            return self._of_all
+        if shape not in self._of_size:
+            model = self._model.clone()
+            model.reshape(list(shape))
+            self._of_size[shape] = self._request(model)
+            if len(self._of_size) > _KEPT:
+                self._of_size.popitem(last=False)
+        self._of_size.move_to_end(shape)
+        return self._of_size[shape]
+
+    def _request(self, model: Any) -> Any:
+        compiled = self._core.compile_model(model, "CPU", self._settings)
+        used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if used != _TYPES[self._precision]:
+            raise ModelFileError(
+                f"{self.path}: this processor has no {self._precision}, {self._name} would use "
+                f"{used}: leave --precision {self._precision} out"
+            )
+        return compiled.create_infer_request()
 
 
 def _metadata(model: Any, path: Path) -> dict[str, str]:

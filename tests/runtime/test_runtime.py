@@ -154,7 +154,7 @@ def test_damaged_missing_and_foreign_files_are_named(exported, runtime, tmp_path
 
 def test_an_image_that_the_file_does_not_take_names_the_window(exported, runtime):
     _, path = exported("slide")
-    with pytest.raises(ModelFileError, match=r"model\.onnx: .*1 x 3 x 20 x 200.*WINDOW"):
+    with pytest.raises(ModelFileError, match=r"model\.onnx: .* 20x200 pixels.* 48x64: .*WINDOW"):
         Predictor.from_file(path, runtime=runtime)(scene(20, 200))
 
 
