@@ -68,7 +68,7 @@ EXTRAS_REQUIRE = {
         "onnxruntime>=1.20",
         "onnxscript>=0.3",
     ],  # ONNX files, and running them
-    "openvino": ["openvino>=2024.6"],  # its files: --format openvino
+    "openvino": ["openvino>=2025.0"],  # its files, and running exported ones
     "completion": ["argcomplete>=3.2"],  # of the command seg-plugins, in bash and zsh
     "slurm": ["submitit>=1.5"],  # submits training to a cluster
     "wandb": ["wandb>=0.17"],  # training curves there, too

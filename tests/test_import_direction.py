@@ -38,8 +38,10 @@ ALLOWED = {
         "tasks",
     },
     "export": {"prediction", "engine", "config", "io", "modeling", "data", "ops", "tasks"},
+    "runtime": {"config", "io", "modeling"},
     "prediction": {
         "tasks",
+        "runtime",
         "engine",
         "config",
         "io",
@@ -60,6 +62,7 @@ ALLOWED = {
         "modeling",
         "plugins",
         "prediction",
+        "runtime",
         "visualization",
         "zoo",
     },

@@ -20,23 +20,52 @@ KINDS = (
     "measures",
 )
 
+# `seg_plugins.runtime.RUNTIMES` and PRECISIONS, which a test compares.
+RUNTIMES = ("torch", "onnx", "openvino")
+PRECISIONS = ("float32", "bfloat16")
+
 EXAMPLES = """
   %(prog)s --model nuclei --input pictures/ --output results/
   %(prog)s --config-file output/run/config.yaml --weights output/run/model_best.pth \\
       --input photos/ clip.mp4 --output results/ --save overlay,mask,cutout
+  %(prog)s --model exported/model.onnx --runtime openvino --input photos/ --output results/
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
     parser.usage = (
-        "%(prog)s (--config-file FILE [--weights FILE] | --model NAME)\n"
+        "%(prog)s (--config-file FILE [--weights FILE] | --model NAME|FILE)\n"
         "         --input PATH [PATH ...] --output DIR [flags]"
     )
     add = parser.add_argument
     add("--config-file", metavar="FILE", help="config.yaml of the training run")
     add("--weights", default="", metavar="FILE", help="trained weights (default: MODEL.WEIGHTS)")
-    add("--model", default="", metavar="NAME", help="a trained model of the zoo, e.g. nuclei")
+    add(
+        "--model",
+        default="",
+        metavar="NAME|FILE",
+        help="a trained model of the zoo, e.g. nuclei, or an exported file (.onnx, .xml)",
+    )
+    add(
+        "--runtime",
+        default="",
+        choices=RUNTIMES,
+        help="what runs the network (default: torch; of exported files by their suffix)",
+    )
+    add(
+        "--precision",
+        default="float32",
+        choices=PRECISIONS,
+        help="of the network: bfloat16 is faster where the processor has it (torch, openvino)",
+    )
+    add(
+        "--threads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of the network (default: all there are)",
+    )
     add(
         "--input",
         required=True,

@@ -8,6 +8,7 @@ TEST, the rest). The reference of the documentation is made from these comments.
 from .errors import ConfigError
 from .keys import add_keys, add_seg_config, get_cfg
 from .loading import (
+    config_from_text,
     config_root,
     find_config,
     get_config_file,
@@ -23,6 +24,7 @@ __all__ = [
     "Origin",
     "add_keys",
     "add_seg_config",
+    "config_from_text",
     "config_root",
     "find_config",
     "get_cfg",

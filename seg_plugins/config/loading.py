@@ -86,12 +86,34 @@ def merge_file(cfg: CfgNode, file: Path) -> None:
     _merge(cfg, content, cfg, str(file))
 
 
+def config_from_text(text: str, name: str) -> CfgNode:
+    """The whole configuration that another file holds, such as an exported model.
+
+    Args:
+        text: YAML without bases.
+        name: of that file, for errors.
+
+    Raises:
+        ConfigError: as :func:`load_config`.
+    """
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: its configuration is no YAML that is read: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{name}: its configuration should hold keys and values")
+    cfg = get_cfg()
+    _check_imports(content.get("IMPORTS") or [], name)
+    _merge(cfg, content, cfg, name)
+    return cfg
+
+
 def module_of_import(name: str) -> str:
     """The module that ``--import`` makes of a Python file, or the module that it names."""
     return Path(name).stem if name.endswith(".py") else name
 
 
-def _check_imports(names: Any, file: Path) -> None:
+def _check_imports(names: Any, file: Path | str) -> None:
     """Nothing in a file imports code; what a run was made with has to be there already.
 
     Raises:

@@ -15,11 +15,13 @@ from detectron2.modeling import build_model
 from PIL import Image
 from torch import nn
 
-from ..config import load_config
+from ..config import ConfigError, load_config, merge_opts
 from ..engine.checkpoint import Checkpointer
 from ..io.weights import WeightsError
 from ..modeling.test_time.augmentation import TestTimeAugmentation, with_test_time_augmentation
+from ..runtime import PRECISIONS, FileModel
 from .errors import PredictionError
+from .file_labels import labels_of_file
 from .inputs import Picture, Preparation
 from .labels import Labels, labels_from_config
 from .prediction import Prediction
@@ -42,6 +44,8 @@ class Predictor:
         min_score: instances below it are left out.
         batch_size: images predicted at once, where they have the same size.
         identity: differs from that of other models; results are resumed for the same one only.
+        precision: "bfloat16": a PyTorch model's layers compute in it where PyTorch's autocast lets
+            them.
     """
 
     def __init__(
@@ -53,8 +57,11 @@ class Predictor:
         min_score: float = 0.5,
         batch_size: int = 4,
         identity: str = "",
+        precision: str = "float32",
     ) -> None:
-        self.model = model.eval()
+        if precision not in PRECISIONS:
+            raise PredictionError(f"precision '{precision}' is not one of {', '.join(PRECISIONS)}")
+        self.model, self.precision = model.eval(), precision
         self.identity = identity
         self.preparation, self.labels = preparation, labels
         self.min_score, self.batch_size = min_score, batch_size
@@ -69,6 +76,7 @@ class Predictor:
         device: str = "",
         min_score: float = 0.5,
         batch_size: int = 4,
+        precision: str = "float32",
     ) -> Predictor:
         """Build the model of a configuration and load its weights.
 
@@ -80,6 +88,7 @@ class Predictor:
             device: "" takes ``MODEL.DEVICE`` where it is there, else the CPU.
             min_score: instances below it are left out.
             batch_size: images predicted at once.
+            precision: "float32", or "bfloat16": faster on processors that have it.
 
         Raises:
             ConfigError: the configuration is wrong.
@@ -106,8 +115,61 @@ class Predictor:
             labels=labels,
             min_score=min_score,
             batch_size=batch_size,
-            identity=_identity(cfg),
+            identity=_identity(cfg, cfg.MODEL.WEIGHTS, precision),
+            precision=precision,
         )
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        *,
+        runtime: str = "",
+        opts: Sequence[str] = (),
+        min_score: float = 0.5,
+        batch_size: int = 4,
+        threads: int = 0,
+        precision: str = "float32",
+    ) -> Predictor:
+        """Predict with an exported file, which carries its configuration and classes.
+
+        Args:
+            path: ``.onnx``, or OpenVINO's ``.xml`` with its ``.bin`` beside it.
+            runtime: ``onnx`` (onnxruntime) or ``openvino``, on the CPU; "" chooses by the suffix.
+            opts: ``KEY VALUE`` pairs of ``INPUT``, how images are prepared; all else is settled in
+                the file.
+            min_score: instances below it are left out.
+            batch_size: images predicted at once, where the file takes several.
+            threads: of the runtime; 0: as many as there are processors for this process.
+            precision: "float32", or "bfloat16" (OpenVINO, on a processor that has it).
+
+        Raises:
+            ModelFileError: the file cannot be run here, or another program wrote it.
+            ConfigError: options that the file has settled.
+        """
+        model = FileModel.open(path, runtime, threads=threads, precision=precision)
+        settled = [key for key in opts[::2] if not key.startswith("INPUT.")]
+        if settled:
+            raise ConfigError(
+                f"{path}: {', '.join(settled)} is settled in the file: export it again with "
+                "--opts; predict can change INPUT alone"
+            )
+        merge_opts(model.cfg, opts)
+        kind = f"{type(model.engine).__name__} {precision}"
+        return cls(
+            model=model,
+            preparation=Preparation(model.cfg),
+            labels=labels_of_file(model.cfg, model.engine.metadata),
+            min_score=min_score,
+            batch_size=batch_size,
+            identity=_identity(model.cfg, path, kind),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        parameter = next(self.model.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
 
     # A text is one file name, not a list of letters.
     @overload
@@ -137,9 +199,16 @@ class Predictor:
         pictures = (self._picture(image, order) for image in images)
         return [prediction for batch in self._batches(pictures) for prediction in batch]
 
-    def predict(self, pictures: Sequence[Picture]) -> list[Prediction]:
-        """Predict images that were read already, at once."""
-        outputs = self.outputs(pictures)
+    def predict(
+        self, pictures: Sequence[Picture], samples: Sequence[dict[str, Any]] | None = None
+    ) -> list[Prediction]:
+        """Predict images that were read already, at once.
+
+        Args:
+            pictures: the images.
+            samples: of :meth:`sample`, where they were made already.
+        """
+        outputs = self.outputs(pictures, samples=samples)
         is_raw = self.preparation.image_format == "raw"
         return [
             Prediction.from_output(
@@ -154,7 +223,13 @@ class Predictor:
         ]
 
     @torch.no_grad()
-    def outputs(self, pictures: Sequence[Picture], *, resize: bool = True) -> list[dict[str, Any]]:
+    def outputs(
+        self,
+        pictures: Sequence[Picture],
+        *,
+        resize: bool = True,
+        samples: Sequence[dict[str, Any]] | None = None,
+    ) -> list[dict[str, Any]]:
         """The model's own outputs, at the size of each image.
 
         Images are predicted together where they have the same size: padding one to the size of
@@ -163,18 +238,13 @@ class Predictor:
         Args:
             pictures: the images.
             resize: bring them to the size that ``INPUT`` says; False takes them as they are.
+            samples: of :meth:`sample`, where they were made already.
 
         Raises:
             PredictionError: `resize` is False, and test-time augmentation resizes.
         """
-        samples = [
-            {
-                "image": self.preparation.tensor(picture.pixels, resize=resize),
-                "height": picture.image.shape[0],
-                "width": picture.image.shape[1],
-            }
-            for picture in pictures
-        ]
+        if samples is None:
+            samples = [self.sample(picture, resize=resize) for picture in pictures]
         if not resize and isinstance(self.model, TestTimeAugmentation) and self.model.resizes:
             raise PredictionError(
                 "TEST.AUG.MIN_SIZES resizes every window, and windows are shown at the image's own "
@@ -182,9 +252,21 @@ class Predictor:
                 "TEST.AUG.ENABLED False"
             )
         results: list[dict[str, Any]] = []
-        for _, group in groupby(samples, lambda sample: sample["image"].shape):
-            results += self.model(list(group))
+        half = torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
+        )
+        with half:
+            for _, group in groupby(samples, lambda sample: sample["image"].shape):
+                results += self.model(list(group))
         return results
+
+    def sample(self, picture: Picture, *, resize: bool = True) -> dict[str, Any]:
+        """What the model takes of an image: ``image`` (C, H', W'), ``height`` and ``width``."""
+        return {
+            "image": self.preparation.tensor(picture.pixels, resize=resize),
+            "height": picture.image.shape[0],
+            "width": picture.image.shape[1],
+        }
 
     def _batches(self, pictures: Iterator[Picture]) -> Iterator[list[Prediction]]:
         batch: list[Picture] = []
@@ -204,10 +286,10 @@ class Predictor:
         return self.preparation.from_array(np.asarray(image), order)
 
 
-def _identity(cfg: CfgNode) -> str:
-    """A digest of the configuration and of the state of the weights' file."""
-    file = Path(cfg.MODEL.WEIGHTS)
+def _identity(cfg: CfgNode, weights: str | Path, kind: str) -> str:
+    """A digest of the configuration, of the state of the weights' file and of how it is run."""
+    file = Path(weights)
     state = (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else ()
     test = (cfg.TEST.AUG.dump(), str(cfg.TEST.DETECTIONS_PER_IMAGE))
-    parts = (cfg.MODEL.dump(), cfg.INPUT.dump(), *test, str(state))
+    parts = (cfg.MODEL.dump(), cfg.INPUT.dump(), *test, str(state), kind)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import torch
@@ -38,6 +40,9 @@ from .video import predict_video
 from .windows import WindowGrid
 
 logger = logging.getLogger(__name__)
+
+# An input, its picture, and what the model takes of it.
+Ready = tuple[Source, Picture, dict[str, Any]]
 
 # What one bad input raises, in reading it, in the network or in writing; the others go on.
 BAD_INPUT = (
@@ -112,7 +117,7 @@ class _Run:
         """Predict the sources; images in batches, with reading and writing beside them."""
         folder, predictor = self.folder, self.predictor
         with (
-            ThreadPoolExecutor(2) as pool,
+            _workers(2) as pool,
             tqdm(total=len(sources), unit="file", disable=None) as self.bar,
         ):
             new = [source for source in sources if not self._is_done(source)]
@@ -174,10 +179,8 @@ class _Run:
         file = f"{source.file_name}-{pages}-{status.st_size}-{status.st_mtime_ns}"
         return f"{self.predictor.identity}-{self.settings}-{file}"
 
-    def _read(
-        self, sources: Sequence[Source], pool: ThreadPoolExecutor
-    ) -> Iterator[tuple[Source, Picture]]:
-        """Pictures in order, read ahead; those that cannot be read are noted."""
+    def _read(self, sources: Sequence[Source], pool: ThreadPoolExecutor) -> Iterator[Ready]:
+        """Pictures in order, read and resized ahead; those that cannot be read are noted."""
         ahead: deque[tuple[Source, Future]] = deque()
         waiting = iter(sources)
         while True:
@@ -185,28 +188,34 @@ class _Run:
                 source = next(waiting, None)
                 if source is None:
                     break
-                read = self.predictor.preparation.read
-                ahead.append((source, pool.submit(read, source.path, source.page)))
+                ahead.append((source, pool.submit(self._prepare, source)))
             if not ahead:
                 return
             source, future = ahead.popleft()
             try:
-                yield source, future.result()
+                picture, sample = future.result()
             except BAD_INPUT as error:
                 self._fail(source, error)
+            else:
+                yield source, picture, sample
 
-    def _predict(self, batch: list[tuple[Source, Picture]]) -> Iterator[tuple[Source, Prediction]]:
+    def _prepare(self, source: Source) -> tuple[Picture, dict[str, Any]]:
+        picture = self.predictor.preparation.read(source.path, source.page)
+        return picture, self.predictor.sample(picture)
+
+    def _predict(self, batch: list[Ready]) -> Iterator[tuple[Source, Prediction]]:
+        sources, pictures, samples = zip(*batch, strict=True)
         try:
-            predictions = self.predictor.predict([picture for _, picture in batch])
+            predictions = self.predictor.predict(pictures, samples)
         except BAD_INPUT as error:
             if len(batch) == 1:
                 self._fail(batch[0][0], error)
                 return
             # One of them is bad: find out which, and keep the others.
-            for pair in batch:
-                yield from self._predict([pair])
+            for one in batch:
+                yield from self._predict([one])
             return
-        yield from zip((source for source, _ in batch), predictions, strict=True)
+        yield from zip(sources, predictions, strict=True)
 
     def _save(self, source: Source, prediction: Prediction) -> None:
         save_prediction(
@@ -269,16 +278,24 @@ class _Run:
         self.bar.update()
 
 
-def _batches(
-    pictures: Iterable[tuple[Source, Picture]], size: int
-) -> Iterator[list[tuple[Source, Picture]]]:
+@contextlib.contextmanager
+def _workers(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that read and write; at an interrupt they finish the file at hand, and no other."""
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _batches(pictures: Iterable[Ready], size: int) -> Iterator[list[Ready]]:
     """Neighbours of one size, at most `size` of them."""
-    batch: list[tuple[Source, Picture]] = []
-    for source, picture in pictures:
-        if batch and (len(batch) == size or batch[0][1].image.shape != picture.image.shape):
+    batch: list[Ready] = []
+    for ready in pictures:
+        if batch and (len(batch) == size or batch[0][1].image.shape != ready[1].image.shape):
             yield batch
             batch = []
-        batch.append((source, picture))
+        batch.append(ready)
     if batch:
         yield batch
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 
 from seg_plugins import get_cfg
 from seg_plugins.data import DatasetError
@@ -96,6 +98,44 @@ def test_a_second_run_goes_on_where_the_first_stopped(folder):
     assert (output / "mask/a.png").stat().st_mtime_ns == before
     images = json.loads((output / "instances.json").read_bytes())["images"]
     assert len(images) == 3
+
+
+def test_an_interrupt_ends_what_is_at_hand_and_starts_nothing_else(folder, monkeypatch):
+    for name in "bd":
+        next(folder.glob(f"{name}.*")).unlink()
+    for i in range(40):
+        Image.fromarray(stripes()).save(folder / f"f{i:02}.png")
+    begun = []
+    read = Preparation.read
+
+    def slow(self, path, page=None):
+        begun.append(path)
+        time.sleep(0.02)
+        return read(self, path, page)
+
+    class Interrupted(RedChannel):
+        def forward(self, samples):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Preparation, "read", slow)
+    threads = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        predict(Interrupted(), folder, batch_size=4)
+    assert threading.active_count() == threads
+    assert len(begun) < 8, "reads that waited were begun after the interrupt"
+    left = [path for path in (folder.parent / "out").rglob("*") if path.is_file()]
+    assert left == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_files_are_those_of_images_predicted_one_by_one(folder, batch_size):
+    model = RedChannel()
+    predict(model, folder, batch_size=batch_size)
+    alone = predictor(model)
+    for name in "ace":
+        expected = alone(folder / f"{name}.png").id_mask()
+        found = read_label(str(folder.parent / "out/mask" / f"{name}.png"))
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("change", ["model", "options", "file", "output"])

@@ -1,0 +1,144 @@
+"""An exported file in the place of the model that it was made from."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
+from detectron2.structures import Boxes, Instances
+from torch import nn
+
+from ..config import config_from_text
+from ..modeling.instance_representations.mask_forms import DenseMasks, OutlineMasks
+from ..modeling.meta_arch.mask_rcnn import wanted_size
+from ..modeling.meta_arch.one_stage import OneStageInstanceSegmentor
+from .engines import Engine, open_engine
+from .errors import ModelFileError
+
+_TASKS = ("sem_seg", "instances")
+
+Sample = dict[str, Any]
+
+
+class FileModel(nn.Module):
+    """Takes and gives what the PyTorch model does: Detectron2's samples and outputs.
+
+    The file computes what the network does; masks and scores come to the size of the output by the
+    system's own code, which is built from the file's configuration without memory for weights.
+
+    Args:
+        engine: the opened file.
+        cfg: of its metadata.
+        name: of the file, for errors.
+
+    Attributes:
+        cfg: of the file's metadata.
+        alignment: the network's largest stride, where the system says one.
+    """
+
+    def __init__(self, engine: Engine, cfg: CfgNode, name: str) -> None:
+        super().__init__()
+        self.engine, self.cfg, self.name = engine, cfg, name
+        self.task = engine.metadata["task"]
+        if self.task not in _TASKS:
+            raise ModelFileError(
+                f"{name}: files of the task '{self.task}' are run by their own script; predict "
+                f"takes {' and '.join(_TASKS)}"
+            )
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.DEVICE, cfg.MODEL.TIMM.PRETRAINED, cfg.MODEL.WEIGHTS = "meta", False, ""
+        cfg.MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS = None  # they serve the loss only
+        cfg.MODEL.ROI_MASK_HEAD.OUTPUT_FORMAT = "rle"  # the memory of the outlines
+        with torch.device("meta"):
+            # In a list it is no part of this module: it has no parameters that anybody could use.
+            self._system = [build_model(cfg).eval()]
+        self.alignment = getattr(self._system[0], "alignment", 64)
+
+    @classmethod
+    def open(
+        cls, path: str | Path, runtime: str = "", *, threads: int = 0, precision: str = "float32"
+    ) -> FileModel:
+        """Open a file: see :func:`.engines.open_engine`.
+
+        Raises:
+            ModelFileError: it cannot be run, or another program wrote it.
+            ConfigError: it was made with parts of somebody's own that are not imported.
+        """
+        engine = open_engine(path, runtime, threads=threads, precision=precision)
+        missing = [key for key in ("task", "config") if key not in engine.metadata]
+        if missing:
+            raise ModelFileError(
+                f"{path}: its metadata lack {' and '.join(missing)}: it is no file of seg-plugins "
+                "export, which puts in how images are prepared and what classes there are"
+            )
+        return cls(engine, config_from_text(engine.metadata["config"], str(path)), str(path))
+
+    def forward(self, samples: list[Sample]) -> list[dict[str, Any]]:
+        """Detectron2's outputs at the wanted size, one dict an image.
+
+        Args:
+            samples: ``image`` (C, H, W) in raw range; ``height`` and ``width`` of the output.
+
+        Raises:
+            ModelFileError: the file does not take an image.
+        """
+        results: list[dict[str, Any]] = []
+        for _, group in itertools.groupby(samples, lambda sample: sample["image"].shape):
+            results += self._equal_sizes(list(group))
+        return results
+
+    def _equal_sizes(self, samples: list[Sample]) -> list[dict[str, Any]]:
+        images = [sample["image"].float().numpy() for sample in samples]
+        if self.engine.rank == 3:
+            found = [self.engine.run(image) for image in images]
+        else:
+            self._check_window(images[0])
+            outputs = self.engine.run(np.stack(images))
+            found = [
+                {name: values[i] for name, values in outputs.items()} for i in range(len(images))
+            ]
+        return [self._result(of_one, sample) for of_one, sample in zip(found, samples, strict=True)]
+
+    def _check_window(self, image: np.ndarray) -> None:
+        """A sliding window that reaches out of its image reads what is not there."""
+        inference = self.cfg.MODEL.INFERENCE
+        if inference.MODE != "slide":
+            return
+        if any(s < w for s, w in zip(image.shape[1:], inference.WINDOW, strict=True)):
+            size, window = ("x".join(map(str, s)) for s in (image.shape[1:], inference.WINDOW))
+            raise ModelFileError(
+                f"{self.name}: the image has {size} pixels, and the window in the file "
+                f"{window}: export it with a smaller MODEL.INFERENCE.WINDOW, or enlarge images "
+                "(INPUT.MIN_SIZE_TEST)"
+            )
+
+    def _result(self, outputs: dict[str, np.ndarray], sample: Sample) -> dict[str, Any]:
+        found = {name: torch.from_numpy(values) for name, values in outputs.items()}
+        size = (sample["image"].shape[-2], sample["image"].shape[-1])
+        height, width = wanted_size(sample, size)
+        if self.task == "sem_seg":
+            return {"sem_seg": sem_seg_postprocess(found["logits"], size, height, width)}
+        instances = Instances(size)
+        instances.scores, instances.pred_classes = found["scores"], found["classes"]
+        system: Any = self._system[0]
+        if isinstance(system, OneStageInstanceSegmentor):
+            # Masks of the image's own pixels: a grid of stride 1.
+            threshold = float(getattr(system.representation, "mask_threshold", 0.5))
+            instances.pred_masks = (
+                OutlineMasks(found["outlines"])
+                if "outlines" in found
+                else DenseMasks(found["masks"], 1, threshold)
+            )
+        else:
+            instances.pred_boxes = Boxes(found["boxes"])
+            if "masks" in found:
+                instances.pred_masks = found["masks"][:, None]
+        finish = getattr(system, "finish", detector_postprocess)
+        return {"instances": finish(instances, height, width)}
