@@ -26,8 +26,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 EXAMPLES = """
   %(prog)s --model nuclei --input pictures/ --output results/
-  %(prog)s --config-file output/run/config.yaml --weights output/run/model_best.pth \\
-      --input photos/ clip.mp4 --output results/ --save overlay,mask,cutout
+  %(prog)s --config-file run/config.yaml --input clip.mp4 --output out --save mask,cutout
   %(prog)s --model exported/model.onnx --runtime openvino --input photos/ --output results/
 """
 
@@ -45,19 +44,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="",
         metavar="NAME|FILE",
-        help="a trained model of the zoo, e.g. nuclei, or an exported file (.onnx, .xml)",
+        help="of the zoo (nuclei), or exported (.onnx, .xml)",
     )
     add(
         "--runtime",
         default="",
         choices=RUNTIMES,
-        help="what runs the network (default: torch; of exported files by their suffix)",
+        metavar="NAME",
+        help=f"{', '.join(RUNTIMES)} (default: by the file)",
     )
     add(
         "--precision",
         default="float32",
         choices=PRECISIONS,
-        help="of the network: bfloat16 is faster where the processor has it (torch, openvino)",
+        metavar="TYPE",
+        help=f"{' or '.join(PRECISIONS)}, where the processor has it",
     )
     add(
         "--threads",
@@ -79,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save",
         default="overlay",
         metavar="KINDS",
-        help=f"{', '.join(KINDS)} (default: overlay)",
+        help=f"{KINDS[0]} (default), {', '.join(KINDS[1:])}",
     )
     add(
         "--classes",
