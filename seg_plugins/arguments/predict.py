@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
     parser.usage = (
         "%(prog)s (--config-file FILE [--weights FILE] | --model NAME|FILE)\n"
-        "         --input PATH [PATH ...] --output DIR [flags]"
+        "         --input IN [IN ...] --output DIR [flags]"
     )
     add = parser.add_argument
     add("--config-file", metavar="FILE", help="config.yaml of the training run")
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input",
         required=True,
         nargs="+",
-        metavar="PATH",
+        metavar="IN",  # short: a line of the screen
         help="images, videos, GeoTIFFs, folders, patterns",
     )
     add("--pages", default="", metavar="LIST", help="of stacks, volumes: all, or from 0: 0,3-5")
