@@ -279,10 +279,10 @@ def tensor_system(cfg: CfgNode, model: nn.Module, kind: str) -> TensorSystem:
             "semantic systems, Mask R-CNN, one-stage and panoptic systems of this package. "
             "--format safetensors takes every model."
         )
-    if kind == "torchscript" and system.task == "panoptic":
+    if kind == "torchscript" and isinstance(system, BottomUp):
         raise ConfigError(
-            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}: panoptic systems are exported "
-            "as ONNX and OpenVINO: use --format onnx or openvino"
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}: bottom-up systems are "
+            "exported as ONNX and OpenVINO: use --format onnx or openvino"
         )
     return system
 
