@@ -44,19 +44,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="",
         metavar="NAME|FILE",
-        help="a trained model of the zoo, e.g. nuclei, or an exported file (.onnx, .xml)",
+        help="of the zoo, e.g. nuclei; or an exported .onnx, .xml",
     )
     add(
         "--runtime",
         default="",
         choices=RUNTIMES,
-        help="what runs the network (default: torch; of exported files by their suffix)",
+        metavar="NAME",
+        help="torch, onnx, openvino (default: by the model's file)",
     )
     add(
         "--precision",
         default="float32",
         choices=PRECISIONS,
-        help="of the network: bfloat16 is faster where the processor has it (torch, openvino)",
+        metavar="P",
+        help="float32, bfloat16 (faster, not on onnx)",
     )
     add(
         "--threads",
@@ -89,8 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes",
         default="",
         metavar="NAMES",
-        help="what cutout and blur keep: person,dog (default: all but the "
-        "background, or but the largest class that is no thing)",
+        help="what cutout and blur keep: person,dog (default: all but the background or largest)",
     )
     add("--min-score", type=float, default=0.5, metavar="P", help="of instances (default: 0.5)")
     add("--batch-size", type=int, default=4, metavar="N", help="images at once (default: 4)")
@@ -107,8 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--window",
         type=int,
         metavar="N",
-        help="pixels of windows over TIFFs (default: 1024, over those of "
-        "more than 50 million pixels)",
+        help="pixels of windows over TIFFs (default: 1024, where huge)",
     )
     add("--overlap", type=int, metavar="N", help="of windows (default: a quarter of them)")
     add("--margin", type=int, metavar="N", help="not used at borders (default: a 16th)")
@@ -117,7 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="S",
-        help="share of the past in a video's frames, 0 to 1 (default: 0)",
+        help="of the past in a video, 0 to 1 (default: 0)",
     )
     add(
         "--opts",
