@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         choices=PRECISIONS,
         metavar="TYPE",
-        help=f"{' or '.join(PRECISIONS)}, where the processor has it",
+        help="float32, bfloat16 (not of onnx)",
     )
     add(
         "--threads",

@@ -12,6 +12,7 @@ from seg_plugins.arguments import export, predict
 from seg_plugins.arguments.commands import COMMANDS, arguments_of, command_parser
 from seg_plugins.export import FORMATS
 from seg_plugins.prediction.outputs import KINDS
+from seg_plugins.runtime import PRECISIONS, RUNTIMES
 
 import pytest
 
@@ -52,6 +53,8 @@ def test_every_flag_of_a_training_is_there():
 def test_kinds_and_formats_are_those_that_there_are():
     assert predict.KINDS == KINDS
     assert tuple(FORMATS) == export.FORMATS
+    assert ("torch", *RUNTIMES) == predict.RUNTIMES
+    assert predict.PRECISIONS == PRECISIONS
 
 
 # A loader for each that fails: `find_spec` says that they are installed, importing them fails.

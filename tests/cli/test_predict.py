@@ -8,6 +8,7 @@ from pathlib import Path
 from seg_plugins import SegPluginsError, load_config
 from seg_plugins.arguments.commands import command_parser
 from seg_plugins.cli.predict import main
+from seg_plugins.export import export_model, load_for_export
 
 import numpy as np
 import pytest
@@ -116,3 +117,41 @@ def test_a_model_is_named_in_one_way(given, tmp_path):
     arguments = [*given, "--input", str(tmp_path / "a.png"), "--output", str(tmp_path / "out")]
     with pytest.raises(SegPluginsError, match="either --config-file"):
         main(command_parser("predict").parse_args(arguments))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--model", "m.onnx", "--runtime", "torch"], "leave --runtime out"),
+        (["--config-file", "c.yaml", "--weights", "w.pth", "--runtime", "onnx"], "write one with"),
+        (["--config-file", "c.yaml", "--weights", "m.onnx"], "give it alone, as --model"),
+        (["--model", "m.onnx", "--device", "cuda"], "run on the CPU here"),
+        (["--model", "m.onnx"], r"m\.onnx: no such file"),
+        (["--model", "nuclei", "--threads", "-1"], "a number from 1"),
+    ],
+)
+def test_mistakes_with_exported_files_are_named(given, message, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    arguments = [*given, "--input", str(tmp_path / "a.png"), "--output", str(tmp_path / "out")]
+    with pytest.raises(SegPluginsError, match=message):
+        main(command_parser("predict").parse_args(arguments))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_exported_file_gives_the_masks_of_its_model(command, tmp_path):
+    pytest.importorskip("onnxruntime")
+    weights = str(tmp_path / "model.pth")
+    cfg, model = load_for_export(str(tmp_path / "config.yaml"), weights)
+    path = export_model(cfg, model, "onnx", tmp_path).path
+    noise = np.random.default_rng(0).integers(0, 256, (64, 91, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "in" / "d.png")
+    assert command("--input", str(tmp_path / "in"), "--save", "mask") == 0
+    arguments = ["--model", str(path), "--input", str(tmp_path / "in"), "--save", "mask"]
+    arguments += ["--output", str(tmp_path / "of_file"), "--threads", "1"]
+    assert main(command_parser("predict").parse_args(arguments)) == 0
+    for name in "abcd":
+        found, expected = (
+            np.asarray(Image.open(tmp_path / folder / "mask" / f"{name}.png"))
+            for folder in ("of_file", "out")
+        )
+        assert (found != expected).mean() < 1e-3
