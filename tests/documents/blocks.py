@@ -1,7 +1,7 @@
 """The code blocks of README.md and docs/*.md, and how they are run.
 
-A block is run by `test_document_pages.py` as it stands, unless an HTML comment in the line before it, which
-readers do not see, says why not::
+A block is run by `test_document_pages.py` as it stands, unless an HTML comment in the line before
+it, which readers do not see, says why not::
 
     <!-- not run: needs COCO -->
     <!-- run by tests/export/test_documentation.py -->
