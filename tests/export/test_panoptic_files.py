@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError
@@ -19,6 +21,15 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
+
+ROOT = Path(__file__).parents[2]
+
+# Importing one of these fails, as if it were not installed.
+ABSENT = """
+import sys
+for name in ("seg_plugins", "torch", "detectron2", "onnx"):
+    sys.modules[name] = None
+"""
 
 SETTINGS = {
     "masks": "image",
@@ -191,28 +202,16 @@ def test_panoptic_systems(config, kind, tmp_path):
     assert {"panoptic.py", result.path.name} <= {file.name for file in result.files}
     if kind == "openvino":
         return
-    # Without torch and this package.
-    code = """
-import sys
-for name in ("seg_plugins", "torch", "detectron2", "onnx"):
-    sys.modules[name] = None
-import json, numpy as np, onnxruntime
-from panoptic import panoptic
-session = onnxruntime.InferenceSession("model.onnx")
-about = session.get_modelmeta().custom_metadata_map
-source = session.get_inputs()[0]
-image = np.zeros((3, 70, 90), np.float32)
-values = session.run(None, {source.name: image[None] if len(source.shape) == 4 else image})
-outputs = {o.name: v for o, v in zip(session.get_outputs(), values)}
-if len(source.shape) == 4:
-    outputs = {name: value[0] for name, value in outputs.items()}
-ids, segments = panoptic(outputs, json.loads(about["panoptic"]))
-print(ids.shape, about["task"])
-"""
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    np.save(tmp_path / "image.npy", image)
+    page = (ROOT / "docs/export.md").read_text("utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (snippet,) = (text for text in snippets if "import panoptic" in text)
+    (tmp_path / "run.py").write_text(f"{ABSENT}{snippet}\nprint(ids.shape, about['task'])\n")
     out = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "run.py"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert out.stdout.split("\n")[0] == "(70, 90) panoptic"
+    assert out.stdout == "(70, 90) panoptic\n"
 
 
 def test_what_a_file_does_not_hold_is_refused():
