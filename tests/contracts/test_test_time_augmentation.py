@@ -167,7 +167,7 @@ def test_offsets_turn_and_grow_with_the_views() -> None:
         seen.update(heatmap=heatmap, offsets=offsets)
         return {}
 
-    model._result = group
+    model.merged = group
     predict(augmented(cfg, model, flip=True), pixels)
     place = int(seen["heatmap"][0].argmax())
     assert abs(place // 96 + 0.5 - 32) <= 1

@@ -7,8 +7,9 @@
 #define USE_CUDA  // they show what concerns CUDA
 #endif
 
-// What is compiled under a newer Linux loads under glibc 2.28, too, as PyTorch does: dlsym has moved
-// to another library since, and libstdc++'s shared_ptr asks a variable that 2.28 does not have.
+// What is compiled under a newer Linux loads under glibc 2.28, too, as PyTorch does: dlsym has
+// moved to another library since, and libstdc++'s shared_ptr asks a variable that 2.28 does not
+// have.
 #include <cstdlib>
 #if defined(__GLIBC__) && defined(__x86_64__) && !defined(__CUDA_ARCH__)
 __asm__(".symver dlsym, dlsym@GLIBC_2.2.5");

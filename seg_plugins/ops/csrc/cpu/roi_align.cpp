@@ -1,5 +1,5 @@
-// The operator seg_plugins::roi_align: its schema, and what it is on the CPU. What it is to autograd,
-// autocast and torch.compile is in ops/roi_align_registration.py.
+// The operator seg_plugins::roi_align: its schema, and what it is on the CPU. What it is to
+// autograd, autocast and torch.compile is in ops/roi_align_registration.py.
 #include "roi_align_checked.h"
 
 namespace seg_plugins {

@@ -1,5 +1,5 @@
-// The operator seg_plugins::roi_align on CUDA: a library of its own, which needs PyTorch's for CUDA.
-// Its schema is in cpu/roi_align.cpp.
+// The operator seg_plugins::roi_align on CUDA: a library of its own, which needs PyTorch's for
+// CUDA. Its schema is in cpu/roi_align.cpp.
 #include "roi_align_checked.h"
 
 namespace seg_plugins {
