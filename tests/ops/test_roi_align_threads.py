@@ -240,7 +240,8 @@ def test_every_needed_barrier_and_a_planted_race_are_found(tmp_path):
     faults = [str(i) for i, flag in enumerate(needed) if flag]
     unseen = []
     for fault in [*faults, "plain add", "two writers"]:
-        done = run_program(program, cases, fault)
-        if done.returncode != 66 or "data race" not in done.stderr:
+        # On a busy machine one order of the threads may hide what another shows.
+        runs = (run_program(program, cases, fault) for _ in range(5))
+        if not any(done.returncode == 66 and "data race" in done.stderr for done in runs):
             unseen.append(names[int(fault)] if fault.isdigit() else fault)
     assert not unseen
