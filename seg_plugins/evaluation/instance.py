@@ -186,9 +186,11 @@ class InstanceEvaluator(StreamingEvaluator):
         path = self.output_dir / f"{self.task}_per_image.jsonl"
         lines = RecordStream(path, distributed=False)  # the main process alone is here
         lines.reset()
+        # The truth's own names may be those of a JSON file, without their folder.
+        files = {r["image_id"]: r.get("file_name") for r in self.dataset.records if "image_id" in r}
         for position in visited:
-            record = self._truth.record(position)
-            names = {key: record.get(key) for key in ("file_name", "image_id")}
+            image_id = self._truth.image_ids[position]
+            names = {"file_name": files.get(image_id), "image_id": image_id}
             scores = {"score": np.nan} if counts is None else f1_scores(*counts[position].tolist())
             lines.write([plain_json({**names, **scores})])
         lines.finish()
