@@ -37,7 +37,17 @@ ALLOWED = {
         "visualization",
         "tasks",
     },
-    "export": {"prediction", "engine", "config", "io", "modeling", "data", "ops", "tasks"},
+    "export": {
+        "prediction",
+        "engine",
+        "config",
+        "io",
+        "modeling",
+        "data",
+        "ops",
+        "runtime",
+        "tasks",
+    },
     "runtime": {"config", "io", "modeling"},
     "prediction": {
         "tasks",

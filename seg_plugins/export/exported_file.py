@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..io.files import damage, digest_file
+from ..runtime.openvino_engine import metadata_of
 from .metadata import PRODUCER
-from .openvino_file import openvino_metadata, openvino_runner
+from .openvino_file import openvino_runner, read_openvino
 from .verify import ExportError, Runner, onnx_runner, onnx_session
 
 _PARTS = {".onnx": ".onnx.data", ".xml": ".bin"}
@@ -47,7 +48,7 @@ def load_exported(path: str | Path) -> ExportedFile:
     if path.suffix == ".onnx":
         metadata = dict(onnx_session(path, str(path)).get_modelmeta().custom_metadata_map)
     else:
-        metadata = openvino_metadata(path)
+        metadata = metadata_of(read_openvino(path))
     if metadata.get("producer") != PRODUCER:
         raise ExportError(
             f"{path} was not written by seg-plugins export: its metadata do not say what it takes. "

@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ..runtime.openvino_engine import SECTION
+from ..runtime.openvino_requests import Requests
 from .onnx_file import onnx_package
 from .verify import ExportError, Runner, cannot_run, lines_of
-
-# Where the metadata lie in the file's runtime information.
-_SECTION = "seg_plugins"
 
 
 def openvino_package() -> Any:
@@ -58,7 +56,7 @@ def write_openvino(
     for output, name in zip(model.outputs, names, strict=True):
         output.get_tensor().set_names({name})
     for key, value in metadata.items():
-        model.set_rt_info(value, [_SECTION, key])
+        model.set_rt_info(value, [SECTION, key])
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
@@ -93,37 +91,29 @@ def divide_exactly(model: Any) -> Any:
     return model
 
 
-def openvino_runner(model: Path | bytes, name: str = "", precision: str = "f32") -> Runner:
-    """Run a file on the CPU.
+def openvino_runner(model: Path | bytes, name: str = "") -> Runner:
+    """Run a file on the CPU in float32.
 
     Args:
         model: the ``.xml``; or the content of an ONNX file.
         name: of the file, for errors; default: that of the path.
-        precision: ``f32``, or ``bf16`` where the processor has it.
 
     Raises:
         ExportError: OpenVINO does not read the file, or, when run, the image.
     """
     name = name or Path(str(model)).name
-    openvino = openvino_package()
-    compiled = openvino.Core().compile_model(
-        read_openvino(model) if isinstance(model, Path) else openvino.Core().read_model(model),
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": precision,
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "PERFORMANCE_HINT": "LATENCY",
-        },
-    )
-    names = [output.get_any_name() for output in compiled.outputs]
+    core = openvino_package().Core()
+    read = read_openvino(model) if isinstance(model, Path) else core.read_model(model)
+    names = [output.get_any_name() for output in read.outputs]
+    requests = Requests(core, read, torch.get_num_threads(), "f32")
 
     def run(images: Tensor) -> dict[str, Tensor]:
         try:
-            values = compiled([images.numpy()])
+            values = requests.infer(images.numpy())
         except RuntimeError as error:
             reason = lines_of(error)[-1]
             raise ExportError(cannot_run("OpenVINO", name, images, reason)) from error
-        return {name: torch.from_numpy(np.array(values[i])) for i, name in enumerate(names)}
+        return dict(zip(names, map(torch.from_numpy, values), strict=True))
 
     return run
 
@@ -144,11 +134,3 @@ def read_openvino(path: Path) -> Any:
             f"OpenVINO {openvino.__version__} does not read {path}: {lines_of(error)[-1]}. Export "
             "it again."
         ) from error
-
-
-def openvino_metadata(path: Path) -> dict[str, str]:
-    """Text by name; empty for a file of another program."""
-    model = read_openvino(path)
-    if not model.has_rt_info([_SECTION]):
-        return {}
-    return {key: str(value) for key, value in model.get_rt_info([_SECTION]).value.items()}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..io.errors import SegPluginsError
+from ..runtime.onnx_engine import runtime_errors
 
 TOLERANCE = 1e-3
 #: Of files of fewer bits: see :func:`compare_loosely`.
@@ -192,7 +193,7 @@ def onnx_session(model: Path | bytes, name: str) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except _onnxruntime_errors() as error:
+    except runtime_errors() as error:
         raise ExportError(
             f"onnxruntime {onnxruntime.__version__} does not accept {name}: {lines_of(error)[0]}. "
             "Try a newer onnxruntime, or --format torchscript."
@@ -208,18 +209,10 @@ def run_session(session: Any, images: Tensor, name: str) -> list[Tensor]:
     source = session.get_inputs()[0]
     try:
         values: Sequence[np.ndarray] = session.run(None, {source.name: images.numpy()})
-    except _onnxruntime_errors() as error:
+    except runtime_errors() as error:
         taken = f"{name} (input {' x '.join(map(str, source.shape))})"
         raise ExportError(cannot_run("onnxruntime", taken, images, lines_of(error)[0])) from error
     return [torch.from_numpy(np.ascontiguousarray(value)) for value in values]
-
-
-def _onnxruntime_errors() -> tuple[type[Exception], ...]:
-    """Its exceptions, which have no base class of their own."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    found = (value for value in vars(state).values() if isinstance(value, type))
-    return (*(kind for kind in found if issubclass(kind, Exception)), RuntimeError, ValueError)
 
 
 def cannot_run(runtime: str, name: str, images: Tensor, reason: str) -> str:

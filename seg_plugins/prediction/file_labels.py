@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 
 from detectron2.config import CfgNode
 
 from ..data import DatasetError, apply_custom_dataset
 from .labels import Label, Labels, labels_from_config
+
+logger = logging.getLogger(__name__)
 
 
 def labels_of_file(cfg: CfgNode, metadata: Mapping[str, str]) -> Labels:
@@ -23,7 +26,12 @@ def labels_of_file(cfg: CfgNode, metadata: Mapping[str, str]) -> Labels:
     """
     try:
         apply_custom_dataset(cfg)
-    except DatasetError:  # a file is taken to other machines than its dataset
+    except DatasetError as error:  # a file is taken to other machines than its dataset
+        logger.warning(
+            "The dataset of the file is not here (%s): classes are those that the file names, and "
+            "ids of categories in COCO files count them",
+            error,
+        )
         return _named(metadata, int(metadata["ignore_label"]))
     return labels_from_config(cfg)
 

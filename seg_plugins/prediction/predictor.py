@@ -18,6 +18,7 @@ from torch import nn
 from ..config import ConfigError, load_config, merge_opts
 from ..engine.checkpoint import Checkpointer
 from ..io.weights import WeightsError
+from ..modeling.meta_arch.mask_rcnn import keep_scores_in_float32
 from ..modeling.test_time.augmentation import TestTimeAugmentation, with_test_time_augmentation
 from ..runtime import PRECISIONS, FileModel
 from .errors import PredictionError
@@ -61,6 +62,8 @@ class Predictor:
     ) -> None:
         if precision not in PRECISIONS:
             raise PredictionError(f"precision '{precision}' is not one of {', '.join(PRECISIONS)}")
+        if precision == "bfloat16":  # of other libraries' systems, too
+            keep_scores_in_float32(model)
         self.model, self.precision = model.eval(), precision
         self.identity = identity
         self.preparation, self.labels = preparation, labels

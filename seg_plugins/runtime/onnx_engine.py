@@ -41,7 +41,7 @@ class OnnxEngine:
         options.intra_op_num_threads = threads or usable_threads()
         # Between two images its threads would keep the processors from reading and writing.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._errors = _errors()
+        self._errors = runtime_errors()
         try:
             self._session = onnxruntime.InferenceSession(
                 path, options, providers=["CPUExecutionProvider"]
@@ -63,8 +63,8 @@ class OnnxEngine:
         return dict(zip(self._names, values, strict=True))
 
 
-def _errors() -> tuple[type[Exception], ...]:
-    """Its exceptions, which have no base class of their own."""
+def runtime_errors() -> tuple[type[Exception], ...]:
+    """Onnxruntime's exceptions, which have no base class of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     found = (value for value in vars(state).values() if isinstance(value, type))

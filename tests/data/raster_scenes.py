@@ -6,6 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from seg_plugins.data import register_custom_dataset
+from seg_plugins.data.datasets.catalogue import load_dataset
+from seg_plugins.io.images import read_image
+from seg_plugins.io.window_names import Area, split_name
+
 import numpy as np
 import rasterio
 import yaml
@@ -74,3 +79,19 @@ def write_polygons(
         content["crs"] = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:{crs}"}}
     path.write_text(json.dumps(content))
     return path
+
+
+def records_of(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Part -> records of a description."""
+    return {split: load_dataset(name) for split, name in register_custom_dataset(path).items()}
+
+
+def area_of(record: dict[str, Any]) -> Area:
+    """The window of a record."""
+    return split_name(record["file_name"])[1]
+
+
+def shown(record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Image and label of a record."""
+    label = record["sem_seg_encoding"](record["sem_seg_file_name"])
+    return read_image(record["file_name"], "RGB"), label

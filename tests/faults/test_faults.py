@@ -23,6 +23,7 @@ import pytest
 import soak
 import torch
 import warm
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 RUNS = [
     (kills.sigkill, 2), (kills.overwriting, 6), (kills.sigterm, 1), (kills.worker, 1),
@@ -84,6 +85,19 @@ def test_an_error_without_a_text_ends_its_row(command, tmp_path, monkeypatch):
     monkeypatch.setattr(kills, "worker", fail)
     row = command.measure("worker", 1.0, 0, tmp_path)
     assert (row.result, row.passed) == ("broken off: TimeoutError", False)
+
+
+def test_a_forked_child_can_train_after_a_fake_tensor(tmp_path):
+    """As the operators' tests, which `opcheck` runs with fake tensors, leave the process."""
+
+    def backward():
+        torch.ones(1, requires_grad=True).sum().backward()
+
+    with FakeTensorMode():
+        torch.ones(1)
+    backward()
+    log = tmp_path / "log"
+    assert warm.wait(warm.fork(backward, log), 60.0) == 0, log.read_text()
 
 
 def test_nan_in_one_system(tmp_path):

@@ -48,6 +48,9 @@ OPTIONS = [
     *("DATALOADER.NUM_WORKERS", "0", "SEED", "7", "LOG_PERIOD", "1000", "TEST.PICTURES", "0"),
     *("TEST.REPORT", "False"),
 ]
+# The first backward pass of a process decides: after a FakeTensorMode autograd starts a thread for
+# a GPU, also where there is none, and a forked child can't train then. This is the first.
+torch.ones(1, requires_grad=True).sum().backward()
 # The report of the system's parts takes longer than the training.
 defaults.collect_env_info = lambda: "not collected"
 # Longer than any run takes, on a busy machine too: who is not done by then hangs.

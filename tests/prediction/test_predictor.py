@@ -6,7 +6,9 @@ import logging
 
 from seg_plugins import load_config
 from seg_plugins.engine import WeightsError
+from seg_plugins.modeling.sem_seg_heads.base import ScoreConv2d
 from seg_plugins.prediction import Prediction, Predictor
+from seg_plugins.prediction.errors import PredictionError
 from seg_plugins.prediction.labels import labels_from_config
 
 import numpy as np
@@ -169,3 +171,31 @@ def test_systems_of_one_task_have_no_things_among_the_stuff(system, things, stuf
     labels = labels_from_config(cfg)
     assert not labels.things_in_stuff
     assert (len(labels.things), len(labels.stuff)) == (things, stuff)
+
+
+class Scores(torch.nn.Module):
+    """Many channels to three scores, as another library's head has them."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = torch.nn.Conv2d(3, 64, 3, padding=1), torch.nn.Conv2d(64, 3, 1)
+
+    def forward(self, batch):
+        self.inside = self.body(torch.stack([item["image"] for item in batch]) / 255)
+        return [{"sem_seg": scores} for scores in self.head(self.inside)]
+
+
+def test_bfloat16_keeps_scores_in_float32():
+    """Of any system: a 1x1 convolution to a few scores is not safe in it (see ScoreConv2d)."""
+    pictures = [predictor(Scores()).preparation.from_array(stripes())]
+    (expected,) = predictor(Scores()).outputs(pictures)
+    model = Scores()
+    (found,) = predictor(model, precision="bfloat16").outputs(pictures)
+    assert type(model.head) is ScoreConv2d
+    assert model.inside.dtype == torch.bfloat16
+    assert found["sem_seg"].dtype == torch.float32
+    assert not torch.equal(found["sem_seg"], expected["sem_seg"])
+    torch.testing.assert_close(found["sem_seg"], expected["sem_seg"], rtol=0, atol=0.02)
+    with pytest.raises(PredictionError, match="precision 'int8' is not one of float32, bfloat16"):
+        predictor(Scores(), precision="int8")
