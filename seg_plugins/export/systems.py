@@ -15,18 +15,15 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import GeneralizedRCNN, build_model
-from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
-from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from ..config import ConfigError
 from ..data.datasets.shapes_scene import make_scene
-from ..modeling.instance_representations.mask_forms import DenseMasks, OutlineMasks
-from ..modeling.meta_arch.mask_rcnn import wanted_size
 from ..modeling.meta_arch.one_stage import OneStageInstanceSegmentor
-from ..modeling.meta_arch.panoptic_bottom_up import BottomUpPanopticSegmentor, resized_maps
+from ..modeling.meta_arch.panoptic_bottom_up import BottomUpPanopticSegmentor
 from ..modeling.meta_arch.semantic import SemanticSystem
 from ..modeling.sem_seg_heads.segnet import SemSegSegNetHead
+from ..runtime.results import mask_threshold, system_output
 from . import instances, semantic
 from .onnx_file import write_onnx
 from .panoptic import is_panoptic
@@ -85,7 +82,8 @@ class TensorSystem:
             found: the file's outputs for the image of `sample`.
             sample: see the system's ``forward``.
         """
-        raise NotImplementedError
+        image = {name: of_all[0] for name, of_all in found.items()} if self.batched else found
+        return system_output(self.model, image, sample)
 
     def following(
         self, positions: Callable[[Tensor], Positions], follower: Follower
@@ -139,12 +137,6 @@ class Semantic(TensorSystem):
         outputs = self.model([{"image": image} for image in images])
         return {"logits": torch.stack([output["sem_seg"] for output in outputs])}
 
-    def result(self, found: Outputs, sample: dict[str, Any]) -> dict[str, Any]:
-        """``sem_seg`` at the wanted size."""
-        size = tuple(sample["image"].shape[-2:])
-        (logits,) = found["logits"]
-        return {"sem_seg": sem_seg_postprocess(logits, size, *wanted_size(sample, size))}
-
 
 class BottomUp(TensorSystem):
     """``images`` (N, C, H, W) to ``logits``, ``heatmaps`` (N, 1, H, W), ``offsets`` (N, 2, ...)."""
@@ -172,12 +164,6 @@ class BottomUp(TensorSystem):
         """The graph's, whose parts are the system's."""
         return dict(zip(self.names, self.graph(images), strict=True))
 
-    def result(self, found: Outputs, sample: dict[str, Any]) -> dict[str, Any]:
-        """The three tasks at the wanted size."""
-        size = tuple(sample["image"].shape[-2:])
-        maps = [found[name][0] for name in self.names]
-        return self.model.merged(*resized_maps(maps, size, *wanted_size(sample, size)))
-
 
 class Regions(TensorSystem):
     """``image`` (C, H, W) to instances, and of a panoptic system ``logits`` (K, H, W)."""
@@ -191,8 +177,7 @@ class Regions(TensorSystem):
             example_images(cfg, 1, *size)[0] for size in ((128, 128), (160, 121), (97, 224))
         ]
         self.one_stage = isinstance(model, OneStageInstanceSegmentor)
-        representation = getattr(model, "representation", None)
-        self.mask_threshold = float(getattr(representation, "mask_threshold", 0.5))
+        self.mask_threshold = mask_threshold(model)
         self.original = self._graph_of(model)
         self.names = self.original.names
         if self.task == "panoptic" and "outlines" in self.names:
@@ -235,30 +220,6 @@ class Regions(TensorSystem):
     def reference(self, images: Tensor) -> Outputs:
         """With the system's own pooler."""
         return dict(zip(self.names, self.original(images), strict=True))
-
-    def result(self, found: Outputs, sample: dict[str, Any]) -> dict[str, Any]:
-        """The system's tasks at the wanted size."""
-        size = tuple(sample["image"].shape[-2:])
-        height, width = wanted_size(sample, size)
-        of_image = Instances(size)
-        of_image.scores, of_image.pred_classes = found["scores"], found["classes"]
-        if self.one_stage:
-            outlines = found.get("outlines")
-            of_image.pred_masks = (
-                DenseMasks(found["masks"], 1, self.mask_threshold)
-                if outlines is None
-                else OutlineMasks(outlines)
-            )
-        else:
-            of_image.pred_boxes = Boxes(found["boxes"])
-            if "masks" in found:
-                of_image.pred_masks = found["masks"][:, None]
-        finish = getattr(self.model, "finish", detector_postprocess)
-        finished = finish(of_image, height, width)
-        if self.task != "panoptic":
-            return {"instances": finished}
-        semantic = sem_seg_postprocess(found["logits"], size, height, width)
-        return self.model.merged(semantic, finished)
 
 
 def tensor_system(cfg: CfgNode, model: nn.Module, kind: str) -> TensorSystem:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from detectron2.config import CfgNode
 
 from ..data import DatasetError, apply_custom_dataset
-from .labels import Label, Labels, labels_from_config
+from .labels import Labels, labels_from_config, labels_from_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +33,15 @@ def labels_of_file(cfg: CfgNode, metadata: Mapping[str, str]) -> Labels:
             "ids of categories in COCO files count them",
             error,
         )
-        return _named(metadata, int(metadata["ignore_label"]))
+        return labels_from_metadata(cfg, _as_of_a_dataset(metadata))
     return labels_from_config(cfg)
 
 
-def _named(metadata: Mapping[str, str], ignore_label: int) -> Labels:
-    things = metadata["task"] == "instances"
-    names, colors = json.loads(metadata["classes"]), json.loads(metadata["colors"])
-    found = tuple(
-        Label(name, (color[0], color[1], color[2]), number + things, things)
-        for number, (name, color) in enumerate(zip(names, colors, strict=True))
-    )
-    return Labels(found, (), ignore_label) if things else Labels((), found, ignore_label)
+def _as_of_a_dataset(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """A file's classes by the names that Detectron2's catalogue has for them."""
+    found: dict[str, Any] = {"ignore_label": int(metadata["ignore_label"])}
+    kinds = {"sem_seg": {"stuff": ""}, "instances": {"thing": ""}}
+    for kind, start in kinds.get(metadata["task"], {"thing": "", "stuff": "label_"}).items():
+        found[f"{kind}_classes"] = json.loads(metadata[f"{start}classes"])
+        found[f"{kind}_colors"] = json.loads(metadata[f"{start}colors"])
+    return found

@@ -133,7 +133,11 @@ def labels_from_config(cfg: CfgNode) -> Labels:
     Where the dataset's description is not at hand or does not fit the model, classes are called
     ``class_0``, ``class_1``, ..., and a warning says so.
     """
-    metadata = _metadata(cfg)
+    return labels_from_metadata(cfg, _metadata(cfg))
+
+
+def labels_from_metadata(cfg: CfgNode, metadata: dict[str, Any]) -> Labels:
+    """The classes that a dataset's metadata names, of a model of this configuration."""
     tasks = tasks_of(cfg.MODEL.META_ARCHITECTURE)
     if not metadata.get("stuff_classes") and makes_labels(cfg.MODEL.META_ARCHITECTURE):
         metadata = _with_background(metadata)

@@ -10,18 +10,12 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
-from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from ..config import config_from_text
-from ..modeling.instance_representations.mask_forms import DenseMasks, OutlineMasks
-from ..modeling.meta_arch.mask_rcnn import wanted_size
-from ..modeling.meta_arch.one_stage import OneStageInstanceSegmentor
 from .engines import Engine, open_engine
 from .errors import ModelFileError
-
-_TASKS = ("sem_seg", "instances")
+from .results import system_output
 
 Sample = dict[str, Any]
 
@@ -45,12 +39,6 @@ class FileModel(nn.Module):
     def __init__(self, engine: Engine, cfg: CfgNode, name: str) -> None:
         super().__init__()
         self.engine, self.cfg, self.name = engine, cfg, name
-        self.task = engine.metadata["task"]
-        if self.task not in _TASKS:
-            raise ModelFileError(
-                f"{name}: files of the task '{self.task}' are run by their own script; predict "
-                f"takes {' and '.join(_TASKS)}"
-            )
         cfg = cfg.clone()
         cfg.defrost()
         cfg.MODEL.DEVICE, cfg.MODEL.TIMM.PRETRAINED, cfg.MODEL.WEIGHTS = "meta", False, ""
@@ -121,24 +109,4 @@ class FileModel(nn.Module):
 
     def _result(self, outputs: dict[str, np.ndarray], sample: Sample) -> dict[str, Any]:
         found = {name: torch.from_numpy(values) for name, values in outputs.items()}
-        size = (sample["image"].shape[-2], sample["image"].shape[-1])
-        height, width = wanted_size(sample, size)
-        if self.task == "sem_seg":
-            return {"sem_seg": sem_seg_postprocess(found["logits"], size, height, width)}
-        instances = Instances(size)
-        instances.scores, instances.pred_classes = found["scores"], found["classes"]
-        system: Any = self._system[0]
-        if isinstance(system, OneStageInstanceSegmentor):
-            # Masks of the image's own pixels: a grid of stride 1.
-            threshold = float(getattr(system.representation, "mask_threshold", 0.5))
-            instances.pred_masks = (
-                OutlineMasks(found["outlines"])
-                if "outlines" in found
-                else DenseMasks(found["masks"], 1, threshold)
-            )
-        else:
-            instances.pred_boxes = Boxes(found["boxes"])
-            if "masks" in found:
-                instances.pred_masks = found["masks"][:, None]
-        finish = getattr(system, "finish", detector_postprocess)
-        return {"instances": finish(instances, height, width)}
+        return system_output(self._system[0], found, sample)

@@ -11,9 +11,10 @@ from seg_plugins import load_config
 from seg_plugins.config import ConfigError
 from seg_plugins.export import ExportError, export_model, panoptic_centers, panoptic_regions
 from seg_plugins.export.panoptic import differing_share
-from seg_plugins.export.systems import tensor_system
+from seg_plugins.export.systems import example_images, tensor_system
 from seg_plugins.modeling.instance_centers import segments_from_centers
 from seg_plugins.modeling.panoptic_merging import merge_panoptic
+from seg_plugins.runtime import FileModel
 
 import numpy as np
 import pytest
@@ -176,7 +177,28 @@ def shapes_system(config: str):
     for name, parameter in model.named_parameters():
         if name.startswith("sem_seg_head.predictor"):
             torch.nn.init.normal_(parameter, std=1e-3)
+        if name.endswith(("ins_head.cate_pred.weight", "ins_head.kernel_pred.weight")):  # SOLOv2
+            torch.nn.init.normal_(parameter, std=0.1 if "cate" in name else 0.3)
     return cfg, model
+
+
+@torch.no_grad()
+def predicts_as(model, image: torch.Tensor, path: Path, runtime: str) -> None:
+    """The file in the place of its model: all three tasks at a size that is not the image's."""
+    sample = {"image": image, "height": 61, "width": 140}
+    (expected,) = model([sample])
+    (found,) = FileModel.open(path, runtime, threads=1)([sample])
+    assert found.keys() == expected.keys()
+    torch.testing.assert_close(found["sem_seg"], expected["sem_seg"], rtol=0, atol=1e-3)
+    assert len(found["instances"]) == len(expected["instances"]) > 0
+    for name in ("scores", "pred_classes"):
+        mine, other = found["instances"].get(name), expected["instances"].get(name)
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-3)
+    parts = [
+        (ids.numpy(), described)
+        for ids, described in (o["panoptic_seg"] for o in (found, expected))
+    ]
+    assert differing_share(*parts) < 2e-3
 
 
 @pytest.mark.slow
@@ -200,6 +222,7 @@ def test_panoptic_systems(config, kind, tmp_path):
         return
     result = export_model(cfg, model, kind, tmp_path)
     assert {"panoptic.py", result.path.name} <= {file.name for file in result.files}
+    predicts_as(model, example_images(cfg, 1, 160, 121)[0], result.path, kind)
     if kind == "openvino":
         return
     image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
