@@ -4,15 +4,17 @@
 python tools/benchmark_predict.py                          # 2,000, 8,000 and 20,000 pixels a side
 python tools/benchmark_predict.py --sizes 1000 4000
 python tools/benchmark_predict.py --objects                # objects put together across windows
+python tools/benchmark_predict.py --pieces                 # connected pieces of a class
 python tools/benchmark_predict.py --speed                  # seconds beside the image as a whole
 python tools/benchmark_predict.py --soak 200               # memory after 20 and after 200 windows
 
-The first three print the peak memory, each size in a process of its own. --speed takes turns with
+The first four print the peak memory, each size in a process of its own. --speed takes turns with
 predicting the whole image, in one process: a U-Net of 16 channels, mask written, medians; the work
 is the pixels of all windows by those of the image. Beside other programs seconds of CPU tell more.
 
 With --objects a stand-in for a network finds bright discs, 25 in 512 x 512 pixels: what is measured
-is the finding of an object in several windows, its record and its drawing.
+is the finding of an object in several windows, its record and its drawing. With --pieces another
+one gives the discs' pixels, of which `--instances components` makes objects.
 """
 
 from __future__ import annotations
@@ -130,9 +132,35 @@ def disc_predictor() -> Any:
     return Predictor(model=Discs(), preparation=Preparation(cfg), labels=labels)
 
 
-def predict(path: Path, folder: Path, window: int, objects: bool) -> None:
+def bright_predictor() -> Any:
+    """Two classes by brightness."""
+    import seg_plugins  # first
+    from seg_plugins.prediction import Predictor
+    from seg_plugins.prediction.inputs import Preparation
+    from seg_plugins.prediction.labels import Label, Labels
+
+    import torch
+
+    class Bright(torch.nn.Module):
+        alignment = 1
+
+        def forward(self, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            images = [sample["image"][0].float() - 128 for sample in samples]
+            return [{"sem_seg": torch.stack([-image, image])} for image in images]
+
+    cfg = seg_plugins.get_cfg()
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    stuff = (Label("background", (0, 0, 0), 0, False), Label("disc", (200, 0, 0), 1, False))
+    labels = Labels(stuff=stuff)
+    return Predictor(model=Bright(), preparation=Preparation(cfg), labels=labels)
+
+
+PREDICTORS = {"classes": unet_predictor, "objects": disc_predictor, "pieces": bright_predictor}
+
+
+def predict(path: Path, folder: Path, window: int, kind: str) -> None:
     """Predict and print seconds, and the peak in MiB before and after."""
-    predictor = disc_predictor() if objects else unet_predictor()
+    predictor = PREDICTORS[kind]()
     from seg_plugins.engine.process import keep_freed_memory
     from seg_plugins.prediction.outputs import OutputOptions
     from seg_plugins.prediction.rasters import predict_raster
@@ -141,7 +169,8 @@ def predict(path: Path, folder: Path, window: int, objects: bool) -> None:
     keep_freed_memory()  # as tools/predict.py does
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     begin = time.perf_counter()
-    options = OutputOptions(("mask", "overlay"))
+    save = ("mask", "objects") if kind == "pieces" else ("mask", "overlay")
+    options = OutputOptions(save, components=kind == "pieces")
     predict_raster(predictor, path, folder, "scene", options, grid_for(predictor.model, window))
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -223,12 +252,15 @@ def main() -> int:
     parser.add_argument("--speed", action="store_true", help="beside the whole image")
     parser.add_argument("--soak", type=int, metavar="N", help="windows of one raster")
     parser.add_argument("--rounds", type=int, default=5, help="of --speed")
-    parser.add_argument("--objects", action="store_true", help="find objects, not classes")
+    for kind, text in (("objects", "find objects"), ("pieces", "connect the pixels of a class")):
+        parser.add_argument(
+            f"--{kind}", action="store_const", const=kind, dest="kind", default="classes", help=text
+        )
     parser.add_argument("--folder", help="of the files (default: a temporary one)")
     parser.add_argument("--single", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.single:
-        predict(Path(args.single[0]), Path(args.single[1]), args.window, args.objects)
+        predict(Path(args.single[0]), Path(args.single[1]), args.window, args.kind)
         return 0
     if args.speed or args.soak:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
@@ -244,10 +276,11 @@ def main() -> int:
             path = Path(folder) / "scene.tif"
             # Made in another process: the peak of this one is inherited by its children.
             code = f"import runpy; runpy.run_path({str(SCRIPT)!r})['write_scene']"
-            code = f"{code}(__import__('pathlib').Path({str(path)!r}), {side}, {args.objects})"
+            discs = args.kind != "classes"
+            code = f"{code}(__import__('pathlib').Path({str(path)!r}), {side}, {discs})"
             subprocess.run([sys.executable, "-c", code], check=True)
             command = [sys.executable, SCRIPT, "--window", args.window]
-            command += ["--objects"] if args.objects else []
+            command += [] if args.kind == "classes" else [f"--{args.kind}"]
             command = [*map(str, command), "--single", str(path), folder]
             run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             seconds, before, peak = (float(number) for number in run.stdout.split()[-3:])

@@ -18,26 +18,21 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..io.files import write_atomically
 from ..io.gaps import no_data
 from ..io.masks import to_crop
 from ..visualization import overlays
 from . import runs as mask_runs
 from .mask_values import binary, mask_values
-from .outputs import OutputOptions, class_records, output_path
-from .place import Place, place_of
+from .object_files import ObjectFiles, outline_place, tiles
+from .outputs import OutputOptions, class_records
 from .prediction import Prediction, id_type
 from .predictor import Predictor
 from .raster_windows import RasterWindows, Span
 from .seams import Box, Found, Seams
 from .spool import MapSpool, ObjectSpool
-from .vectors import feature, geojson, outline, write_geopackage
 from .windows import WindowGrid
 
 logger = logging.getLogger(__name__)
-
-# Outputs are written in tiles: a row of blocks of the file, and not wider than this.
-_TILE = 256, 4096
 
 # What a raster with objects can give.
 KINDS = ("overlay", "mask", "color", "json", "objects", "geojson", "geopackage")
@@ -79,27 +74,16 @@ def predict_objects(
     # What can be told before hours of windows is told before them.
     if "json" in options.save:
         mask_runs.check_coco_size(windows.source.height, windows.source.width)
-    outlined = {"geojson", "geopackage"} & {*options.save}
-    place = place_of(Path(windows.source.name)) if outlined else Place()
+    place = outline_place(windows.source, options)
     with _Objects(predictor, windows, folder, grid, options) as found:
         found.find()
         found.objects.sort()
         outputs = {kind: found.output(kind) for kind in options.save if kind in PICTURES}
         counts = found.write(outputs, open_output)
-        if "geojson" in options.save:
-            path = output_path(folder, "geojson", name, ".geojson")
-            path.parent.mkdir(parents=True, exist_ok=True)
-
-            def write(file: Any) -> None:
-                for piece in geojson(found.features(place), place):
-                    file.write(piece)
-
-            write_atomically(path, write)
-        if "geopackage" in options.save:
-            path = output_path(folder, "geopackage", name, ".gpkg")
-            write_geopackage(path, found.features(place), place)
+        files = ObjectFiles(found.objects, predictor.labels, *found.size)
+        files.write_outlines(folder, name, options, place)
         classes = class_records(counts, predictor.labels)
-        return [*found.records("json" in options.save), *classes], found.no_data
+        return [*files.records("json" in options.save), *classes], found.no_data
 
 
 class _Objects:
@@ -193,34 +177,6 @@ class _Objects:
         part = prediction.semantic[top - y0 : bottom - y0, left - x0 : right - x0]
         self.classes.write(part, top, left)
 
-    def records(self, with_masks: bool) -> Iterator[dict[str, Any]]:
-        """The objects as a record has them."""
-        for number, found in enumerate(self.objects, 1):
-            label = self.labels.all[found.class_id]
-            y0, x0, y1, x1 = mask_runs.bounds(found.runs)
-            record = {
-                "class": label.name,
-                "category_id": label.category_id,
-                "isthing": True,
-                "area": mask_runs.area(found.runs),
-                "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
-                "score": round(found.score, 6),
-                "id": number,
-            }
-            if with_masks:
-                record["segmentation"] = mask_runs.to_coco(found.runs, *self.size)
-            yield record
-
-    def features(self, place: Place) -> Iterator[dict[str, Any]]:
-        """The objects as GeoJSON has them."""
-        for number, found in enumerate(self.objects, 1):
-            y0, x0, y1, x1 = mask_runs.bounds(found.runs)
-            mask = np.zeros((y1 - y0, x1 - x0), bool)
-            mask_runs.paint(mask, found.runs, y0, x0, 1)
-            geometry = outline(mask, (x0, y0), place.transform)
-            label = self.labels.all[found.class_id]
-            yield feature(number, label, found.score, int(mask.sum()), geometry)
-
     def output(self, kind: str) -> tuple[int, Any]:
         """Bands and type of an output."""
         if kind in ("overlay", "color"):
@@ -239,7 +195,7 @@ class _Objects:
                 kind: stack.enter_context(open_output(kind, bands, dtype))
                 for kind, (bands, dtype) in outputs.items()
             }
-            for box in _tiles(*self.size):
+            for box in tiles(*self.size):
                 y0, x0, y1, x1 = box
                 # One pixel more on each side shows where outlines are.
                 wide = self.objects.labels((y0 - 1, x0 - 1, y1 + 1, x1 + 1))
@@ -315,12 +271,6 @@ def _cores(spans: list[Span]) -> list[Span]:
     """The part of a side that is each window's alone: to the middle of what two share."""
     middles = [(after[0] + before[1]) // 2 for before, after in itertools.pairwise(spans)]
     return list(zip([0, *middles], [*middles, spans[-1][1]], strict=True))
-
-
-def _tiles(height: int, width: int) -> Iterator[Box]:
-    for y in range(0, height, _TILE[0]):
-        for x in range(0, width, _TILE[1]):
-            yield y, x, min(y + _TILE[0], height), min(x + _TILE[1], width)
 
 
 def _edges(numbers: np.ndarray) -> np.ndarray:

@@ -16,17 +16,24 @@ from ..io.gaps import no_data
 from ..io.rasters import open_raster
 from ..visualization import overlays
 from . import object_rasters
+from . import runs as mask_runs
 from .label_files import label_colors
 from .labels import Labels
 from .mask_values import mask_values
+from .object_files import ObjectFiles, outline_place
 from .outputs import SUFFIXES, OutputOptions, class_records, output_path, require
-from .prediction import class_ids
+from .pieces import find_pieces
+from .place import Place
+from .prediction import class_ids, id_type
 from .predictor import Predictor
 from .raster_files import check_raster, create_raster
 from .raster_windows import RasterWindows
+from .spool import MapSpool, ObjectSpool
 from .windows import WindowGrid, blend_windows
 
+# What a semantic system's raster can give; of its connected pieces, and of those as regions.
 KINDS = ("overlay", "mask", "color")
+_OF_PIECES = ("objects", "geojson", "geopackage")
 
 
 def predict_raster(
@@ -44,9 +51,9 @@ def predict_raster(
         path: the image.
         folder: holds a folder for each kind of output.
         name: of the outputs.
-        options: overlay, mask (of semantic systems: pixels without data get the ignore label) or
-            color; of systems that find things json, which stands in the record, objects, geojson
-            and geopackage as well.
+        options: overlay, mask (of semantic systems: pixels without data get the ignore label),
+            color, objects, geojson or geopackage (of semantic systems: of the connected pieces);
+            json, which stands in the record, where the regions are objects.
         grid: the windows; they are aligned to the network's stride.
 
     Returns:
@@ -59,12 +66,15 @@ def predict_raster(
         ValueError: outputs that cannot be had by windows.
     """
     labels = predictor.labels
-    kinds = object_rasters.KINDS if labels.things else KINDS
+    kinds = object_rasters.KINDS
+    if not labels.things:
+        kinds = (*KINDS, *(("json",) if options.components else ()), *_OF_PIECES)
     require(
         options.save,
         kinds,
         "images predicted by windows",
-        "Leave --window out for images of up to 50 million pixels",
+        "--instances components lets a semantic system give json; leave --window out for images "
+        "of up to 50 million pixels",
     )
     folder.mkdir(parents=True, exist_ok=True)
     with open_raster(path) as source:
@@ -80,8 +90,7 @@ def predict_raster(
                 predictor, windows, folder, name, options, grid, open_output
             )
         else:
-            counts, gaps = _predict_classes(predictor, windows, folder, name, options, grid)
-            regions = class_records(counts, labels)
+            regions, gaps = _predict_classes(predictor, windows, folder, name, options, grid)
         size = {"height": source.height, "width": source.width}
     files = [
         output_path(folder, kind, name, SUFFIXES.get(kind, ".tif"))
@@ -98,9 +107,13 @@ def _predict_classes(
     name: str,
     options: OutputOptions,
     grid: WindowGrid,
-) -> tuple[np.ndarray, int]:
-    """Write the outputs of a semantic system; the (K,) pixels of each class, and those of none."""
+) -> tuple[list[dict[str, Any]], int]:
+    """Write the outputs of a semantic system; the record's regions, and the pixels without data."""
     labels, source = predictor.labels, windows.source
+    # What can be told before hours of windows is told before them.
+    if "json" in options.save:
+        mask_runs.check_coco_size(source.height, source.width)
+    place = outline_place(source, options)
     values = mask_values(labels, options.values)
     with contextlib.ExitStack() as stack:
         writers = {
@@ -110,7 +123,13 @@ def _predict_classes(
                 else _output(folder, kind, name, source, 3, "uint8")
             )
             for kind in options.save
+            if kind in KINDS
         }
+        kept: MapSpool | None = None
+        if options.components or {*_OF_PIECES} & {*options.save}:
+            kept = stack.enter_context(
+                MapSpool(folder, source.height, source.width, id_type(labels))
+            )
         spans = len(grid.spans(source.height)) * len(grid.spans(source.width))
         bar = stack.enter_context(
             tqdm(total=spans, desc=Path(source.name).name, unit="window", leave=False, disable=None)
@@ -135,6 +154,8 @@ def _predict_classes(
             without += int(gaps.sum())
             image = window["image"][:height, :width]
             counts += np.bincount(ids[ids < len(counts)], minlength=len(counts))
+            if kept is not None:
+                kept.write(ids, y, x)
             for kind, writer in writers.items():
                 block = (
                     values(ids)[None]
@@ -144,7 +165,35 @@ def _predict_classes(
                 writer.write(block, window=area)
         if without == source.height * source.width:
             raise no_data(str(source.name))
-    return counts, without
+        regions = class_records(counts, labels)
+        if kept is not None:
+            pieces = _write_pieces(kept, labels, source, folder, name, options, place)
+            regions = pieces if options.components else regions
+    return regions, without
+
+
+def _write_pieces(
+    classes: MapSpool,
+    labels: Labels,
+    source: Any,
+    folder: Path,
+    name: str,
+    options: OutputOptions,
+    place: Place,
+) -> list[dict[str, Any]]:
+    """Write the connected pieces of the classes; as regions of a record, if those are asked for."""
+    size = source.height, source.width
+    with ObjectSpool(folder) as pieces:
+        for found in find_pieces(classes, *size, labels):
+            pieces.add(found)
+        pieces.sort()
+        files = ObjectFiles(pieces, labels, *size)
+        if "objects" in options.save:
+            dtype = np.min_scalar_type(len(pieces))
+            with _output(folder, "objects", name, source, 1, dtype) as raster:
+                files.write_numbers(raster)
+        files.write_outlines(folder, name, options, place)
+        return [*files.records("json" in options.save)] if options.components else []
 
 
 @contextlib.contextmanager

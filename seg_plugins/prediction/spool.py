@@ -26,6 +26,12 @@ class ObjectSpool:
         self._boxes: list[Box] = []
         self._sides = np.zeros((0, 4), np.int64)  # the boxes, once they are sorted
 
+    def __enter__(self) -> ObjectSpool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def add(self, found: Found) -> None:
         """Keep an object."""
         place = self._file.seek(0, 2)
@@ -90,6 +96,12 @@ class MapSpool:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
         self.width, self.dtype = width, np.dtype(dtype)
         self._file.truncate(height * width * self.dtype.itemsize)
+
+    def __enter__(self) -> MapSpool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def write(self, values: np.ndarray, y: int, x: int) -> None:
         """Store an (h, w) part that begins at row `y` and column `x`."""

@@ -140,7 +140,10 @@ def test_a_damaged_file_leaves_nothing_behind(tmp_path):
 
 def test_what_windows_cannot_give_is_said(tmp_path):
     path = write(tmp_path / "a.tif", scene()[0])
-    with pytest.raises(ValueError, match="by windows give overlay, mask, color, not cutout"):
+    with pytest.raises(
+        ValueError,
+        match="by windows give overlay, mask, color, objects, geojson, geopackage, not cutout",
+    ):
         predict_raster(
             predictor(RedChannel()), path, tmp_path, "a", OutputOptions(("cutout",)), GRID
         )

@@ -12,7 +12,9 @@ SCRIPT = Path(__file__).parents[2] / "tools" / "benchmark_predict.py"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [[], ["--objects"]], ids=["classes", "objects"])
+@pytest.mark.parametrize(
+    "options", [[], ["--objects"], ["--pieces"]], ids=["classes", "objects", "pieces"]
+)
 def test_the_peak_of_a_large_image_is_that_of_a_small_one(tmp_path, options):
     pytest.importorskip("rasterio")
     output = subprocess.run(
