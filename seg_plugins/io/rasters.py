@@ -16,6 +16,7 @@ from .errors import DatasetError
 
 __all__ = [
     "has_rasterio",
+    "open_anywhere",
     "open_raster",
     "raster_size",
     "rasterio_or_error",
@@ -23,6 +24,7 @@ __all__ = [
     "read_window",
 ]
 
+# Filters of warnings belong to the process.
 _WARNINGS = threading.Lock()
 
 
@@ -67,15 +69,19 @@ def open_raster(path: Path) -> Iterator[Any]:
     """
     rasterio = rasterio_or_error(path)
     try:
-        with rasterio.Env(GDAL_CACHEMAX=64):
-            # A picture from a microscope lies nowhere on Earth. Filters belong to the process.
-            with _WARNINGS, warnings.catch_warnings():
-                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-                raster = rasterio.open(path)
-            with raster:
-                yield raster
+        with rasterio.Env(GDAL_CACHEMAX=64), open_anywhere(path) as raster:
+            yield raster
     except rasterio.errors.RasterioError as error:
         raise DatasetError(f"{path}: not a readable raster ({error})") from None
+
+
+def open_anywhere(path: Path, *arguments: Any, **options: Any) -> Any:
+    """``rasterio.open`` without a warning: a picture from a microscope lies nowhere on Earth."""
+    import rasterio
+
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        return rasterio.open(path, *arguments, **options)
 
 
 def read_window(

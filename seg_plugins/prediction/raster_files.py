@@ -10,7 +10,7 @@ from typing import Any
 from ..io.gaps import count_unknown, undeclared
 from ..io.label_tiff import imagej_description
 from ..io.raster_headers import check_header
-from ..io.rasters import rasterio_or_error, read_gaps, read_window
+from ..io.rasters import open_anywhere, rasterio_or_error, read_gaps, read_window
 
 # GDAL's names of what is kept beside the place on Earth: ImageJ's description has its unit.
 _DESCRIPTION = "TIFFTAG_IMAGEDESCRIPTION"
@@ -41,14 +41,14 @@ def create_raster(
     path: Path, like: Any, bands: int, dtype: Any, nodata: int | None = None
 ) -> Iterator[Any]:
     """A tiled, compressed GeoTIFF in the place on Earth of another raster."""
-    rasterio = rasterio_or_error(path)
+    rasterio_or_error(path)
     points, points_crs = like.gcps
     place: dict[str, Any] = {"crs": like.crs or points_crs or None}
     if points:
         place["gcps"] = points
     elif not like.transform.is_identity:
         place["transform"] = like.transform
-    with rasterio.open(
+    with open_anywhere(
         path,
         "w",
         driver="GTiff",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from seg_plugins.data import DatasetError
 from seg_plugins.io.rasters import raster_size
 from seg_plugins.prediction.outputs import OutputOptions
@@ -147,6 +149,16 @@ def test_what_windows_cannot_give_is_said(tmp_path):
         predict_raster(
             predictor(RedChannel()), path, tmp_path, "a", OutputOptions(("cutout",)), GRID
         )
+
+
+def test_a_picture_without_a_place_is_written_without_a_warning(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.fromarray(scene()[0].transpose(1, 2, 0)).save(path)
+    model = predictor(RedChannel())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", rasterio.errors.NotGeoreferencedWarning)
+        predict_raster(model, path, tmp_path, "a", OutputOptions(("mask",)), GRID)
+    assert (tmp_path / "mask/a.tif").is_file()
 
 
 def test_the_size_comes_from_the_header(tmp_path):
