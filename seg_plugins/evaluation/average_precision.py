@@ -75,6 +75,14 @@ class PrecisionRecall:
             curves = curves[np.isclose(IOU_THRESHOLDS, threshold)]
         return _mean(curves if category is None else curves[:, :, category])
 
+    def by_class(self) -> list[float]:
+        """:meth:`average_precision` of each class, at once."""
+        curves = np.ascontiguousarray(np.moveaxis(self.precision[..., 0, -1], 2, 0))
+        rows = curves.reshape(len(curves), -1)
+        known = (rows > -1).sum(axis=1)
+        whole = rows.mean(axis=1).tolist()
+        return [whole[k] if known[k] == rows.shape[1] else _mean(rows[k]) for k in range(len(rows))]
+
     def curve(self, *, threshold: float | None = None, category: int | None = None) -> np.ndarray:
         """(R,) precision at :data:`RECALL_STEPS` of objects of all sizes; NaN without truth.
 

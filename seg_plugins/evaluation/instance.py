@@ -223,8 +223,8 @@ class InstanceEvaluator(StreamingEvaluator):
         scores = curves.summary()
         if self._limits[-1] > COCO_LIMIT:
             scores[f"AP@{COCO_LIMIT}"] = curves.average_precision(limit=COCO_LIMIT)
-        for k, name in enumerate(self.class_names):
-            scores[f"AP-{name}"] = curves.average_precision(category=k)
+        for name, value in zip(self.class_names, curves.by_class(), strict=True):
+            scores[f"AP-{name}"] = value
         return {key: 100 * value for key, value in scores.items()}
 
     def extra_json(self) -> dict[str, Any]:

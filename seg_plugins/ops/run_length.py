@@ -39,7 +39,9 @@ class RunLengthMasks:
         cls, strings: Sequence[bytes | str], height: int, width: int
     ) -> RunLengthMasks:
         """From the ``counts`` of COCO's compressed RLEs."""
-        encoded = [s.encode("ascii") if isinstance(s, str) else s for s in strings]
+        encoded = strings
+        if set(map(type, strings)) != {bytes}:
+            encoded = [s.encode("ascii") if isinstance(s, str) else s for s in strings]
         offsets = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=offsets[1:])
         return cls(height, width, offsets, np.frombuffer(b"".join(encoded), np.uint8))
@@ -53,17 +55,21 @@ class RunLengthMasks:
         Raises:
             ValueError: an RLE whose ``size`` is not the image's.
         """
-        strings = []
-        size = height, width
-        for index, rle in enumerate(rles):
-            if tuple(rle["size"]) != size:
-                raise ValueError(
-                    f"run-length mask {index} is {rle['size'][0]}x{rle['size'][1]}, its image "
-                    f"{height}x{width} (height x width)"
-                )
-            counts = rle["counts"]
-            packed = isinstance(counts, (bytes, str))
-            strings.append(counts if packed else to_run_lengths(rle, height, width)["counts"])
+        sizes = [tuple(rle["size"]) for rle in rles]
+        if sizes.count((height, width)) != len(sizes):
+            index = next(i for i, size in enumerate(sizes) if size != (height, width))
+            raise ValueError(
+                f"run-length mask {index} is {sizes[index][0]}x{sizes[index][1]}, its image "
+                f"{height}x{width} (height x width)"
+            )
+        strings = [rle["counts"] for rle in rles]
+        if not set(map(type, strings)) <= {bytes, str}:
+            strings = [
+                rle["counts"]
+                if isinstance(rle["counts"], (bytes, str))
+                else to_run_lengths(rle, height, width)["counts"]
+                for rle in rles
+            ]
         return cls.from_strings(strings, height, width)
 
     @classmethod

@@ -124,6 +124,9 @@ def assert_same_arrays(coco_dataset, seed):
             assert ours.dtype == theirs.dtype == np.float64
             assert ours.shape == theirs.shape
             assert ours.tobytes() == theirs.tobytes(), f"{task} {name}"
+        curves = evaluator.curves[task]
+        one_by_one = [curves.average_precision(category=k) for k in range(len(curves.by_class()))]
+        np.testing.assert_array_equal(curves.by_class(), one_by_one)
         if limits == (1, 10, 100):
             names = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
             names += ["AR@1", "AR@10", "AR@100", "ARs@100", "ARm@100", "ARl@100"]
