@@ -48,7 +48,7 @@ def test_a_run_is_compared_with_the_expected_figure(tool, monkeypatch, tmp_path,
         assert run(tool, monkeypatch, *arguments) == status
     above = ("--expect", f"sem_seg/mIoU={value + 0.1}", "--tolerance", "0", config, *opts)
     assert run(tool, monkeypatch, *above) == 1
-    with pytest.raises(SegPluginsError, match="gives sem_seg/mIoU, not segm/AP"):
+    with pytest.raises(SegPluginsError, match="gives sem_seg/mIoU, sem_seg/pACC, not segm/AP"):
         run(tool, monkeypatch, "--expect", "segm/AP=1", config, *opts)
 
 
