@@ -21,7 +21,7 @@ import seg_plugins  # noqa: F401 - repairs Detectron2 before it is imported
 import torch
 from evaluation_benchmarks.boundary import boundary
 from evaluation_benchmarks.cityscapes import cityscapes_instances, cityscapes_pixels
-from evaluation_benchmarks.coco import coco
+from evaluation_benchmarks.coco import coco, coco_hotcoco
 from evaluation_benchmarks.lvis import lvis
 from evaluation_benchmarks.memory import memory_instances
 from evaluation_benchmarks.panoptic import pq
@@ -33,6 +33,7 @@ ROWS: dict[str, Callable[[Path, int], None]] = {
     "cityscapes_instances": cityscapes_instances,
     "pq": pq,
     "coco": coco,
+    "coco_hotcoco": coco_hotcoco,
     "boundary": boundary,
     "lvis": lvis,
 }

@@ -77,8 +77,10 @@ class PrecisionRecall:
 
     def by_class(self) -> list[float]:
         """:meth:`average_precision` of each class, at once."""
+        thresholds, steps, classes = self.precision.shape[:3]
+        # Side by side in memory: the order of a sum decides its last bits.
         curves = np.ascontiguousarray(np.moveaxis(self.precision[..., 0, -1], 2, 0))
-        rows = curves.reshape(len(curves), -1)
+        rows = curves.reshape(classes, thresholds * steps)
         known = (rows > -1).sum(axis=1)
         whole = rows.mean(axis=1).tolist()
         return [whole[k] if known[k] == rows.shape[1] else _mean(rows[k]) for k in range(len(rows))]

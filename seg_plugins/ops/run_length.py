@@ -39,9 +39,7 @@ class RunLengthMasks:
         cls, strings: Sequence[bytes | str], height: int, width: int
     ) -> RunLengthMasks:
         """From the ``counts`` of COCO's compressed RLEs."""
-        encoded = strings
-        if set(map(type, strings)) != {bytes}:
-            encoded = [s.encode("ascii") if isinstance(s, str) else s for s in strings]
+        encoded = [s.encode("ascii") if isinstance(s, str) else s for s in strings]
         offsets = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=offsets[1:])
         return cls(height, width, offsets, np.frombuffer(b"".join(encoded), np.uint8))

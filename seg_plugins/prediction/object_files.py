@@ -70,7 +70,7 @@ class ObjectFiles:
             record = {
                 "class": label.name,
                 "category_id": label.category_id,
-                "isthing": label.is_thing,
+                "isthing": bool(self.labels.things) or label.is_thing,
                 "area": mask_runs.area(found.runs),
                 "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
                 "id": number,

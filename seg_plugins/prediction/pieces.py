@@ -76,7 +76,9 @@ def find_pieces(classes: MapSpool, height: int, width: int, labels: Labels) -> I
         for key, piece in wholes.items():
             if key not in still:
                 yield _found(piece)
-        above, over = _renumbered(last, new, open_pieces := [wholes[key] for key in still])
+        # In the order of `wholes`: that of a set of addresses is another one in each run.
+        open_pieces = [piece for key, piece in wholes.items() if key in still]
+        above, over = _renumbered(last, new, open_pieces)
     for piece in open_pieces:
         yield _found(piece)
 

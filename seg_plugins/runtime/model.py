@@ -18,6 +18,10 @@ from .errors import ModelFileError
 from .results import system_output
 
 Sample = dict[str, Any]
+# Tasks of exported files, and what every file says of itself, and panoptic ones.
+TASKS = ("sem_seg", "instances", "panoptic")
+_NEEDED = ("task", "config", "classes", "colors", "ignore_label")
+_OF_LABELS = ("label_classes", "label_colors")
 
 
 class FileModel(nn.Module):
@@ -60,11 +64,19 @@ class FileModel(nn.Module):
             ConfigError: it was made with parts of somebody's own that are not imported.
         """
         engine = open_engine(path, runtime, threads=threads, precision=precision)
-        missing = [key for key in ("task", "config") if key not in engine.metadata]
+        missing = [key for key in _NEEDED if key not in engine.metadata]
+        task = engine.metadata.get("task")
+        if task == "panoptic":
+            missing += [key for key in _OF_LABELS if key not in engine.metadata]
         if missing:
             raise ModelFileError(
                 f"{path}: its metadata lack {' and '.join(missing)}: it is no file of seg-plugins "
                 "export, which puts in how images are prepared and what classes there are"
+            )
+        if task not in TASKS:
+            raise ModelFileError(
+                f"{path}: its metadata name the task '{task}', which is none of "
+                f"{', '.join(TASKS)}: export it again with this version"
             )
         return cls(engine, config_from_text(engine.metadata["config"], str(path)), str(path))
 

@@ -72,6 +72,17 @@ def test_strips_do_not_show(tmp_path, monkeypatch, rows, seed):
     assert as_set(found) == of_whole_map(values, (1, 2))
 
 
+def test_the_order_is_that_of_the_rows(tmp_path, monkeypatch):
+    """Columns of two classes that end in different strips; those of one strip from the left."""
+    monkeypatch.setattr(pieces, "_ROWS", 2)
+    values = np.zeros((9, 200), np.uint8)
+    for x in range(0, 200, 2):
+        values[: 3 + 2 * (x % 3), x] = 1 + x % 4 // 2
+    found = found_in(values, tmp_path)
+    ends = [(3 + 2 * (x % 3), 1 + x % 4 // 2, x) for x in range(0, 200, 2)]
+    assert [int(one.runs[0, 0]) for one in found] == [x for *_, x in sorted(ends)]
+
+
 def test_a_raster_has_the_pieces_of_the_whole_image(tmp_path):
     pixels, classes = scene()
     source = Source(write(tmp_path / "a.tif", pixels), "a", "a.tif")

@@ -152,6 +152,26 @@ def test_damaged_missing_and_foreign_files_are_named(exported, runtime, tmp_path
         FileModel.open(tmp_path / "foreign.onnx", runtime)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "depth"}, r"task 'depth', which is none of sem_seg, instances, panoptic"),
+        ({"task": "panoptic"}, "lack label_classes and label_colors"),
+        ({"colors": None}, "lack colors"),
+    ],
+)
+def test_metadata_that_do_not_say_enough_are_named(exported, tmp_path, changes, message):
+    onnx = pytest.importorskip("onnx")
+    file = onnx.load(exported("plain")[1])
+    kept = {entry.key: entry.value for entry in file.metadata_props} | changes
+    del file.metadata_props[:]
+    kept = {key: value for key, value in kept.items() if value is not None}
+    onnx.helper.set_model_props(file, kept)
+    onnx.save(file, tmp_path / "other.onnx")
+    with pytest.raises(ModelFileError, match=rf"other\.onnx: its metadata .*{message}"):
+        FileModel.open(tmp_path / "other.onnx")
+
+
 def test_an_image_that_the_file_does_not_take_names_the_window(exported, runtime):
     _, path = exported("slide")
     with pytest.raises(ModelFileError, match=r"model\.onnx: .* 20x200 pixels.* 48x64: .*WINDOW"):

@@ -24,7 +24,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import build_model
-from windows_of_truth import CPU, rectangles, truth_with
+from truth_of_rectangles import CPU, rectangles, truth_with
 
 
 @pytest.mark.parametrize(("agnostic", "expected"), [(True, 17_452_890), (False, 17_493_417)])

@@ -19,7 +19,7 @@ from seg_plugins.modeling.instance_representations.windows import (
 import pytest
 import torch
 import torch.nn.functional as F
-from windows_of_truth import CPU, RULES, rectangles, truth_with
+from truth_of_rectangles import CPU, RULES, rectangles, truth_with
 
 # --- windows
 

@@ -7,7 +7,7 @@ import math
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError
 from seg_plugins.modeling.backbones.pyramid import LinearP6P7
-from seg_plugins.modeling.instance_representations import YOLACT, Truth
+from seg_plugins.modeling.instance_representations import YOLACT
 from seg_plugins.modeling.instance_representations.anchors import (
     BACKGROUND,
     LEFT_OUT,
@@ -30,7 +30,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import build_model
-from detectron2.structures import BitMasks, Boxes, Instances
+from truth_of_rectangles import rectangles, truth_with
 
 CPU = torch.device("cpu")
 
@@ -63,22 +63,6 @@ def features_of(height, width, count=1):
         "p3": torch.randn(count, 8, height // 8, width // 8, requires_grad=True),
         "p4": torch.randn(count, 8, -(-height // 16), -(-width // 16), requires_grad=True),
     }
-
-
-def truth_with(masks, classes=None):
-    instances = Instances(tuple(masks.shape[-2:]))
-    instances.gt_masks = BitMasks(masks)
-    boxes = instances.gt_masks.get_bounding_boxes() if len(masks) else Boxes(torch.zeros(0, 4))
-    instances.gt_boxes = boxes
-    instances.gt_classes = torch.as_tensor(classes or [0] * len(masks)).long()
-    return Truth(instances, CPU)
-
-
-def rectangles(size, *boxes):
-    masks = torch.zeros(len(boxes), *size, dtype=torch.bool)
-    for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
-        mask[y0:y1, x0:x1] = True
-    return masks
 
 
 # --- losses

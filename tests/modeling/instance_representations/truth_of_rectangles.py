@@ -1,4 +1,4 @@
-"""Truth made of rectangles, and the rules of the paper, for the tests of windows."""
+"""Truth made of rectangles, and InstanceFCN's rules for windows, for several tests."""
 
 from __future__ import annotations
 
