@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 ABOUT = """The digits are those of the evaluation that wrote the files, given its options
-TEST.DETECTIONS_PER_IMAGE and TEST.BOUNDARY_MEASURES; docs/evaluation.md lists the formats."""
+TEST.DETECTIONS_PER_IMAGE, TEST.BOUNDARY_MEASURES and TEST.CLASS_AGNOSTIC; docs/evaluation.md lists
+the formats."""
 EXAMPLES = """
   %(prog)s --dataset coco_2017_val --predictions coco_instances_results.json
   %(prog)s --dataset camvid_test --predictions labels/ --json scores.json

@@ -104,3 +104,5 @@ def add_test_keys(test: CfgNode) -> None:
     set_defaults(test, SAVE_PREDICTIONS=False)
     # Boundary IoU, boundary F1 and trimap mIoU; Boundary AP for instances. Slower.
     set_defaults(test, BOUNDARY_MEASURES=False)
+    # AP and recall of instances with all classes as one, "object" (pycocotools' useCats = 0).
+    set_defaults(test, CLASS_AGNOSTIC=False)

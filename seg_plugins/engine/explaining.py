@@ -47,6 +47,11 @@ def explain_run(folder: Path, column: str = "") -> list[Path]:
     if not config.is_file():
         raise ConfigError(f"{config} is missing: explanations need the run's configuration")
     cfg = load_config(config)
+    if cfg.TEST.CLASS_AGNOSTIC:
+        raise EvaluationError(
+            f"{config}: TEST.CLASS_AGNOSTIC is True, and explanations are by class. Evaluate with "
+            "TEST.CLASS_AGNOSTIC False."
+        )
     apply_custom_dataset(cfg)
     written = []
     for task, (name, explain) in _EXPLAINED.items():

@@ -61,7 +61,7 @@ class BoundaryPrecision:
         Args:
             position: of the image among :attr:`CocoTruth.image_ids`.
             scores: (D,) float64.
-            categories: (D,) int64 indices of :attr:`CocoTruth.categories`.
+            categories: (D,) int64 indices of :attr:`CocoTruth.class_names`.
             masks: D masks.
         """
         # By category, best first; ties keep the model's order.

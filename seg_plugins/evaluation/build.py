@@ -87,6 +87,8 @@ class EvaluatorRegistry(Registry):
 
 
 EVALUATOR_REGISTRY = EvaluatorRegistry("EVALUATOR")
+# Keys of TEST that not every evaluator of their task measures, and the types that do.
+_MEASURED_BY = {"BOUNDARY_MEASURES": ("sem_seg", "coco"), "CLASS_AGNOSTIC": ("coco",)}
 
 
 def build_evaluator(
@@ -102,8 +104,8 @@ def build_evaluator(
         output_dir: folder for result files; None writes nothing.
 
     Raises:
-        EvaluationError: an unknown evaluator_type, or one without the boundary measures that
-            ``TEST.BOUNDARY_MEASURES`` asks for.
+        EvaluationError: an unknown evaluator_type, or one without the measures that
+            ``TEST.BOUNDARY_MEASURES`` or ``TEST.CLASS_AGNOSTIC`` asks for.
         DatasetError: the dataset is not readable.
     """
     dataset = Dataset.get(dataset_name)
@@ -140,12 +142,13 @@ def build_instance(cfg: CfgNode, dataset: Dataset, output_dir: Path | None) -> I
         boundary=cfg.TEST.BOUNDARY_MEASURES,
         save_predictions=cfg.TEST.SAVE_PREDICTIONS,
         keep_matches=cfg.TEST.BOOTSTRAP > 0,
+        class_agnostic=cfg.TEST.CLASS_AGNOSTIC,
     )
 
 
 def build_lvis(cfg: CfgNode, dataset: Dataset, output_dir: Path | None) -> LvisEvaluator:
     """``lvis``: boxes and masks, at LVIS's own limit of detections."""
-    _refuse_boundary_measures(cfg, dataset)
+    _refuse_missing_measures(cfg, dataset, *_MEASURED_BY)
     return LvisEvaluator(dataset, output_dir, save_predictions=cfg.TEST.SAVE_PREDICTIONS)
 
 
@@ -165,7 +168,7 @@ def build_cityscapes_semantic(
     cfg: CfgNode, dataset: Dataset, output_dir: Path | None
 ) -> CityscapesSemanticEvaluator:
     """``cityscapes_sem_seg``: Cityscapes' pixel-level scores."""
-    _refuse_boundary_measures(cfg, dataset)
+    _refuse_missing_measures(cfg, dataset, "BOUNDARY_MEASURES")
     saved = cfg.TEST.SAVE_PREDICTIONS
     return CityscapesSemanticEvaluator(dataset, output_dir, save_predictions=saved)
 
@@ -174,7 +177,7 @@ def build_cityscapes_instance(
     cfg: CfgNode, dataset: Dataset, output_dir: Path | None
 ) -> CityscapesInstanceEvaluator:
     """``cityscapes_instance``: Cityscapes' instance-level AP."""
-    _refuse_boundary_measures(cfg, dataset)
+    _refuse_missing_measures(cfg, dataset, *_MEASURED_BY)
     saved = cfg.TEST.SAVE_PREDICTIONS
     return CityscapesInstanceEvaluator(dataset, output_dir, save_predictions=saved)
 
@@ -200,12 +203,14 @@ def _semantic_options(cfg: CfgNode, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _refuse_boundary_measures(cfg: CfgNode, dataset: Dataset) -> None:
-    """For evaluators that have none: what is asked for is measured, or said to be missing."""
-    if cfg.TEST.BOUNDARY_MEASURES:
-        raise EvaluationError(
-            f"TEST.BOUNDARY_MEASURES is True, and evaluator_type "
-            f"{' and '.join(map(repr, dataset.evaluator_types))} of '{dataset.name}' has no "
-            "boundary measures. Set it to False, or evaluate with the evaluator_type 'sem_seg' "
-            "(label maps) or 'coco' (masks), which have them."
-        )
+def _refuse_missing_measures(cfg: CfgNode, dataset: Dataset, *keys: str) -> None:
+    """For evaluators that lack some: what is asked for is measured, or said to be missing."""
+    for key in keys:
+        if cfg.TEST[key]:
+            others = " or ".join(map(repr, _MEASURED_BY[key]))
+            raise EvaluationError(
+                f"TEST.{key} is True, and evaluator_type "
+                f"{' and '.join(map(repr, dataset.evaluator_types))} of '{dataset.name}' has no "
+                f"such measures. Set it to False, or evaluate with the evaluator_type {others}, "
+                "which has them."
+            )

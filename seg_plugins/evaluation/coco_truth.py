@@ -18,13 +18,16 @@ from ..io.masks import mask_area, to_run_lengths
 from .average_precision import AREA_RANGES
 from .errors import EvaluationError
 
+#: The one class of class-agnostic scores.
+ANY_CLASS = "object"
+
 
 @dataclass(frozen=True)
 class ImageTruth:
     """The G annotations of one image, sorted by category.
 
     Attributes:
-        categories: (G,) int64 index of the category in :attr:`CocoTruth.categories`.
+        categories: (G,) int64 index of the class in :attr:`CocoTruth.class_names`.
         areas: (G,) float64 square pixels, as annotated.
         crowd: (G,) bool.
         segmentations: G polygons or run-length masks, as annotated.
@@ -50,13 +53,15 @@ class CocoTruth:
 
     Args:
         dataset: with instance truth, of its own or in the ``json_file`` beside it.
+        class_agnostic: score all classes as one, :data:`ANY_CLASS`: pycocotools' ``useCats = 0``.
 
     Raises:
         EvaluationError: an image stands twice, or only some annotations have a mask.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, class_agnostic: bool = False) -> None:
         self.source = dataset.source
+        self.class_agnostic = class_agnostic
         records = {record["image_id"]: record for record in dataset.instance_records}
         if len(records) != len(dataset.instance_records):
             raise EvaluationError(f"{self.source}: an image_id stands for two images.")
@@ -85,8 +90,8 @@ class CocoTruth:
 
     @property
     def class_names(self) -> list[str]:
-        """The classes' names."""
-        return [name for _, _, name in self.categories]
+        """Names of the classes that are scored."""
+        return [ANY_CLASS] if self.class_agnostic else [name for _, _, name in self.categories]
 
     @property
     def category_ids(self) -> list[int]:
@@ -104,6 +109,10 @@ class CocoTruth:
         found = np.full(classes.max(initial=-1) + 3, -1, np.int64)
         found[classes + 1] = np.arange(len(classes))
         return found
+
+    def scored_as(self, categories: np.ndarray) -> np.ndarray:
+        """(N,) indices in :attr:`class_names` of indices in :attr:`categories`."""
+        return np.zeros_like(categories) if self.class_agnostic else categories
 
     def record(self, position: int) -> Mapping[str, Any]:
         """The dict of an image."""
@@ -126,7 +135,7 @@ class CocoTruth:
         annotations = self._records[position].get("annotations", ())
         found = sorted(annotations, key=lambda a: a["category_id"])  # stable
         return ImageTruth(
-            categories=np.array([a["category_id"] for a in found], np.int64),
+            categories=self._categories(found),
             areas=np.array([area_of(a) for a in found], np.float64),
             crowd=np.array([bool(a.get("iscrowd", 0)) for a in found], bool),
             segmentations=[a.get("segmentation") for a in found],
@@ -184,7 +193,7 @@ class CocoTruth:
             images,
             [{"id": k + 1, "name": name} for k, name in enumerate(self.class_names)],
             np.array([position + 1 for position, _ in found], np.int64),
-            np.array([a["category_id"] + 1 for _, a in found], np.int64),
+            self._categories([annotation for _, annotation in found]) + 1,
             np.array(boxes, np.float64).reshape(-1, 4),
             ids=np.array(ids, np.int64),
             area=np.array([area_of(a) for _, a in found], np.float64),
@@ -201,17 +210,20 @@ class CocoTruth:
         low, high = AREA_RANGES[0]
         found = [
             (position, annotation["category_id"])
-            for position, record in enumerate(self._records)
-            for annotation in record.get("annotations", ())
+            for position, annotation in self.annotations
             if low <= area_of(annotation) <= high and not annotation.get("iscrowd", 0)
         ]
         positions, categories = np.array(found, np.int32).reshape(-1, 2).T
-        return positions, categories
+        return positions, self.scored_as(categories)
 
     @property
     def counted(self) -> np.ndarray:
         """(I,) int64: how many of them each image has."""
         return np.bincount(self.counted_objects[0], minlength=len(self._records))
+
+    def _categories(self, annotations: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """(N,) int64 indices in :attr:`class_names`."""
+        return self.scored_as(np.array([a["category_id"] for a in annotations], np.int64))
 
     def _mask(self, position: int, annotation: Mapping[str, Any]) -> Any:
         mask = annotation["segmentation"]

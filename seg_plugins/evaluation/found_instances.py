@@ -47,7 +47,7 @@ class FoundPart:
 
     @property
     def categories(self) -> np.ndarray:
-        """(D,) int64 indices of :attr:`CocoTruth.categories`."""
+        """(D,) int64 indices of :attr:`CocoTruth.class_names`."""
         return self.rows[:, _CATEGORY].astype(np.int64) - 1
 
     @property
@@ -108,7 +108,7 @@ class FoundInstances:
             position: of the image among :attr:`CocoTruth.image_ids`.
             boxes: (N, 4) x, y, width, height in pixels.
             scores: (N,).
-            categories: (N,) indices of :attr:`CocoTruth.categories`.
+            categories: (N,) indices of :attr:`CocoTruth.class_names`.
             masks: N masks; None from a model without.
 
         Raises:

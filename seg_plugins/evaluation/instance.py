@@ -53,6 +53,8 @@ class InstanceEvaluator(StreamingEvaluator):
         save_predictions: write ``coco_instances_results.json`` to `output_dir`, streamed.
         distributed: gather over all processes.
         allow_missing: score although some images never came; their truth counts as missed.
+        class_agnostic: all classes count as one, "object": whether things are found, whatever
+            they are called (pycocotools' ``useCats = 0``). Saved predictions keep their classes.
     """
 
     task = "instances"
@@ -72,10 +74,11 @@ class InstanceEvaluator(StreamingEvaluator):
         distributed: bool = True,
         allow_missing: bool = False,
         keep_matches: bool = True,
+        class_agnostic: bool = False,
     ) -> None:
         dataset = Dataset.get(dataset_name)
         self._keep_matches = keep_matches
-        self._truth = CocoTruth(dataset)
+        self._truth = CocoTruth(dataset, class_agnostic)
         if not (self._truth.has_annotations or save_predictions):
             raise EvaluationError(
                 f"{self._truth.source} has no annotations to score against; pass "
@@ -130,6 +133,7 @@ class InstanceEvaluator(StreamingEvaluator):
         if not scored:
             return {}
         masks = masks if self._truth.has_masks else None
+        categories = self._truth.scored_as(categories)
         self._found.add(position, boxes, scores, categories, masks)
         if self._boundary and masks is not None:
             self._boundary.add(position, scores.astype(np.float64), categories, masks)

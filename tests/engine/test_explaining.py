@@ -104,3 +104,12 @@ def test_nothing_saved_says_how_to_save(run):
         explain_run(folder)
     with pytest.raises(ConfigError, match=r"config\.yaml is missing"):
         explain_run(folder / "inference")
+
+
+def test_scores_without_classes_are_not_explained(run):
+    folder, name = run
+    evaluate(folder, name, 0.9)
+    with (folder / "config.yaml").open("a") as file:
+        file.write("\nTEST:\n  CLASS_AGNOSTIC: True\n")
+    with pytest.raises(EvaluationError, match=r"config\.yaml: TEST\.CLASS_AGNOSTIC is True"):
+        explain_run(folder)

@@ -156,7 +156,9 @@ def run(evaluator, content, predictions, masks="bitmasks"):
     return evaluator.evaluate()
 
 
-def pycocotools_evaluation(content, results, task, limits=(1, 10, 100), engine=COCOeval):
+def pycocotools_evaluation(
+    content, results, task, limits=(1, 10, 100), engine=COCOeval, use_categories=True
+):
     """pycocotools' finished COCOeval, with sizes of masks as Detectron2 takes them."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
@@ -174,6 +176,7 @@ def pycocotools_evaluation(content, results, task, limits=(1, 10, 100), engine=C
             found.createIndex()
         evaluation = engine(truth, found, task)
         evaluation.params.maxDets = list(limits)
+        evaluation.params.useCats = int(use_categories)
         evaluation.evaluate()
         evaluation.accumulate()
         if limits[2:] == (100,):

@@ -48,6 +48,31 @@ def test_same_numbers_as_pycocotools(coco_dataset, seed, masks):
     assert 0 < found["segm"]["AP"] < 100
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("limit", [100, 1000])
+def test_class_agnostic_equals_pycocotools_without_categories(coco_dataset, seed, limit, tmp_path):
+    content, predictions = make_coco(seed)
+    rng = np.random.default_rng(seed)
+    for image_id, (masks, boxes, scores, classes) in predictions.items():
+        scores = np.float32(rng.random(len(scores))).astype(float)  # no ties
+        predictions[image_id] = (masks, boxes, scores, rng.permutation(classes))
+    options = {"class_agnostic": True, "max_dets_per_image": limit, "save_predictions": True}
+    evaluator = InstanceEvaluator(coco_dataset(content), tmp_path, **options)
+    found = run(evaluator, content, predictions)
+    results = as_coco_results(content, predictions)
+    for task in ("bbox", "segm"):
+        limits = sorted({1, 10, 100, limit})
+        evaluation = pycocotools_evaluation(content, results, task, limits, use_categories=False)
+        curves = evaluator.curves[task]
+        np.testing.assert_array_equal(curves.precision, evaluation.eval["precision"])
+        np.testing.assert_array_equal(curves.recall, evaluation.eval["recall"])
+        assert found[task]["AP-object"] == found[task]["AP"]
+        assert f"AR@{limit}" in found[task]
+    # The classes that were predicted are saved as they are.
+    saved = json.loads((tmp_path / "coco_instances_results.json").read_text())
+    assert sorted(d["category_id"] for d in saved) == sorted(d["category_id"] for d in results)
+
+
 def test_more_detections_than_count(coco_dataset):
     content, predictions = make_coco(1, images=2, categories=(5,), size=40)
     masks, boxes, _, _ = predictions[content["images"][1]["id"]]

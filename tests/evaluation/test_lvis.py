@@ -166,7 +166,8 @@ def test_what_is_written(registered, tmp_path):
         "categories": categories("r", "f"),
     }
     cfg = get_cfg()
-    cfg.TEST.SAVE_PREDICTIONS, cfg.TEST.BOUNDARY_MEASURES = True, False
+    add_seg_config(cfg)
+    cfg.TEST.SAVE_PREDICTIONS = True
     evaluator = build_evaluator(cfg, registered(content), tmp_path / "out")
     assert isinstance(evaluator, LvisEvaluator)
     outputs = {1: squares((0, 0.9, 0), (50, 0.6, 1), (30, 0.4, 1)), 2: squares((50, 0.7, 0))}
@@ -183,14 +184,13 @@ def test_what_is_written(registered, tmp_path):
     assert set(results["by_class"]["segm"]) == {"class1", "class2"}
 
 
-def test_boundary_measures_are_refused_not_left_out(registered):
+@pytest.mark.parametrize("key", ["BOUNDARY_MEASURES", "CLASS_AGNOSTIC"])
+def test_measures_that_are_missing_are_refused_not_left_out(registered, key):
     cfg = get_cfg()
     add_seg_config(cfg)
-    cfg.TEST.BOUNDARY_MEASURES = True
+    cfg.TEST[key] = True
     name = registered(valid())
-    with pytest.raises(
-        EvaluationError, match=f"BOUNDARY_MEASURES is True.*'lvis' of '{name}' has no"
-    ):
+    with pytest.raises(EvaluationError, match=f"{key} is True.*'lvis' of '{name}' has no"):
         build_evaluator(cfg, name)
 
 
