@@ -16,8 +16,9 @@ gone                       repair
 ``_LRScheduler`` as base   the hook ``LRScheduler`` keeps the state of PyTorch's schedulers
 =========================  =====================================================================
 
-One module of torchvision is treated as well, for the time alone: its RoIAlign imports PyTorch's
-compiler (2 of 8 seconds of ``import seg_plugins``) for a question that it asks on first use.
+Two modules of others are treated as well, for the time alone, because they import PyTorch's compiler
+(2 to 3 seconds): torchvision's RoIAlign for a question that it asks on first use, timm's
+``layers.typing`` for a decorator that keeps functions out of ``torch.compile``.
 
 A stack on which nothing is missing is left as it is. Run with Detectron2 0.6 and upstream main of
 June 2026 (02b5c4e, without its extension) on Python 3.11 with PyTorch 2.14.1, NumPy 2.4.6, Pillow
@@ -48,6 +49,7 @@ from typing import Any
 PACKAGE = "detectron2"
 EXTENSION = f"{PACKAGE}._C"
 ROI_ALIGN, COMPILER = "torchvision.ops.roi_align", "torch._dynamo.utils"
+TIMM_DECORATOR = "timm.layers.typing"
 
 # Modules of this package by the names that scripts may know them by.
 MOVED = {
@@ -164,7 +166,7 @@ class _Finder(importlib.abc.MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname == ROI_ALIGN:
             repair: type[_RepairingLoader] = _CompilerLater
-        elif f"{fullname}.".startswith(f"{PACKAGE}."):
+        elif fullname == TIMM_DECORATOR or f"{fullname}.".startswith(f"{PACKAGE}."):
             repair = _RepairingLoader
         else:
             return None
@@ -295,7 +297,17 @@ def _keep_scheduler_state(module: Any) -> None:
     module.LRScheduler.load_state_dict = load_state_dict
 
 
+def _disable_later(module: Any) -> None:
+    """timm's decorator asks the compiler when it decorates; PyTorch's own, at the first call."""
+    import torch
+
+    later = getattr(torch, "_disable_dynamo", None)
+    if later is not None and module.disable_compiler is torch.compiler.disable:
+        module.disable_compiler = later
+
+
 _REPAIRS = {
+    TIMM_DECORATOR: _disable_later,
     f"{PACKAGE}.evaluation.fast_eval_api": _evaluate_by_pycocotools,
     f"{PACKAGE}.data.common": _sample_sets,
     f"{PACKAGE}.engine.hooks": _keep_scheduler_state,

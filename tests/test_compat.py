@@ -352,3 +352,22 @@ def test_starting_loads_no_compiler_and_torchvision_asks_it_all_the_same():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "[]"
+
+
+def test_timm_loads_no_compiler_and_keeps_its_functions_out_of_compiled_ones():
+    code = (
+        "import sys, seg_plugins, timm, torch\n"
+        "print('torch._dynamo' in sys.modules)\n"
+        "from timm.layers import disable_compiler\n"
+        "seen = []\n"
+        "@disable_compiler\n"
+        "def outside(x):\n"
+        "    seen.append(torch.compiler.is_compiling())\n"
+        "    return x + 1\n"
+        "compiled = torch.compile(lambda x: outside(x * 2) * 3, backend='eager')\n"
+        "assert compiled(torch.ones(2)).tolist() == [9, 9]\n"
+        "assert seen == [False]\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "False"

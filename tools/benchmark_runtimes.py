@@ -9,7 +9,8 @@ Each candidate reads every image, predicts it and writes a mask of ids as PNG. D
 network, imwrite. The others are ``predict.run``. All take turns in one process and start with an
 empty folder; figures are medians, ratios are DefaultPredictor's time over the candidate's. Weights
 are random: speed does not ask for better ones, but what is found in an image does (Mask R-CNN keeps
-the 20 best of each image, on both sides). Start-up and memory are those of a process of its own.
+the 20 best of each image, on both sides). Start-up and memory are those of the command
+``seg-plugins predict`` for one image, from Python's start to its end.
 Peers that are not installed are named.
 """
 
@@ -61,6 +62,15 @@ CANDIDATES = {
     "openvino": ("openvino", "float32"),
     "openvino bf16": ("openvino", "bfloat16"),
 }
+# The command, and what the process had at most. Linux counts what the parent had at the fork into
+# ru_maxrss, but not into this line.
+ONE_COMMAND = """
+import atexit, sys
+from pathlib import Path
+atexit.register(lambda: print(Path("/proc/self/status").read_text()))
+from seg_plugins.cli.main import main
+sys.exit(main())
+"""
 
 
 def prepare(name: str, folder: Path) -> None:
@@ -152,13 +162,21 @@ def peers(folder: Path) -> dict[str, Callable[[np.ndarray], dict[str, Any]]]:
     return {"DefaultPredictor": predictor, "eager loop": eager}
 
 
-def single(name: str, folder: Path, inputs: list[str], threads: int) -> None:
-    """Print seconds until the first image is written, and the peak in MiB."""
-    predictor = open_candidate(name, folder, threads)
-    ours(predictor, inputs[:1])()
-    # Linux counts what the parent had at the fork into ru_maxrss, but not into this line.
-    status = Path("/proc/self/status").read_text()
-    print(round(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024))
+def start(name: str, folder: Path, source: str, threads: int) -> tuple[float, int]:
+    """Seconds of ``seg-plugins predict`` for one image, and its peak in MiB."""
+    runtime, precision = CANDIDATES[name]
+    model = ["--config-file", folder / "config.yaml"]
+    if runtime:
+        model = ["--model", folder / "model.onnx", "--runtime", runtime]
+    with tempfile.TemporaryDirectory() as output:
+        command = [sys.executable, "-c", ONE_COMMAND, "predict", *model, "--precision", precision]
+        command += ["--threads", threads, "--input", source, "--output", output, "--save", "mask"]
+        begin = time.perf_counter()
+        done = subprocess.run(
+            [str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True
+        )
+        seconds = time.perf_counter() - begin
+    return seconds, round(int(re.search(r"VmHWM:\s+(\d+) kB", done.stdout)[1]) / 1024)
 
 
 def compare(name: str, args: argparse.Namespace) -> None:
@@ -172,17 +190,14 @@ def compare(name: str, args: argparse.Namespace) -> None:
         times = medians(jobs, args.repeats)
         count = len(find_sources(args.input, folder))
         for candidate, value in times.items():
-            start, peak = "-", "-"
+            first = "- | -"
             if candidate in CANDIDATES and not args.no_start:
-                command = [sys.executable, __file__, "--single", candidate, str(folder)]
-                command += ["--threads", str(args.threads), "--input", args.input[0]]
-                begin = time.perf_counter()
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-                start = f"{time.perf_counter() - begin:.1f}"
-                peak = done.stdout.split()[-1]
+                source = str(find_sources(args.input, folder)[0].path)
+                seconds, peak = start(candidate, folder, source, args.threads)
+                first = f"{seconds:.1f} | {peak}"
             print(
                 f"| {name} | {candidate} | {1e3 * count / value:.2f} | "
-                f"{times['DefaultPredictor'] / value:.2f}x | {start} | {peak} |",
+                f"{times['DefaultPredictor'] / value:.2f}x | {first} |",
                 flush=True,
             )
 
@@ -197,15 +212,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=list(CANDIDATES))
     parser.add_argument("--no-start", action="store_true", help="leave start-up and memory out")
-    parser.add_argument("--single", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if unknown := set(args.names) - set(SYSTEMS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(SYSTEMS)}")
     torch.set_num_threads(args.threads)
     keep_freed_memory()
-    if args.single:
-        single(args.single[0], Path(args.single[1]), args.input, args.threads)
-        return
     for runtime, package in (("onnx", "onnxruntime"), ("openvino", "openvino")):
         if importlib.util.find_spec(package) is None:
             print(f"{package}: not installed, left out")

@@ -221,7 +221,9 @@ class _Export:
     def metadata(self) -> dict[str, str]:
         system = self.system
         more: dict[str, Any] = {}
-        if system.task != "sem_seg":
+        if system.task == "sem_seg":
+            more["alignment"] = system.model.alignment
+        else:
             more["mask_threshold"] = system.mask_threshold
         if system.task == "panoptic":
             more["panoptic"] = merging_settings(system.model, system.names, system.mask_threshold)

@@ -37,21 +37,17 @@ class FileModel(nn.Module):
 
     Attributes:
         cfg: of the file's metadata.
-        alignment: the network's largest stride, where the system says one.
+        alignment: the network's largest stride.
     """
 
     def __init__(self, engine: Engine, cfg: CfgNode, name: str) -> None:
         super().__init__()
         self.engine, self.cfg, self.name = engine, cfg, name
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.MODEL.DEVICE, cfg.MODEL.TIMM.PRETRAINED, cfg.MODEL.WEIGHTS = "meta", False, ""
-        cfg.MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS = None  # they serve the loss only
-        cfg.MODEL.ROI_MASK_HEAD.OUTPUT_FORMAT = "rle"  # the memory of the outlines
-        with torch.device("meta"):
-            # In a list it is no part of this module: it has no parameters that anybody could use.
-            self._system = [build_model(cfg).eval()]
-        self.alignment = getattr(self._system[0], "alignment", 64)
+        # Windows start on the network's grid; 64 holds where a file does not say its stride.
+        self.alignment = int(engine.metadata.get("alignment", 64))
+        # In a list a system is no part of this module, with parameters that anybody could use.
+        # Label maps need none, and building one can take seconds (timm's import).
+        self._systems = [] if engine.metadata["task"] == "sem_seg" else [_without_weights(cfg)]
 
     @classmethod
     def open(
@@ -121,4 +117,15 @@ class FileModel(nn.Module):
 
     def _result(self, outputs: dict[str, np.ndarray], sample: Sample) -> dict[str, Any]:
         found = {name: torch.from_numpy(values) for name, values in outputs.items()}
-        return system_output(self._system[0], found, sample)
+        return system_output(next(iter(self._systems), None), found, sample)
+
+
+def _without_weights(cfg: CfgNode) -> nn.Module:
+    """The system of a configuration, for its own code alone."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE, cfg.MODEL.TIMM.PRETRAINED, cfg.MODEL.WEIGHTS = "meta", False, ""
+    cfg.MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS = None  # they serve the loss only
+    cfg.MODEL.ROI_MASK_HEAD.OUTPUT_FORMAT = "rle"  # the memory of the outlines
+    with torch.device("meta"):
+        return build_model(cfg).eval()

@@ -15,12 +15,12 @@ from ..modeling.meta_arch.panoptic_bottom_up import BottomUpPanopticSegmentor, r
 
 
 def system_output(
-    model: nn.Module, found: dict[str, Tensor], sample: dict[str, Any]
+    model: nn.Module | None, found: dict[str, Tensor], sample: dict[str, Any]
 ) -> dict[str, Any]:
     """Detectron2's output for one image at the wanted size.
 
     Args:
-        model: the system of the file; its parameters are not used.
+        model: the system of the file; its parameters are not used. Label maps need none.
         found: the file's outputs for the image, without a dimension for images: ``logits``, or
             ``scores`` and what belongs to them, or both; of a bottom-up system ``logits``,
             ``heatmaps`` and ``offsets``.
