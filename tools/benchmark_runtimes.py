@@ -8,7 +8,7 @@ Each candidate reads every image, predicts it and writes a mask of ids as PNG. D
 "eager loop" do that one image after another, float32, as their documentation shows it: imread,
 network, imwrite. The others are ``predict.run``. All take turns in one process and start with an
 empty folder; figures are medians, ratios are DefaultPredictor's time over the candidate's. Weights
-are random: speed does not ask for better ones, but what is found in an image does (Mask R-CNN keeps
+are random: speed does not ask for better ones (an INT8 file has every layer quantised), but what is found in an image does (Mask R-CNN keeps
 the 20 best of each image, on both sides). Start-up and memory are those of the command
 ``seg-plugins predict`` for one image, from Python's start to its end.
 Peers that are not installed are named.
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,8 @@ from typing import Any
 import seg_plugins  # first: repairs Detectron2
 from seg_plugins.engine.process import keep_freed_memory
 from seg_plugins.export import export_model
+from seg_plugins.export.metric import MetricCheck
+from seg_plugins.export.quantize import quantize
 from seg_plugins.prediction import Predictor
 from seg_plugins.prediction.inputs import find_sources
 from seg_plugins.prediction.outputs import OutputOptions
@@ -54,13 +57,15 @@ SYSTEMS: dict[str, tuple[str, list[Any]]] = {
          "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "TEST.DETECTIONS_PER_IMAGE", 20],
     ),
 }  # fmt: skip
-# name -> runtime ("": PyTorch), precision
+# name -> runtime ("": PyTorch), precision; int8 is a file of its own
 CANDIDATES = {
     "torch": ("", "float32"),
     "torch bf16": ("", "bfloat16"),
     "onnx": ("onnx", "float32"),
     "openvino": ("openvino", "float32"),
     "openvino bf16": ("openvino", "bfloat16"),
+    "onnx int8": ("onnx", "int8"),
+    "openvino int8": ("openvino", "int8"),
 }
 # The command, and what the process had at most. Linux counts what the parent had at the fork into
 # ru_maxrss, but not into this line.
@@ -93,15 +98,34 @@ def prepare(name: str, folder: Path) -> None:
     export_model(cfg, model, "onnx", folder, report=lambda line: None)
 
 
+def prepare_int8(folder: Path, inputs: list[str]) -> None:
+    """Write int8.onnx beside model.onnx, every layer quantised: random weights have no metric."""
+    predictor = Predictor.from_file(folder / "model.onnx", threads=1)
+    batched = predictor.model.engine.rank == 4
+    images = []
+    for source in find_sources(inputs, folder)[:4]:
+        image = predictor.sample(predictor.preparation.read(source.path))["image"].float()
+        images.append(image[None] if batched else image)
+    shutil.copy(folder / "model.onnx", folder / "int8.onnx")
+    passed = [MetricCheck("none", "none", 0.0, 0.0)]
+    quantize(folder / "int8.onnx", images, lambda file: passed, 0.0, report=lambda line: None)
+
+
+def model_of(name: str, folder: Path) -> tuple[Path, str, str]:
+    """File, runtime and precision of a candidate."""
+    runtime, precision = CANDIDATES[name]
+    if precision == "int8":
+        return folder / "int8.onnx", runtime, "float32"
+    return folder / ("model.onnx" if runtime else "config.yaml"), runtime, precision
+
+
 def open_candidate(name: str, folder: Path, threads: int) -> Predictor:
     """The predictor of a candidate."""
-    runtime, precision = CANDIDATES[name]
+    file, runtime, precision = model_of(name, folder)
     options: dict[str, Any] = {"min_score": 0.0, "batch_size": 1, "precision": precision}
     if runtime:
-        return Predictor.from_file(
-            folder / "model.onnx", runtime=runtime, threads=threads, **options
-        )
-    return Predictor.from_config(folder / "config.yaml", **options)
+        return Predictor.from_file(file, runtime=runtime, threads=threads, **options)
+    return Predictor.from_config(file, **options)
 
 
 def ours(predictor: Predictor, inputs: list[str]) -> Callable[[], object]:
@@ -164,10 +188,8 @@ def peers(folder: Path) -> dict[str, Callable[[np.ndarray], dict[str, Any]]]:
 
 def start(name: str, folder: Path, source: str, threads: int) -> tuple[float, int]:
     """Seconds of ``seg-plugins predict`` for one image, and its peak in MiB."""
-    runtime, precision = CANDIDATES[name]
-    model = ["--config-file", folder / "config.yaml"]
-    if runtime:
-        model = ["--model", folder / "model.onnx", "--runtime", runtime]
+    file, runtime, precision = model_of(name, folder)
+    model = ["--model", file, "--runtime", runtime] if runtime else ["--config-file", file]
     with tempfile.TemporaryDirectory() as output:
         command = [sys.executable, "-c", ONE_COMMAND, "predict", *model, "--precision", precision]
         command += ["--threads", threads, "--input", source, "--output", output, "--save", "mask"]
@@ -184,6 +206,8 @@ def compare(name: str, args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         prepare(name, folder)
+        if any(CANDIDATES[candidate][1] == "int8" for candidate in args.candidates):
+            prepare_int8(folder, args.input)
         jobs = {peer: loop(predict, args.input) for peer, predict in peers(folder).items()}
         for candidate in args.candidates:
             jobs[candidate] = ours(open_candidate(candidate, folder, args.threads), args.input)
