@@ -23,7 +23,7 @@ from .cityscapes_files import (
 )
 from .confusion import detection_scores
 from .errors import EvaluationError
-from .instance_predictions import CONFIDENCE, predicted_bitmasks
+from .instance_predictions import CONFIDENCE, predicted_bitmasks, predicted_scores
 from .streaming import StreamingEvaluator
 
 OVERLAPS = np.arange(0.5, 1.0, 0.05)
@@ -107,7 +107,7 @@ class CityscapesInstanceEvaluator(StreamingEvaluator):
                 f"predicted classes {classes.min()}..{classes.max()} are outside the "
                 f"{len(self._label_of_class)} of '{self.dataset_name}'."
             )
-        scores = np.asarray(instances.scores.cpu().numpy(), np.float64)
+        scores = predicted_scores(instances).astype(np.float64)
         found_labels = np.array([self._label_of_class[c] for c in classes], np.int64)
         if self.saving_to:
             folder = self.saving_to / "cityscapes_instances"

@@ -18,7 +18,13 @@ from .coco_truth import CocoTruth
 from .confusion import f1_scores
 from .errors import EvaluationError
 from .found_instances import FoundInstances
-from .instance_predictions import CONFIDENCE, coco_records, predicted_boxes, predicted_masks
+from .instance_predictions import (
+    CONFIDENCE,
+    coco_records,
+    predicted_boxes,
+    predicted_masks,
+    predicted_scores,
+)
 from .predictions import RecordStream
 from .results import plain_json
 from .streaming import StreamingEvaluator
@@ -116,7 +122,7 @@ class InstanceEvaluator(StreamingEvaluator):
         """Check the detections of one image and keep them; its own score comes at the end."""
         instances = output["instances"]
         size = self._truth.size(position)
-        scores = instances.scores.cpu().numpy()
+        scores = predicted_scores(instances)
         categories = self._categories(instances.pred_classes.cpu().numpy())
         if np.isnan(scores).any():
             raise EvaluationError("a detection has the score NaN.")

@@ -49,6 +49,16 @@ def predicted_boxes(instances: Any) -> np.ndarray:
     return boxes
 
 
+def predicted_scores(instances: Any) -> np.ndarray:
+    """(N,) in the model's own precision; bfloat16, which NumPy lacks, as float32.
+
+    Args:
+        instances: with ``scores``.
+    """
+    scores = instances.scores.detach().cpu()
+    return (scores.float() if scores.dtype == torch.bfloat16 else scores).numpy()
+
+
 def predicted_masks(instances: Any, size: tuple[int, int]) -> RunLengthMasks | None:
     """The masks as run lengths; None where the model gives none.
 

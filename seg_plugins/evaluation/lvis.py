@@ -15,7 +15,13 @@ from ..data import Dataset
 from ..io.masks import mask_area
 from .confusion import detection_scores
 from .errors import EvaluationError
-from .instance_predictions import CONFIDENCE, coco_records, predicted_boxes, predicted_masks
+from .instance_predictions import (
+    CONFIDENCE,
+    coco_records,
+    predicted_boxes,
+    predicted_masks,
+    predicted_scores,
+)
 from .lvis_truth import ImageTruth, LvisTruth
 from .streaming import StreamingEvaluator
 
@@ -98,7 +104,7 @@ class LvisEvaluator(StreamingEvaluator):
         The image's own ``score`` is F1 at IoU 0.5 of the boxes that score 0.5 or more.
         """
         instances, truth = output["instances"], self._truth.images[position]
-        scores = np.asarray(instances.scores.cpu().numpy(), np.float64)
+        scores = predicted_scores(instances).astype(np.float64)
         if np.isnan(scores).any():
             raise EvaluationError("a detection has the score NaN.")
         categories = self._category_ids(instances.pred_classes.cpu().numpy())

@@ -146,12 +146,13 @@ def write_coco(content, path):
     return str(path)
 
 
-def run(evaluator, content, predictions, masks="bitmasks"):
+def run(evaluator, content, predictions, masks="bitmasks", scores=torch.float32):
     """The results of an evaluator that sees every image once."""
     evaluator.reset()
     for image in content["images"]:
         size = image["height"], image["width"]
         instances = as_instances(predictions[image["id"]], size, masks)
+        instances.scores = instances.scores.to(scores)
         evaluator.process([{"image_id": image["id"]}], [{"instances": instances}])
     return evaluator.evaluate()
 

@@ -87,6 +87,18 @@ def test_more_detections_than_count(coco_dataset):
         np.testing.assert_array_equal([found[task][n] for n in NAMES + RECALLS], stats)
 
 
+def test_scores_in_bfloat16_are_those_numbers(coco_dataset):
+    content, predictions = make_coco(5)
+    evaluator = InstanceEvaluator(coco_dataset(content))
+    found = run(evaluator, content, predictions, scores=torch.bfloat16)
+    rounded = {
+        key: (masks, boxes, torch.tensor(scores).float().bfloat16().double().numpy(), classes)
+        for key, (masks, boxes, scores, classes) in predictions.items()
+    }
+    stats, _ = official(content, as_coco_results(content, rounded), "segm")
+    np.testing.assert_array_equal([found["segm"][n] for n in NAMES + RECALLS], stats)
+
+
 def test_boxes_alone(coco_dataset):
     content, predictions = make_coco(2)
     found = run(InstanceEvaluator(coco_dataset(content)), content, predictions, masks=None)
