@@ -22,6 +22,13 @@ from .verify import ExportError
 # What has weights, and what stands between such layers in a network.
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _BETWEEN = ("Relu", "Clip", "Add", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool", "Mul")
+# Inputs that hold values; the others of these operators say where, how many or how large. Regions
+# are pooled at places and put back by index: by those, boxes would count as part of the network.
+_VALUES = {
+    "Expand": (0,), "Gather": (0,), "GatherElements": (0,), "GatherND": (0,), "Pad": (0,),
+    "Reshape": (0,), "Resize": (0,), "RoiAlign": (0,), "ScatterElements": (0, 2),
+    "ScatterND": (0, 2), "Slice": (0,), "Tile": (0,), "TopK": (0,), "Where": (1, 2),
+}  # fmt: skip
 
 Measure = Callable[[Path], list[MetricCheck]]
 
@@ -209,8 +216,8 @@ def network_nodes(model: Any) -> list[Any]:
         if node.name in found or node.name in sizes:
             continue
         found[node.name] = node
-        # Where regions are pooled from, their places do not lead on.
-        values = node.input[:1] if node.op_type in ("RoiAlign", "Gather") else node.input
+        places = _VALUES.get(node.op_type, range(len(node.input)))
+        values = [node.input[place] for place in places if place < len(node.input)]
         waiting += [producers[value] for value in values if value in producers]
     return [node for node in model.graph.node if node.name in found]
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError
 from seg_plugins.export import ExportError, export_model, load_for_export, verify
+from seg_plugins.export.quantize import network_nodes
 from seg_plugins.export.semantic import Graph, prepare, window_of
 from seg_plugins.modeling.inference import SlidingWindow
 
@@ -205,6 +206,10 @@ def test_mask_rcnn(config, kind, tmp_path):
         assert "RoiAlign" in {node.op_type for node in file.graph.node}
         assert file.opset_import[0].version >= 16
         assert {node.domain for node in file.graph.node} == {""}
+        # What INT8 quantises is the network: where regions lie stays in float.
+        network = {node.op_type for node in network_nodes(file)}
+        assert {"Conv", "ConvTranspose", "RoiAlign"} <= network
+        assert not network & {"Mul", "Clip", "Concat", "Exp", "Sigmoid", "NonZero", "TopK"}
 
 
 def test_a_wrong_file_fails_and_is_not_left(tmp_path, monkeypatch):

@@ -143,7 +143,10 @@ def test_what_follows_the_network_is_not_quantised():
         node("Relu", ["a"], ["b"], name="between"),
         node("Mul", ["b", "s"], ["boxes"], name="boxes"),
         node("RoiAlign", ["b", "boxes", "n"], ["c"], name="pool"),
-        node("Conv", ["c", "w"], ["d"], name="second"),
+        node("Greater", ["boxes", "s"], ["large"], name="large"),
+        node("NonZero", ["large"], ["which"], name="which"),
+        node("ScatterND", ["c", "which", "c"], ["put"], name="put back"),
+        node("Conv", ["put", "w"], ["d"], name="second"),
         node("Sigmoid", ["d"], ["y"], name="scores"),
         node("Shape", ["a"], ["size"], name="size"),
         node("Mul", ["size", "s"], ["half"], name="padding"),
@@ -153,4 +156,5 @@ def test_what_follows_the_network_is_not_quantised():
     constants = [onnx.numpy_helper.from_array(np.ones(1, np.float32), name) for name in "wsn"]
     graph = onnx.helper.make_graph(nodes, "graph", [], [], constants)
     found = network_nodes(onnx.helper.make_model(graph))
-    assert [n.name for n in found] == ["first", "between", "pool", "second", "pad", "third"]
+    network = ["first", "between", "pool", "put back", "second", "pad", "third"]
+    assert [n.name for n in found] == network
