@@ -16,8 +16,8 @@ gone                       repair
 ``_LRScheduler`` as base   the hook ``LRScheduler`` keeps the state of PyTorch's schedulers
 =========================  =====================================================================
 
-Two modules of others are treated as well, for the time alone, because they import PyTorch's compiler
-(2 to 3 seconds): torchvision's RoIAlign for a question that it asks on first use, timm's
+Two modules of others are treated as well, for the time alone: they import PyTorch's compiler, which
+takes 2 to 3 seconds. torchvision's RoIAlign does for a question that it asks on first use, timm's
 ``layers.typing`` for a decorator that keeps functions out of ``torch.compile``.
 
 A stack on which nothing is missing is left as it is. Run with Detectron2 0.6 and upstream main of

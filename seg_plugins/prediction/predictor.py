@@ -139,28 +139,31 @@ class Predictor:
         Args:
             path: ``.onnx``, or OpenVINO's ``.xml`` with its ``.bin`` beside it.
             runtime: ``onnx`` (onnxruntime) or ``openvino``, on the CPU; "" chooses by the suffix.
-            opts: ``KEY VALUE`` pairs of ``INPUT``, how images are prepared; all else is settled in
-                the file.
+            opts: ``KEY VALUE`` pairs of ``INPUT``, how images are prepared, and of ``TEST.AUG``;
+                all else is settled in the file.
             min_score: instances below it are left out.
             batch_size: images predicted at once, where the file takes several.
             threads: of the runtime; 0: as many as there are processors for this process.
             precision: "float32", or "bfloat16" (OpenVINO, on a processor that has it).
 
         Raises:
-            ModelFileError: the file cannot be run here, or another program wrote it.
+            ModelFileError: the file cannot be run here, another program wrote it, or it is of a
+                system of regions and ``TEST.AUG`` is on.
             ConfigError: options that the file has settled.
         """
         model = FileModel.open(path, runtime, threads=threads, precision=precision)
-        settled = [key for key in opts[::2] if not key.startswith("INPUT.")]
+        settled = [key for key in opts[::2] if not key.startswith(("INPUT.", "TEST.AUG."))]
         if settled:
             raise ConfigError(
                 f"{path}: {', '.join(settled)} is settled in the file: export it again with "
-                "--opts; predict can change INPUT alone"
+                "--opts; predict can change INPUT and TEST.AUG alone"
             )
         merge_opts(model.cfg, opts)
+        if model.cfg.TEST.AUG.ENABLED:
+            model.check_test_time_augmentation()
         kind = f"{type(model.engine).__name__} {precision}"
         return cls(
-            model=model,
+            model=with_test_time_augmentation(model.cfg, model),
             preparation=Preparation(model.cfg),
             labels=labels_of_file(model.cfg, model.engine.metadata),
             min_score=min_score,

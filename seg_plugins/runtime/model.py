@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from torch import nn
+from torch import Tensor, nn
 
 from ..config import config_from_text
+from ..modeling.test_time.views import Views
 from .engines import Engine, open_engine
 from .errors import ModelFileError
-from .results import system_output
+from .results import system_output, system_output_of_views
 
 Sample = dict[str, Any]
 # Tasks of exported files, and what every file says of itself, and panoptic ones.
@@ -90,7 +91,36 @@ class FileModel(nn.Module):
             results += self._equal_sizes(list(group))
         return results
 
+    def predict_views(self, views: Views) -> dict[str, Any]:
+        """The output for an image by its views: test-time augmentation.
+
+        Raises:
+            ModelFileError: the file does not take an image.
+        """
+
+        def run(sample: Sample) -> dict[str, Tensor]:
+            return self._found([sample])[0]
+
+        return system_output_of_views(self._system, run, views)
+
+    def check_test_time_augmentation(self) -> None:
+        """Raise ModelFileError where the views of an image cannot be put together."""
+        if hasattr(self._system, "roi_heads"):
+            raise ModelFileError(
+                f"{self.name}: TEST.AUG.ENABLED True: the views of an image are asked for masks in "
+                "one another's boxes, which the file of a system of regions does not give. Predict "
+                "with the run's config.yaml and weights, or set TEST.AUG.ENABLED False"
+            )
+
     def _equal_sizes(self, samples: list[Sample]) -> list[dict[str, Any]]:
+        found = self._found(samples)
+        return [
+            system_output(self._system, of_one, sample)
+            for of_one, sample in zip(found, samples, strict=True)
+        ]
+
+    def _found(self, samples: list[Sample]) -> list[dict[str, Tensor]]:
+        """What the file gives of images of one size."""
         images = [sample["image"].float().numpy() for sample in samples]
         if self.engine.rank == 3:
             found = [self.engine.run(image) for image in images]
@@ -100,7 +130,11 @@ class FileModel(nn.Module):
             found = [
                 {name: values[i] for name, values in outputs.items()} for i in range(len(images))
             ]
-        return [self._result(of_one, sample) for of_one, sample in zip(found, samples, strict=True)]
+        return [{name: torch.from_numpy(values) for name, values in f.items()} for f in found]
+
+    @property
+    def _system(self) -> nn.Module | None:
+        return next(iter(self._systems), None)
 
     def _check_window(self, image: np.ndarray) -> None:
         """A sliding window that reaches out of its image reads what is not there."""
@@ -114,10 +148,6 @@ class FileModel(nn.Module):
                 f"{window}: export it with a smaller MODEL.INFERENCE.WINDOW, or enlarge images "
                 "(INPUT.MIN_SIZE_TEST)"
             )
-
-    def _result(self, outputs: dict[str, np.ndarray], sample: Sample) -> dict[str, Any]:
-        found = {name: torch.from_numpy(values) for name, values in outputs.items()}
-        return system_output(next(iter(self._systems), None), found, sample)
 
 
 def _without_weights(cfg: CfgNode) -> nn.Module:

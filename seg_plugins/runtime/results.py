@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
@@ -12,6 +13,8 @@ from ..modeling.instance_representations.mask_forms import DenseMasks, OutlineMa
 from ..modeling.meta_arch.mask_rcnn import wanted_size
 from ..modeling.meta_arch.one_stage import OneStageInstanceSegmentor
 from ..modeling.meta_arch.panoptic_bottom_up import BottomUpPanopticSegmentor, resized_maps
+from ..modeling.test_time.probabilities import MeanProbability
+from ..modeling.test_time.views import View, Views
 
 
 def system_output(
@@ -34,6 +37,54 @@ def system_output(
         return system.merged(*resized_maps(maps, size, height, width))
     if "scores" not in found:
         return {"sem_seg": sem_seg_postprocess(found["logits"], size, height, width)}
+    finish = getattr(system, "finish", detector_postprocess)
+    finished = finish(instances_of(system, found, size), height, width)
+    if "logits" not in found:
+        return {"instances": finished}
+    return system.merged(sem_seg_postprocess(found["logits"], size, height, width), finished)
+
+
+def system_output_of_views(
+    model: nn.Module | None,
+    run: Callable[[dict[str, Any]], dict[str, Tensor]],
+    views: Views,
+) -> dict[str, Any]:
+    """The system's output for an image by its views: the rules of its ``predict_views``.
+
+    Args:
+        model: as of :func:`system_output`; not of regions, which are asked for masks in the boxes
+            of all views.
+        run: what the file gives of a sample.
+        views: of the image.
+    """
+    system: Any = model
+    mean = MeanProbability()
+    if system is None:
+        for view in views:
+            mean.add_view(run(view.sample)["logits"], view, views)
+        return {"sem_seg": mean.logits()}
+    if isinstance(system, BottomUpPanopticSegmentor):
+        names = ("logits", "heatmaps", "offsets")
+
+        def maps(view: View) -> list[Tensor]:
+            found = run(view.sample)
+            return [found[name] for name in names]
+
+        return system.merged_views(views, maps)
+
+    def look(view: View) -> Instances:
+        found = run(view.sample)
+        if "logits" in found:
+            mean.add_view(found["logits"], view, views)
+        return instances_of(system, found, view.size)
+
+    instances = system.find_in_views(views, look)
+    merging = hasattr(system, "merged")
+    return system.merged(mean.logits(), instances) if merging else {"instances": instances}
+
+
+def instances_of(system: Any, found: dict[str, Tensor], size: tuple[int, int]) -> Instances:
+    """The instances of a file's outputs, as the system finds them in an image of a size."""
     instances = Instances(size)
     instances.scores, instances.pred_classes = found["scores"], found["classes"]
     if isinstance(system, OneStageInstanceSegmentor):
@@ -47,11 +98,7 @@ def system_output(
         instances.pred_boxes = Boxes(found["boxes"])
         if "masks" in found:
             instances.pred_masks = found["masks"][:, None]
-    finish = getattr(system, "finish", detector_postprocess)
-    finished = finish(instances, height, width)
-    if "logits" not in found:
-        return {"instances": finished}
-    return system.merged(sem_seg_postprocess(found["logits"], size, height, width), finished)
+    return instances
 
 
 def mask_threshold(model: nn.Module) -> float:

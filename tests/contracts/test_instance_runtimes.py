@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from seg_plugins.export import export_model
+from seg_plugins.modeling.test_time.augmentation import with_test_time_augmentation
 from seg_plugins.prediction import Predictor
 from seg_plugins.prediction.inputs import Preparation
 from seg_plugins.prediction.labels import labels_from_config
-from seg_plugins.runtime import RUNTIMES
+from seg_plugins.runtime import RUNTIMES, ModelFileError
 
 import numpy as np
 import pytest
@@ -55,6 +56,27 @@ def test_the_same_instances(pair, theirs):
             assert (mask != others).mean(axis=(1, 2)).min() < 2e-3
             compared += bool(mask.any())
     assert compared, "nothing was found, nothing compared"
+
+
+def test_views_vote_as_those_of_the_system(pair, theirs):
+    opts = ["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(0, 90)"]
+    path, name = theirs.model.name, type(theirs.model.engine).__name__
+    runtime = "openvino" if name == "OpenVinoEngine" else "onnx"
+    if hasattr(pair[0].model, "roi_heads"):
+        with pytest.raises(ModelFileError, match=r"TEST\.AUG\.ENABLED True: .* config\.yaml"):
+            Predictor.from_file(path, runtime=runtime, opts=opts)
+        return
+    augmented = Predictor.from_file(path, runtime=runtime, opts=opts, min_score=0)
+    cfg = augmented.model.model.cfg.clone()
+    ours = Predictor(
+        model=with_test_time_augmentation(cfg, pair[0].model),
+        preparation=pair[0].preparation,
+        labels=pair[0].labels,
+        min_score=0,
+    )
+    expected, found = (p(noise(75, 101)).instances for p in (ours, augmented))
+    assert len(found) == len(expected) > 0
+    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-3)
 
 
 def test_one_pixel_and_no_detections(pair, theirs):

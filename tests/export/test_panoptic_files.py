@@ -14,7 +14,8 @@ from seg_plugins.export.panoptic import differing_share
 from seg_plugins.export.systems import example_images, tensor_system
 from seg_plugins.modeling.instance_centers import segments_from_centers
 from seg_plugins.modeling.panoptic_merging import merge_panoptic
-from seg_plugins.runtime import FileModel
+from seg_plugins.modeling.test_time.views import Views
+from seg_plugins.runtime import FileModel, ModelFileError
 
 import numpy as np
 import pytest
@@ -185,9 +186,19 @@ def shapes_system(config: str):
 @torch.no_grad()
 def predicts_as(model, image: torch.Tensor, path: Path, runtime: str) -> None:
     """The file in the place of its model: all three tasks at a size that is not the image's."""
+    file = FileModel.open(path, runtime, threads=1)
     sample = {"image": image, "height": 61, "width": 140}
-    (expected,) = model([sample])
-    (found,) = FileModel.open(path, runtime, threads=1)([sample])
+    same_outputs(model([sample])[0], file([sample])[0])
+    if hasattr(model, "roi_heads"):
+        with pytest.raises(ModelFileError, match="asked for masks in one another's boxes"):
+            file.check_test_time_augmentation()
+        return
+    file.check_test_time_augmentation()
+    views = Views(sample, (0, 96), 200, flip=True)
+    same_outputs(model.predict_views(views), file.predict_views(views))
+
+
+def same_outputs(expected, found) -> None:
     assert found.keys() == expected.keys()
     torch.testing.assert_close(found["sem_seg"], expected["sem_seg"], rtol=0, atol=1e-3)
     assert len(found["instances"]) == len(expected["instances"]) > 0

@@ -7,6 +7,7 @@ import json
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError
 from seg_plugins.export import export_model
+from seg_plugins.modeling.test_time.augmentation import with_test_time_augmentation
 from seg_plugins.prediction import Predictor
 from seg_plugins.prediction.inputs import Preparation
 from seg_plugins.prediction.labels import labels_from_config
@@ -113,6 +114,24 @@ def test_resized_images_come_back_to_their_size(exported, runtime):
     torch.testing.assert_close(*scores, rtol=0, atol=1e-3)
 
 
+def test_views_are_put_together_as_those_of_the_model(exported, runtime):
+    ours, path = exported("plain")
+    cfg = load_config("_base_/unet.yaml", UNET)
+    cfg.TEST.AUG.ENABLED, cfg.TEST.AUG.MIN_SIZES = True, (0, 80)
+    opts = ["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(0, 80)"]
+    theirs = Predictor.from_file(path, runtime=runtime, opts=opts)
+    picture = ours.preparation.from_array(scene(61, 75))
+    (plain,) = ours.outputs([picture])
+    ours = Predictor(
+        model=with_test_time_augmentation(cfg, ours.model),
+        preparation=ours.preparation,
+        labels=ours.labels,
+    )
+    (expected,), (found,) = ours.outputs([picture]), theirs.outputs([picture])
+    torch.testing.assert_close(found["sem_seg"], expected["sem_seg"], rtol=0, atol=1e-3)
+    assert (plain["sem_seg"].log_softmax(0) - expected["sem_seg"]).abs().max() > 0.01
+
+
 def test_batches_do_not_change_results(exported, runtime):
     _, path = exported("plain")
     predictor = Predictor.from_file(path, runtime=runtime, batch_size=4)
@@ -180,7 +199,9 @@ def test_an_image_that_the_file_does_not_take_names_the_window(exported, runtime
 
 def test_wishes_that_a_file_cannot_meet(exported, tmp_path):
     _, path = exported("plain")
-    with pytest.raises(ConfigError, match=r"MODEL.UNET.WIDTH is settled in the file.*INPUT alone"):
+    with pytest.raises(
+        ConfigError, match=r"MODEL.UNET.WIDTH is settled in the file.*INPUT and TEST.AUG alone"
+    ):
         Predictor.from_file(path, opts=["MODEL.UNET.WIDTH", "4"])
     with pytest.raises(ModelFileError, match="--runtime openvino for bfloat16"):
         Predictor.from_file(path, precision="bfloat16")

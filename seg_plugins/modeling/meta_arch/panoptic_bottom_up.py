@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -25,7 +25,7 @@ from ..sem_seg_heads.base import semantic_losses
 from ..sem_seg_heads.centers import InstanceCenterHead
 from ..task_weighting import build_weighting
 from ..test_time.probabilities import MeanProbability
-from ..test_time.views import Views
+from ..test_time.views import View, Views
 from .mask_rcnn import wanted_size
 from .semantic import SemanticSystem
 from .semantic_labels import source_of
@@ -164,14 +164,30 @@ class BottomUpPanopticSegmentor(SemanticSystem):
         heat maps, and of the offsets, whose sign across turns with a mirror image and whose length
         grows with the image (Cheng et al. 2020 and the authors' implementation).
         """
-        mean = MeanProbability()
-        total = torch.zeros(3, views.height, views.width, device=self.device)
-        for view in views:
+
+        def maps(view: View) -> list[Tensor]:
             image = (view.image.to(self.device) - self.pixel_mean) / self.pixel_std
             batch = ImageList.from_tensors([image], self.backbone.size_divisibility)
-            parts = [part[0] for part in self._maps(batch)]
-            logits, heatmap, offsets = resized_maps(parts, view.size, views.height, views.width)
+            return [part[0] for part in self._maps(batch)]
+
+        return self.merged_views(views, maps)
+
+    def merged_views(
+        self, views: Views, maps: Callable[[View], Sequence[Tensor]]
+    ) -> dict[str, Any]:
+        """The output for an image.
+
+        Args:
+            views: of the image.
+            maps: gives logits, heat maps and offsets of a view, of any size.
+        """
+        mean = MeanProbability()
+        total = torch.zeros(3, views.height, views.width)
+        for view in views:
+            size = (views.height, views.width)
+            logits, heatmap, offsets = resized_maps(maps(view), view.size, *size)
             mean.add(view.upright(logits))
+            total = total.to(logits.device)
             total[:1] += view.upright(heatmap)
             turned = offsets * offsets.new_tensor([1, -1])[:, None, None]
             total[1:] += view.upright(turned) if view.mirrored else offsets
