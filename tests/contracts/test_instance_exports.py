@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from seg_plugins.export.export import export_model
 from seg_plugins.export.instances import OneStageGraph
+from seg_plugins.export.openvino_file import openvino_runner
+from seg_plugins.export.verify import onnx_runner
 
 import numpy as np
 import pytest
@@ -29,6 +31,12 @@ def test_the_file_gives_what_the_system_finds(name, kind, tmp_path):
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
         return
+    # Levels of one cell, and fewer cells than candidates.
+    pixel = torch.full((3, 1, 1), 99.0)
+    run = {"onnx": onnx_runner, "openvino": openvino_runner}[kind](result.path)
+    with torch.no_grad():
+        expected = OneStageGraph(model, pixel).eval()(pixel)[0]
+    torch.testing.assert_close(run(pixel)["scores"], expected, rtol=0, atol=1e-3)
     if kind == "openvino":
         return
     onnx = pytest.importorskip("onnx")
