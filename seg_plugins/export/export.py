@@ -239,7 +239,7 @@ class _Export:
             if self.options.float16:
                 half.check_range(self.system, self._images(self.judge))
             self.system.write_onnx(self.onnx, self.opset, change)
-            graph = onnx_file.load_onnx(self.onnx)
+            graph = onnx_file.suppress_as_torch(onnx_file.load_onnx(self.onnx))
             if self.kind == "openvino":
                 graph = divide_exactly(graph)
             onnx_file.save_onnx(graph, self.onnx, self.metadata)

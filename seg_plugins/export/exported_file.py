@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..io.files import damage, digest_file
+from ..runtime.engines import damaged_part
 from ..runtime.openvino_engine import metadata_of
 from .metadata import PRODUCER
 from .openvino_file import openvino_runner, read_openvino
 from .verify import ExportError, Runner, onnx_runner, onnx_session
 
-_PARTS = {".onnx": ".onnx.data", ".xml": ".bin"}
+_SUFFIXES = (".onnx", ".xml")
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,10 @@ def load_exported(path: str | Path) -> ExportedFile:
             another program or format, or its runtime is not installed.
     """
     path = Path(path)
-    if path.suffix not in _PARTS:
-        raise ExportError(f"{path}: exported files that can be run end in {' or '.join(_PARTS)}")
-    beside = path.with_suffix(_PARTS[path.suffix])
-    for part in (path, beside):
-        # Weights lie beside an ONNX file only where they are large.
-        there = part.is_file() or digest_file(part).is_file()
-        if (part == path or there) and (wrong := damage(part)):
-            raise ExportError(f"{part}: {wrong}. Export it again, or copy it again.")
+    if path.suffix not in _SUFFIXES:
+        raise ExportError(f"{path}: exported files that can be run end in {' or '.join(_SUFFIXES)}")
+    if wrong := damaged_part(path):
+        raise ExportError(wrong)
     if path.suffix == ".onnx":
         metadata = dict(onnx_session(path, str(path)).get_modelmeta().custom_metadata_map)
     else:

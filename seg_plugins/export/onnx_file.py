@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -108,6 +109,30 @@ def save_onnx(model: Any, path: Path, metadata: Mapping[str, str] | None = None)
         onnx.save(model, path)
         return
     onnx.save(model, path, save_as_external_data=True, location=beside.name, size_threshold=_SMALL)
+
+
+def suppress_as_torch(model: Any) -> Any:
+    """Round the thresholds of NonMaxSuppression down, in place; returns the model.
+
+    The nearest float32 of 0.8 lies above it: an IoU of 4/5, that float32, is above the threshold
+    in PyTorch, which compares with the float64, and not above it in the file. With the float32
+    below both drop the same boxes.
+    """
+    onnx = onnx_package()
+    values = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            values.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
+    for number, node in enumerate(model.graph.node):
+        if node.op_type == "NonMaxSuppression":
+            nearest = onnx.numpy_helper.to_array(values[node.input[3]])
+            # The number of a configuration: the shortest one that this float32 is nearest to.
+            exact = np.array([float(str(value)) for value in nearest.ravel()])
+            down = np.where(nearest > exact, np.nextafter(nearest, np.float32(0)), nearest)
+            name = f"nms_threshold_{number}"
+            model.graph.initializer.append(onnx.numpy_helper.from_array(down, name))
+            node.input[3] = name
+    return model
 
 
 def metadata_of(model: Any) -> dict[str, str]:

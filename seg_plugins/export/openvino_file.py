@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..runtime.openvino_engine import SECTION
+from ..runtime.openvino_model import read_onnx
 from ..runtime.openvino_requests import Requests
 from .onnx_file import onnx_package
 from .verify import ExportError, Runner, cannot_run, lines_of
@@ -46,7 +47,7 @@ def write_openvino(
     """
     openvino = openvino_package()
     try:
-        model = openvino.convert_model(onnx_path)
+        model = read_onnx(openvino.Core(), onnx_path)
     except Exception as error:  # its classes differ between versions
         raise ExportError(
             f"OpenVINO {openvino.__version__} does not take the network: {lines_of(error)[0]}. "
@@ -103,7 +104,7 @@ def openvino_runner(model: Path | bytes, name: str = "") -> Runner:
     """
     name = name or Path(str(model)).name
     core = openvino_package().Core()
-    read = read_openvino(model) if isinstance(model, Path) else core.read_model(model)
+    read = read_openvino(model) if isinstance(model, Path) else read_onnx(core, model)
     names = [output.get_any_name() for output in read.outputs]
     requests = Requests(core, read, torch.get_num_threads(), "f32")
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ..io.files import damage, digest_file
 from .errors import ModelFileError
 from .onnx_engine import OnnxEngine
 from .openvino_engine import OpenVinoEngine
@@ -15,6 +16,8 @@ from .openvino_engine import OpenVinoEngine
 PRECISIONS = ("float32", "bfloat16")
 # Runtime -> suffixes of the files that it runs. A file without a choice goes to the first.
 RUNTIMES = {"onnx": (".onnx",), "openvino": (".xml", ".onnx")}
+# Where the weights are that a file does not hold itself.
+_BESIDE = {".onnx": ".onnx.data", ".xml": ".bin"}
 _ENGINES: dict[str, Callable[[Path, int, str], Engine]] = {
     "onnx": OnnxEngine,
     "openvino": OpenVinoEngine,
@@ -71,6 +74,17 @@ def runtime_for(path: Path, runtime: str = "") -> str:
     return runtime or takers[0]
 
 
+def damaged_part(path: Path) -> str | None:
+    """Which of an exported file's parts is not what its ``.sha256`` says, and why; None: none."""
+    beside = path.with_suffix(_BESIDE[path.suffix.lower()])
+    for part in (path, beside):
+        # Weights lie beside an ONNX file only where they are large.
+        there = part.is_file() or digest_file(part).is_file()
+        if (part == path or there) and (wrong := damage(part)):
+            return f"{part}: {wrong}. Export it again, or copy it again."
+    return None
+
+
 def open_engine(
     path: str | Path, runtime: str = "", *, threads: int = 0, precision: str = "float32"
 ) -> Engine:
@@ -92,4 +106,6 @@ def open_engine(
         raise ModelFileError(f"precision '{precision}' is not one of {', '.join(PRECISIONS)}")
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file")
+    if wrong := damaged_part(path):
+        raise ModelFileError(wrong)
     return _ENGINES[name](path, threads, precision)

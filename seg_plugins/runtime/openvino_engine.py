@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ModelFileError
+from .openvino_model import read_onnx
 from .openvino_requests import Requests
 from .reasons import cannot_open, cannot_run, first_line
 from .threads import usable_threads
@@ -45,7 +46,8 @@ class OpenVinoEngine:
         self.path, name = path, f"openvino {openvino.__version__}"
         core = openvino.Core()
         try:
-            model = core.read_model(path)
+            onnx = path.suffix.lower() == ".onnx"
+            model = read_onnx(core, path) if onnx else core.read_model(path)
         except RuntimeError as error:
             raise cannot_open(path, name, first_line(error, last=True)) from None
         self.metadata = _metadata(model, path)

@@ -171,6 +171,16 @@ def test_damaged_missing_and_foreign_files_are_named(exported, runtime, tmp_path
         FileModel.open(tmp_path / "foreign.onnx", runtime)
 
 
+def test_one_changed_byte_is_found_by_the_digest_beside_the_file(exported, runtime, tmp_path):
+    _, path = exported("plain")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / path.name).write_bytes(content)
+    (tmp_path / "model.onnx.sha256").write_bytes(path.with_name("model.onnx.sha256").read_bytes())
+    with pytest.raises(ModelFileError, match=r"model\.onnx: its SHA-256 is .*Export it again"):
+        FileModel.open(tmp_path / path.name, runtime)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

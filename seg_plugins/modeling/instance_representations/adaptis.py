@@ -303,7 +303,9 @@ class AdaptIS(InstanceRepresentation):
         areas = claimed.flatten(1).sum(dim=1).clamp(min=1)
         # One candidate may be below the threshold; all that are, where tracing fixes their number.
         claimed = claimed & (values > self.proposal_threshold)[:, None, None]
-        starts = points[:, 1].long() * width + points[:, 0].long()
+        # Of an image without a cell's centre the one candidate lies outside, and is no mask.
+        x, y = points[:, 0].long().clamp(max=width - 1), points[:, 1].long().clamp(max=height - 1)
+        starts = y * width + x
         kept = occupancy_suppression(
             claimed, values, min_area=self.min_area, max_taken=self.max_taken, points=starts
         )

@@ -183,9 +183,12 @@ def candidate_points(
     logits = proposals.float()
     highest = F.max_pool2d(logits[None, None], 3, stride=1, padding=1)[0, 0]
     peaks = torch.where(allowed & (logits == highest), logits, -math.inf).flatten()
-    values, cells = peaks.topk(min(limit, rows * columns))
-    values = values.sigmoid()
-    if not torch.jit.is_tracing():
+    if torch.jit.is_tracing():  # a map of fewer cells has its last one again, which is no peak
+        values, cells = F.pad(peaks, (0, limit), value=-math.inf).topk(limit)
+        values, cells = values.sigmoid(), torch.clamp(cells, max=rows * columns - 1)
+    else:
+        values, cells = peaks.topk(min(limit, rows * columns))
+        values = values.sigmoid()
         likely = values > proposal_threshold
         likely[0] = True  # so that there is one
         values, cells = values[likely], cells[likely]

@@ -64,10 +64,17 @@ def prediction(
 def with_coordinates(features: Tensor) -> Tensor:
     """Two channels more: x and y of each cell, from -1 to 1 over the map (CoordConv)."""
     count, _, height, width = features.shape
-    x = torch.linspace(-1, 1, width, device=features.device, dtype=features.dtype)
-    y = torch.linspace(-1, 1, height, device=features.device, dtype=features.dtype)
+    x, y = _spread(width, features), _spread(height, features)
     plane = torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
     return torch.cat([features, plane.expand(count, -1, -1, -1)], dim=1)
+
+
+def _spread(count: int, like: Tensor) -> Tensor:
+    """(count,) numbers from -1 to 1; of one it is -1."""
+    if torch.onnx.is_in_onnx_export():  # linspace becomes a division by count - 1
+        places = torch.arange(count, device=like.device, dtype=like.dtype)
+        return places * (2 / places[-1:].clamp(min=1)) - 1
+    return torch.linspace(-1, 1, count, device=like.device, dtype=like.dtype)
 
 
 def resize(features: Tensor, size: tuple[int, int]) -> Tensor:
