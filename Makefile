@@ -90,7 +90,7 @@ wheel: export TORCH_CUDA_ARCH_LIST ?= 8.0;9.0;10.0;12.0+PTX
 wheel: setup
 	@rm -rf build/lib* build/wheel
 	$(if $(shell command -v nvcc),FORCE_CUDA=1) $(PY) -m pip wheel --no-build-isolation --no-deps -w build/wheel .
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m auditwheel repair --plat manylinux_2_28_x86_64 --exclude 'libtorch*' --exclude 'libc10*' \
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m auditwheel repair --plat manylinux_2_28_x86_64 --only-plat --exclude 'libtorch*' --exclude 'libc10*' \
 	  --exclude 'libcudart*' -w dist build/wheel/*.whl
 
 clean:

@@ -23,6 +23,7 @@ from ..engine.checkpoint import Checkpointer
 from ..io.files import write_atomically, write_digest
 from ..io.weights import WeightsError, read_safetensors, safetensors_bytes
 from ..modeling.meta_arch.semantic import SemanticSystem
+from ..runtime.openvino_model import FIRST_OF_EQUALS
 from . import half, onnx_file, pooling
 from .metadata import file_metadata
 from .metric import METRIC_TOLERANCE, MetricCheck, Metrics, require
@@ -225,6 +226,8 @@ class _Export:
             more["alignment"] = system.model.alignment
         else:
             more["mask_threshold"] = system.mask_threshold
+        if getattr(system.model, FIRST_OF_EQUALS, False):
+            more[FIRST_OF_EQUALS] = True
         if system.task == "panoptic":
             more["panoptic"] = merging_settings(system.model, system.names, system.mask_threshold)
         precision = "float16" if self.options.float16 else "float32"

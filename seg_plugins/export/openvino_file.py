@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..runtime.openvino_engine import SECTION
-from ..runtime.openvino_model import read_onnx
+from ..runtime.openvino_model import as_onnx_says
 from ..runtime.openvino_requests import Requests
-from .onnx_file import onnx_package
+from .onnx_file import metadata_of, onnx_package
 from .verify import ExportError, Runner, cannot_run, lines_of
 
 
@@ -47,7 +47,7 @@ def write_openvino(
     """
     openvino = openvino_package()
     try:
-        model = read_onnx(openvino.Core(), onnx_path)
+        model = as_onnx_says(openvino.Core().read_model(onnx_path), metadata)
     except Exception as error:  # its classes differ between versions
         raise ExportError(
             f"OpenVINO {openvino.__version__} does not take the network: {lines_of(error)[0]}. "
@@ -104,7 +104,11 @@ def openvino_runner(model: Path | bytes, name: str = "") -> Runner:
     """
     name = name or Path(str(model)).name
     core = openvino_package().Core()
-    read = read_openvino(model) if isinstance(model, Path) else read_onnx(core, model)
+    if isinstance(model, Path):
+        read = read_openvino(model)
+    else:
+        metadata = metadata_of(onnx_package().load_model_from_string(model))
+        read = as_onnx_says(core.read_model(model), metadata)
     names = [output.get_any_name() for output in read.outputs]
     requests = Requests(core, read, torch.get_num_threads(), "f32")
 

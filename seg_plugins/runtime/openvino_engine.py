@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ModelFileError
-from .openvino_model import read_onnx
+from .openvino_model import as_onnx_says
 from .openvino_requests import Requests
 from .reasons import cannot_open, cannot_run, first_line
 from .threads import usable_threads
@@ -46,11 +46,12 @@ class OpenVinoEngine:
         self.path, name = path, f"openvino {openvino.__version__}"
         core = openvino.Core()
         try:
-            onnx = path.suffix.lower() == ".onnx"
-            model = read_onnx(core, path) if onnx else core.read_model(path)
+            model = core.read_model(path)
+            self.metadata = _metadata(model, path)
+            if path.suffix.lower() == ".onnx":
+                as_onnx_says(model, self.metadata)
         except RuntimeError as error:
             raise cannot_open(path, name, first_line(error, last=True)) from None
-        self.metadata = _metadata(model, path)
         # Of the names of one output those of layers that were joined to it do no harm.
         self._names = [output.get_names() for output in model.outputs]
         self._precision, wanted = precision, _TYPES[precision]

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+#: Metadata of a file that says "true" where equal scores have to keep their order.
+FIRST_OF_EQUALS = "first_of_equals"
 
-def read_onnx(core: Any, source: Path | bytes) -> Any:
-    """OpenVINO's model of an ONNX file, with two operators mended.
 
-    OpenVINO (2026.4) takes them for others than ONNX's: its ``TopK`` gives equal values in any
-    order, where ONNX has the one of the lower index first; its ``NonMaxSuppression`` drops a box
-    whose IoU with a better one is the threshold, where ONNX drops it only above. Boxes on a grid
-    often have an IoU of exactly 1/2.
+def as_onnx_says(model: Any, metadata: Mapping[str, str]) -> Any:
+    """Mend two operators of OpenVINO's model of an ONNX file, in place; returns the model.
+
+    OpenVINO (2026.4) takes them for others than ONNX's: its ``NonMaxSuppression`` drops a box whose
+    IoU with a better one is the threshold, where ONNX drops it only above (boxes on a grid often
+    have an IoU of exactly 1/2); its ``TopK`` gives equal values in any order, where ONNX has the
+    one of the lower index first. It can be told to, and is then forty times slower for proposals
+    of regions: so it is told only for systems whose scores are often equal.
 
     Args:
-        core: of OpenVINO.
-        source: the file or its content.
+        model: as OpenVINO reads the ONNX file.
+        metadata: of the file.
 
     Raises:
-        RuntimeError: OpenVINO does not read it.
+        RuntimeError: a threshold that is no constant.
     """
-    model = core.read_model(source)
     for operator in model.get_ops():
         if operator.get_type_name() == "TopK":
-            operator.set_attribute("stable", True)
+            operator.set_attribute("stable", metadata.get(FIRST_OF_EQUALS) == "true")
         elif operator.get_type_name() == "NonMaxSuppression":
             _drop_above(operator)
     return model

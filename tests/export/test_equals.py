@@ -38,9 +38,10 @@ def run(request, tmp_path):
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
         path = tmp_path / "model.onnx"
-        onnx_file.save_onnx(onnx_file.suppress_as_torch(model), path)
+        metadata = {"first_of_equals": "true"}
+        onnx_file.save_onnx(onnx_file.suppress_as_torch(model), path, metadata)
         if request.param == "openvino":
-            write_openvino(path, tmp_path / "model.xml", {}, outputs)
+            write_openvino(path, tmp_path / "model.xml", metadata, outputs)
             return openvino_runner(tmp_path / "model.xml")(x)
         if request.param == "openvino_onnx":
             return openvino_runner(path.read_bytes(), path.name)(x)

@@ -36,6 +36,8 @@ class AdaptIS(OneStageInstanceSegmentor):
     #: Semantic labels are made of the objects where a dataset has none.
     makes_semantic_labels: ClassVar[bool] = True
     representation_name = "AdaptIS"
+    #: Sure points all score 1: exported files keep the order in which they were found.
+    first_of_equals: ClassVar[bool] = True
 
     @configurable
     def __init__(
