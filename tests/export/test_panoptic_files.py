@@ -14,6 +14,7 @@ from seg_plugins.export.panoptic import differing_share
 from seg_plugins.export.systems import example_images, tensor_system
 from seg_plugins.modeling.instance_centers import segments_from_centers
 from seg_plugins.modeling.panoptic_merging import merge_panoptic
+from seg_plugins.modeling.meta_arch.one_stage import OneStageInstanceSegmentor
 from seg_plugins.modeling.test_time.views import Views
 from seg_plugins.runtime import FileModel, ModelFileError
 
@@ -195,6 +196,9 @@ def predicts_as(model, image: torch.Tensor, path: Path, runtime: str) -> None:
         return
     file.check_test_time_augmentation()
     views = Views(sample, (0, 96), 200, flip=True)
+    if isinstance(model, OneStageInstanceSegmentor):
+        # A file gives masks of the image's pixels: only of that size are they not resized twice.
+        views = Views({"image": image}, (0,), 200, flip=True)
     same_outputs(model.predict_views(views), file.predict_views(views))
 
 
