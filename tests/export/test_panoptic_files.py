@@ -13,8 +13,8 @@ from seg_plugins.export import export_model, panoptic_centers, panoptic_regions
 from seg_plugins.export.panoptic import differing_share
 from seg_plugins.export.systems import example_images, tensor_system
 from seg_plugins.modeling.instance_centers import segments_from_centers
-from seg_plugins.modeling.panoptic_merging import merge_panoptic
 from seg_plugins.modeling.meta_arch.one_stage import OneStageInstanceSegmentor
+from seg_plugins.modeling.panoptic_merging import merge_panoptic
 from seg_plugins.modeling.test_time.views import Views
 from seg_plugins.runtime import FileModel, ModelFileError
 
