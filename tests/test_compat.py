@@ -349,7 +349,7 @@ def test_starting_loads_no_compiler_and_torchvision_asks_it_all_the_same():
         "assert asked is not compiler\n"
         "assert answer is compiler('cpu')\n"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = run_python(code)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "[]"
 
@@ -368,6 +368,6 @@ def test_timm_loads_no_compiler_and_keeps_its_functions_out_of_compiled_ones():
         "assert compiled(torch.ones(2)).tolist() == [9, 9]\n"
         "assert seen == [False]\n"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = run_python(code)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "False"

@@ -68,6 +68,7 @@ CANDIDATES = {
     "onnx int8": ("onnx", "int8"),
     "openvino int8": ("openvino", "int8"),
 }
+MADE_BY = {"onnx int8": "onnx", "openvino int8": "onnx"}
 # The command, and what the process had at most. Linux counts what the parent had at the fork into
 # ru_maxrss, but not into this line.
 ONE_COMMAND = """
@@ -270,7 +271,12 @@ def main() -> None:
     for runtime, package in (("onnx", "onnxruntime"), ("openvino", "openvino")):
         if importlib.util.find_spec(package) is None:
             print(f"{package}: not installed, left out")
-            args.candidates = [c for c in args.candidates if CANDIDATES[c][0] != runtime]
+            args.candidates = [
+                # INT8 files are made by onnxruntime, whatever runs them.
+                c
+                for c in args.candidates
+                if runtime not in (CANDIDATES[c][0], MADE_BY.get(c))
+            ]
     args.ultralytics = importlib.util.find_spec("ultralytics") is not None
     if not args.ultralytics:
         print("ultralytics: not installed, left out")

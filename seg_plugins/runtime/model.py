@@ -75,6 +75,12 @@ class FileModel(nn.Module):
                 f"{path}: its metadata name the task '{task}', which is none of "
                 f"{', '.join(TASKS)}: export it again with this version"
             )
+        stride = engine.metadata.get("alignment", "64")
+        if not (stride.isdecimal() and int(stride) > 0):
+            raise ModelFileError(
+                f"{path}: its metadata give '{stride}' as alignment, which should be the network's "
+                "largest stride in pixels: export it again with this version"
+            )
         return cls(engine, config_from_text(engine.metadata["config"], str(path)), str(path))
 
     def forward(self, samples: list[Sample]) -> list[dict[str, Any]]:

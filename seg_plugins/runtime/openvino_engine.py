@@ -47,11 +47,11 @@ class OpenVinoEngine:
         core = openvino.Core()
         try:
             model = core.read_model(path)
-            self.metadata = _metadata(model, path)
-            if path.suffix.lower() == ".onnx":
-                as_onnx_says(model, self.metadata)
         except RuntimeError as error:
             raise cannot_open(path, name, first_line(error, last=True)) from None
+        self.metadata = _metadata(model, path)
+        if path.suffix.lower() == ".onnx":
+            as_onnx_says(model, self.metadata)
         # Of the names of one output those of layers that were joined to it do no harm.
         self._names = [output.get_names() for output in model.outputs]
         self._precision, wanted = precision, _TYPES[precision]

@@ -58,7 +58,7 @@ def system_output_of_views(
         views: of the image.
     """
     system: Any = model
-    mean = MeanProbability()
+    mean, kinds = MeanProbability(), set[str]()
     if system is None:
         for view in views:
             mean.add_view(run(view.sample)["logits"], view, views)
@@ -74,13 +74,15 @@ def system_output_of_views(
 
     def look(view: View) -> Instances:
         found = run(view.sample)
+        kinds.update(found)
         if "logits" in found:
             mean.add_view(found["logits"], view, views)
         return instances_of(system, found, view.size)
 
     instances = system.find_in_views(views, look)
-    merging = hasattr(system, "merged")
-    return system.merged(mean.logits(), instances) if merging else {"instances": instances}
+    if "logits" not in kinds:
+        return {"instances": instances}
+    return system.merged(mean.logits(), instances)
 
 
 def instances_of(system: Any, found: dict[str, Tensor], size: tuple[int, int]) -> Instances:

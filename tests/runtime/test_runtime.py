@@ -187,6 +187,8 @@ def test_one_changed_byte_is_found_by_the_digest_beside_the_file(exported, runti
         ({"task": "depth"}, r"task 'depth', which is none of sem_seg, instances, panoptic"),
         ({"task": "panoptic"}, "lack label_classes and label_colors"),
         ({"colors": None}, "lack colors"),
+        ({"alignment": "0"}, "give '0' as alignment"),
+        ({"alignment": "[32]"}, r"give '\[32\]' as alignment"),
     ],
 )
 def test_metadata_that_do_not_say_enough_are_named(exported, tmp_path, changes, message):
