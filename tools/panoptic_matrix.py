@@ -4,8 +4,9 @@
 python tools/panoptic_matrix.py --output output/panoptic
 python tools/panoptic_matrix.py --output output/panoptic --heads fcn unet -- SOLVER.MAX_ITER 3000
 
-Each head is configs/shapes/panoptic_HEAD.yaml, trained by tools/train_net.py into OUTPUT/HEAD; a
-run that is there already is only read. Prints one row per run: panoptic quality (all, things,
+Each is configs/shapes/panoptic_HEAD.yaml, trained by tools/train_net.py into OUTPUT/HEAD; a run that
+is there already is only read. Six are semantic heads beside Mask R-CNN or without boxes; solo_v2 and
+adaptis are one-stage systems. Prints one row per run: panoptic quality (all, things,
 stuff), mIoU, AP of boxes and masks, training time, time per image of the evaluation, and the
 largest memory of the training process. Writes OUTPUT/matrix.md, and OUTPUT/pictures.png: image,
 ground truth, then the segments that each head finds, with their ids.
@@ -30,7 +31,10 @@ import numpy as np
 import run_matrix
 import torch
 
-HEADS = ("sem_seg_fpn", "fcn", "unet", "segnet", "deeplabv3plus", "bottom_up")
+HEADS = (
+    *("sem_seg_fpn", "fcn", "unet", "segnet", "deeplabv3plus", "bottom_up"),
+    *("solo_v2", "adaptis"),
+)
 COLUMNS = {
     "PQ": "panoptic_seg/PQ",
     "PQ things": "panoptic_seg/PQ_th",

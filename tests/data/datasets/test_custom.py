@@ -311,7 +311,7 @@ def test_coco_json_with_ids_of_its_own(folder):
         ({"unlisted": "drop"}, "unlisted is 'drop'"),
         ({"classes": None}, "classes should be a list"),
         ({"ignore_label": "none"}, "ignore_label is 'none'"),
-        ({"ignore_label": 1}, "ignore_label is 1"),
+        ({"ignore_label": 1}, "ignore_label is 1.*unlisted: ignore"),
         ({"name": 3}, "name is missing or no text"),
         ({"split": "random"}, "split should have val_fraction and seed"),
         ({"split": {"val_fraction": 0.2, "seed": "x"}}, "split.seed is 'x'"),
