@@ -49,8 +49,8 @@ _PNG_EXIF = (b"eXIf", b"Raw profile type", b"com.adobe.xmp")
 _INTEGER_MODES = ("L", "P", "I", "I;16", "I;16B", "I;16L", "1")
 
 
-# Pillow logs an error for a TIFF of more channels than it knows, and raises one as well. Such files are
-# read by tifffile, so that the first would be shown about files that are sound.
+# Pillow logs an error for a TIFF of more channels than it knows, and raises one as well. Such files
+# are read by tifffile, so that the first would be shown about files that are sound.
 logging.getLogger("PIL.TiffImagePlugin").addFilter(
     lambda record: not str(record.msg).startswith("More samples per pixel")
 )

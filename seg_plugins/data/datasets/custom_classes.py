@@ -43,8 +43,8 @@ def class_table(content: dict[str, Any], name: str, folder: Path) -> ClassTable:
     if type(ignore_label) is not int or not len(entries) <= ignore_label <= 65535:
         raise DatasetError(
             f"ignore_label is {ignore_label!r}; it should be an integer above the ids of the "
-            f"{len(entries)} classes, e.g. 255. (It is what pixels without a class become; values of "
-            "label images that are none of the classes': `unlisted: ignore`)"
+            f"{len(entries)} classes, e.g. 255. (It is what pixels without a class become; for "
+            "values of label images that are none of the classes': `unlisted: ignore`)"
         )
     table = parse_class_table(
         {"classes": entries, "ignore_label": ignore_label, "unlisted": unlisted}, name

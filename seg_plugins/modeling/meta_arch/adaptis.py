@@ -7,24 +7,21 @@ from typing import Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from ...config import ConfigError
 from ..instance_representations.base import Features, Truth
 from ..loss_terms import Losses
-from ..panoptic_merging import merge_panoptic
 from ..sem_seg_heads.base import build_semantic_head, cut_to_image, semantic_losses
 from ..task_weighting import build_weighting
-from ..test_time.probabilities import MeanProbability
-from ..test_time.views import View, Views
-from .mask_rcnn import keep_scores_in_float32, wanted_size
+from .mask_rcnn import keep_scores_in_float32
 from .one_stage import OneStageInstanceSegmentor, truth_of
+from .panoptic_output import PanopticOutput
 from .semantic_labels import batch_labels, label_range, source_of
 
 
-class AdaptIS(OneStageInstanceSegmentor):
+class AdaptIS(PanopticOutput, OneStageInstanceSegmentor):
     """AdaptIS (Sofiiuk et al. 2019) with any semantic head.
 
     Data without semantic labels will do: then they are made of the objects. In that case
@@ -159,31 +156,15 @@ class AdaptIS(OneStageInstanceSegmentor):
             "sem_seg": labels_of_objects(truth_of(sample, self.device), self.background),
         }
 
-    def inference(self, samples: list[dict[str, Any]], do_postprocess: bool = True) -> Any:
-        """What is found in each image.
+    def find_both(
+        self, images: ImageList, features: Features
+    ) -> tuple[list[Instances], list[Tensor]]:
+        """See :class:`~.panoptic_output.PanopticOutput`.
 
-        Args:
-            samples: see :meth:`forward`.
-            do_postprocess: bring the results to the wanted size and merge them; False: the
-                Instances that the representation finds.
-
-        Returns:
-            One dict per image with ``sem_seg`` (L, height, width) logits, ``instances`` and
-            ``panoptic_seg``, the pair that :func:`~..panoptic_merging.merge_panoptic` returns. The
-            ``pred_classes`` are semantic labels, as in :class:`~.panoptic.PanopticSegmentor` with
-            `thing_ids`; where labels are made these are the classes, and what is no object is void.
+        Where labels are made these are the classes, and what is no object becomes void.
         """
-        found: list[Any] = [None] * len(samples)
-        for images, places in self.batches(samples):
-            features = self.backbone(images.tensor)
-            logits = self.labels_of(images, features)
-            results = self.find(images, features, logits)
-            for place, *result in zip(places, results, logits, strict=True):
-                found[place] = result
-        if not do_postprocess:
-            return [instances for instances, _ in found]
-        pairs = zip(found, samples, strict=True)
-        return [self._result(instances, logits, sample) for (instances, logits), sample in pairs]
+        logits = self.labels_of(images, features)
+        return self.find(images, features, logits), list(logits)
 
     def labels_of(self, images: ImageList, features: Features) -> Tensor:
         """(N, L, rows, columns) logits of the semantic labels of a padded batch."""
@@ -199,48 +180,16 @@ class AdaptIS(OneStageInstanceSegmentor):
         size = (images.tensor.shape[-2], images.tensor.shape[-1])
         return self.representation.find(outputs, size, images.image_sizes)
 
-    def _result(
-        self, instances: Instances, logits: Tensor, sample: dict[str, Any]
-    ) -> dict[str, Any]:
-        size = instances.image_size
-        height, width = wanted_size(sample, size)
-        semantic = sem_seg_postprocess(logits, size, height, width)
-        return self.merged(semantic, self.finish(instances, height, width))
-
-    def predict_views(self, views: Views) -> dict[str, Any]:
-        """What :meth:`inference` gives of an image, by its views.
-
-        ``sem_seg`` is the logarithm of the mean probability of each label; the instances of the
-        views vote (see :mod:`~..test_time.voting`); both are merged as of one view.
-        """
-        mean = MeanProbability()
-
-        def look(view: View) -> Instances:
-            images = self.preprocess_image([view.sample])
-            features = self.backbone(images.tensor)
-            logits = self.labels_of(images, features)
-            mean.add_view(logits[0], view, views)
-            return self.find(images, features, logits)[0]
-
-        instances = self.find_in_views(views, look)
-        return self.merged(mean.logits(), instances)
-
-    def merged(self, semantic: Tensor, instances: Instances) -> dict[str, Any]:
-        """The output for an image, of its logits and instances at the wanted size."""
+    def merging(self) -> dict[str, Any]:
+        """See :class:`~.panoptic_output.PanopticOutput`."""
         no_stuff = [] if self.background is None else [self.background]
-        panoptic = merge_panoptic(
-            instances,
-            semantic.max(dim=0).indices,
-            len(semantic),
-            thing_ids=[*self.thing_ids, *no_stuff],
+        return {
+            "thing_ids": [*self.thing_ids, *no_stuff],
             # Suppression has settled who claims what: all but what is taken whole is shown.
-            overlap_threshold=1.0,
-            stuff_area_threshold=self.stuff_area_thresh,
-            score_threshold=self.instances_score_thresh,
-        )
-        labels = instances.pred_classes.new_tensor(self.thing_ids)
-        instances.pred_classes = labels[instances.pred_classes]
-        return {"sem_seg": semantic, "instances": instances, "panoptic_seg": panoptic}
+            "overlap_threshold": 1.0,
+            "stuff_area_threshold": self.stuff_area_thresh,
+            "score_threshold": self.instances_score_thresh,
+        }
 
 
 def labels_of_objects(truth: Truth, background: int) -> Tensor:

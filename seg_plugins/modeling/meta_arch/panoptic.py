@@ -6,22 +6,20 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling.postprocessing import sem_seg_postprocess
-from detectron2.structures import Instances
+from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from ...config import ConfigError
-from ..panoptic_merging import merge_panoptic
+from ..instance_representations.base import Features
 from ..sem_seg_heads.base import build_semantic_head, semantic_losses
 from ..task_weighting import build_weighting
-from ..test_time.probabilities import MeanProbability
-from ..test_time.views import View, Views
-from .mask_rcnn import MaskRCNNFPN, keep_scores_in_float32, wanted_size
+from .mask_rcnn import MaskRCNNFPN, keep_scores_in_float32
 from .one_stage import OneStageInstanceSegmentor
+from .panoptic_output import PanopticOutput
 from .semantic_labels import batch_labels, label_range, source_of
 
 
-class PanopticMerging(nn.Module):
+class PanopticMerging(PanopticOutput):
     """What makes a panoptic system of a system of instances: put before it among the bases.
 
     That system has a ``backbone``, ``mask_format``, ``device``, ``num_things`` and the methods
@@ -142,74 +140,21 @@ class PanopticMerging(nn.Module):
         losses = losses.joined(self.instance_losses(images, features, batched_inputs, weight))
         return losses if self.weighting is None else self.weighting(losses)
 
-    def inference(self, batched_inputs: list[dict[str, Any]], do_postprocess: bool = True) -> Any:
-        """Predict the three tasks.
+    def find_both(
+        self, images: ImageList, features: Features
+    ) -> tuple[list[Instances], list[Tensor]]:
+        """See :class:`~.panoptic_output.PanopticOutput`."""
+        logits = self.sem_seg_head(features, None)[0]
+        return self.find(images, features), list(logits)
 
-        Args:
-            batched_inputs: see :meth:`forward`.
-            do_postprocess: bring the results to the wanted size and merge them.
-
-        Returns:
-            One dict per image with ``sem_seg`` (K, height, width) logits, ``instances`` and
-            ``panoptic_seg``, the pair that :func:`~..panoptic_merging.merge_panoptic` returns. With
-            `thing_ids`, ``pred_classes`` are semantic labels, the contiguous ids of a dataset that
-            numbers things and stuff together.
-            Without post-processing: the Instances and the logits of all images, padded.
-        """
-        found: list[Any] = [None] * len(batched_inputs)
-        for images, places in self.batches(batched_inputs):
-            features = self.backbone(images.tensor)
-            logits = self.sem_seg_head(features, None)[0]
-            parts = zip(places, self.find(images, features), logits, strict=True)
-            for place, instances, of_image in parts:
-                found[place] = (instances, of_image)
-        if not do_postprocess:
-            return [instances for instances, _ in found], [logits for _, logits in found]
-        return [
-            self._result(sample, *parts)
-            for sample, parts in zip(batched_inputs, found, strict=True)
-        ]
-
-    def _result(
-        self, sample: dict[str, Any], instances: Instances, logits: Tensor
-    ) -> dict[str, Any]:
-        size = instances.image_size
-        height, width = wanted_size(sample, size)
-        semantic = sem_seg_postprocess(logits, size, height, width)
-        return self.merged(semantic, self.finish(instances, height, width))
-
-    def predict_views(self, views: Views) -> dict[str, Any]:
-        """The three tasks by the views of an image.
-
-        ``sem_seg`` is the logarithm of the mean probability of each class; the instances are found
-        as by the system of instances; both are merged as of one view.
-        """
-        mean = MeanProbability()
-
-        def look(view: View) -> Instances:
-            (instances,), (logits,) = self.inference([view.sample], do_postprocess=False)
-            mean.add_view(logits, view, views)
-            return instances
-
-        instances = self.find_in_views(views, look)
-        return self.merged(mean.logits(), instances)
-
-    def merged(self, semantic: Tensor, instances: Instances) -> dict[str, Any]:
-        """The output for an image, of its logits and instances at the wanted size."""
-        panoptic = merge_panoptic(
-            instances,
-            # max's indices are argmax's, in a tenth of the time on a CPU.
-            semantic.max(dim=0).indices,
-            len(semantic),
-            thing_ids=self.thing_ids,
-            overlap_threshold=self.combine_overlap_thresh,
-            stuff_area_threshold=self.combine_stuff_area_thresh,
-            score_threshold=self.combine_instances_score_thresh,
-        )
-        if self.thing_ids:
-            labels = instances.pred_classes.new_tensor(self.thing_ids)
-            instances.pred_classes = labels[instances.pred_classes]
-        return {"sem_seg": semantic, "instances": instances, "panoptic_seg": panoptic}
+    def merging(self) -> dict[str, Any]:
+        """See :class:`~.panoptic_output.PanopticOutput`."""
+        return {
+            "thing_ids": self.thing_ids,
+            "overlap_threshold": self.combine_overlap_thresh,
+            "stuff_area_threshold": self.combine_stuff_area_thresh,
+            "score_threshold": self.combine_instances_score_thresh,
+        }
 
 
 class OneStagePanopticSegmentor(PanopticMerging, OneStageInstanceSegmentor):

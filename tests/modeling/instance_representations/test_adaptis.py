@@ -323,7 +323,7 @@ class TestPanoptic:
         told.pred_masks = DenseMasks(stacked, 1)
         count = model.num_classes
         logits = nn.functional.one_hot(labels, count).permute(2, 0, 1).float() * 9
-        return model._result(told, logits, {}), one, other
+        return model._result({}, told, logits), one, other
 
     def test_stuff_under_the_instances(self):
         labels = torch.full((64, 96), 6)
