@@ -103,7 +103,7 @@ def test_shipped_configurations_are_found_by_name_from_anywhere(tmp_path, monkey
     assert get_config_file(name) == str(config_root() / name)
     assert load_config(name).MODEL.META_ARCHITECTURE == "DeepLabV3Plus"
     assert load_config("configs/" + name) == load_config(name)
-    with pytest.raises(ConfigError, match=r"Nearest: .*deeplabv3plus_r18_shapes"):
+    with pytest.raises(ConfigError, match=r"Nearest of these: .*deeplabv3plus_r18_shapes"):
         get_config_file("quickstart/deeplab_r18_shapes.yaml")
 
 

@@ -38,7 +38,10 @@ def get_config_file(name: str) -> str:
         return str(path)
     names = sorted(p.relative_to(root).as_posix() for p in root.glob("[!_]*/*.yaml"))
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
-    raise ConfigError(f"No shipped configuration '{name}'. Nearest: {', '.join(near)}")
+    raise ConfigError(
+        f"'{name}' is neither a file here nor a shipped configuration. Nearest of these: "
+        f"{', '.join(near)}"
+    )
 
 
 def find_config(path: str | Path) -> Path:

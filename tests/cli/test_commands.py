@@ -79,7 +79,7 @@ def test_python_m_registers_everything_for_a_command_that_works():
     assert result.stdout.splitlines()[-1] == "published: 31,030,658 parameters (layer table)"
     wrong = child("", "-m", "seg_plugins", "analyze", "--config-file", "nowhere.yaml")
     assert wrong.returncode == 1
-    assert wrong.stderr.splitlines()[-1].startswith("error: No shipped configuration 'nowhere.")
+    assert wrong.stderr.splitlines()[-1].startswith("error: 'nowhere.yaml' is neither a file")
 
 
 def test_parts_are_imported_before_the_work_begins(tmp_path, capsys, monkeypatch):
