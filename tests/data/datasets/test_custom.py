@@ -7,6 +7,7 @@ from pathlib import Path
 
 import seg_plugins
 from seg_plugins.data import (
+    Dataset,
     DatasetError,
     InstanceMapper,
     SemanticMapper,
@@ -83,6 +84,24 @@ def test_descriptions_of_published_data(tmp_path, data, table, value, name):
     assert MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).stuff_classes == classes
     sample = build_mapper(cfg, True)(DatasetCatalog.get(cfg.DATASETS.TRAIN[0])[0])
     assert sample["sem_seg"].tolist() == [[classes.index(name), 255], [255, 255]]
+
+
+def test_the_description_of_chase_takes_the_first_observer(tmp_path):
+    """Images and the masks of two observers, of one bit, in one folder."""
+    for i in range(5):
+        put(tmp_path / f"CHASEDB1/Image_0{i}L.jpg", np.zeros((2, 2, 3), np.uint8))
+        for observer, vessel in (("1st", (0, 1)), ("2nd", (1, 1))):
+            mask = np.zeros((2, 2), bool)
+            mask[vessel] = True
+            Image.fromarray(mask).save(tmp_path / f"CHASEDB1/Image_0{i}L_{observer}HO.png")
+    path = tmp_path / "my.yaml"
+    path.write_text(EXAMPLE.with_name("chase.example.yaml").read_text())
+    register_custom_dataset(path)
+    train, val = (Dataset.get(f"chase_{split}") for split in ("train", "val"))
+    assert (len(train.records), len(val.records)) == (4, 1)
+    record = train.records[0]
+    label = record["sem_seg_encoding"](record["sem_seg_file_name"])
+    assert label.tolist() == [[0, 1], [0, 0]]
 
 
 def test_the_example_trains(folder):
