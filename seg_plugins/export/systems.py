@@ -180,12 +180,6 @@ class Regions(TensorSystem):
         self.mask_threshold = mask_threshold(model)
         self.original = self._graph_of(model)
         self.names = self.original.names
-        if self.task == "panoptic" and "outlines" in self.names:
-            raise ConfigError(
-                "MODEL.ONE_STAGE.REPRESENTATION PolarMask in a panoptic system: its file would "
-                "give outlines, which the merging beside it does not paint. Export another "
-                "representation, or --format safetensors."
-            )
 
     @property
     def graph(self) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -9,9 +10,10 @@ from pathlib import Path
 
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError
-from seg_plugins.export import export_model, panoptic_centers, panoptic_regions
+from seg_plugins.export import export_model, panoptic_centers, panoptic_outlines, panoptic_regions
 from seg_plugins.export.panoptic import differing_share
 from seg_plugins.export.systems import example_images, tensor_system
+from seg_plugins.io.masks import to_bitmask
 from seg_plugins.modeling.instance_centers import segments_from_centers
 from seg_plugins.modeling.meta_arch.one_stage import OneStageInstanceSegmentor
 from seg_plugins.modeling.panoptic_merging import merge_panoptic
@@ -43,6 +45,13 @@ SETTINGS = {
     "stuff_area_threshold": 3,
     "score_threshold": 0.4,
 }
+
+# The representation of outlines in Mask R-CNN's place.
+POLAR = [
+    *("MODEL.ONE_STAGE.REPRESENTATION", "PolarMask", "MODEL.POLARMASK.CHANNELS", 32),
+    *("MODEL.POLARMASK.IN_FEATURES", ["p3", "p4", "p5"], "MODEL.POLARMASK.NUM_CONVS", 1),
+    *("MODEL.POLARMASK.SIZES_OF_INTEREST", [40, 60], "MODEL.POLARMASK.NORM_BY_STRIDE", True),
+]
 
 
 def logits_of(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -118,6 +127,71 @@ def test_regions_as_the_system_merges_them(seed, inside_boxes):
         assert mine == pytest.approx(other, abs=1 if "area" in mine else 0)
 
 
+def outlines_of(kind: str, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """(12, R, 2) corners in an image: some cross themselves, some have sides of no length."""
+    count = int(rng.integers(3, 37))
+    if kind == "polar":
+        angles = np.arange(count) * (2 * np.pi / count)
+        rays = np.stack([np.sin(angles), np.cos(angles)], axis=1)
+        corners = rng.uniform(0, 50, (12, 1, 2)) + rays * rng.uniform(0, 25, (12, count, 1))
+    else:
+        corners = rng.uniform(-5, 60, (12, count, 2))
+        corners = {"any": corners, "halves": np.round(corners * 2) / 2}[kind]
+    return corners.clip(0, [width, height]).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["polar", "any", "halves"])
+@pytest.mark.parametrize("size", [(47, 61), (1, 1), (2, 55)])
+def test_outlines_are_filled_as_the_coco_api_fills_them(size, kind):
+    corners = outlines_of(kind, np.random.default_rng(0), *size)
+    outputs = {
+        "logits": np.zeros((4, *size), np.float32),
+        "scores": np.array([0.9], np.float32),
+        "classes": np.zeros(1, int),
+    }
+    for outline in corners:
+        ids, _ = panoptic_outlines.panoptic(outputs | {"outlines": outline[None]}, SETTINGS)
+        expected = to_bitmask([outline.astype(float).ravel()], *size)
+        assert (ids == 1).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_outlines_as_the_system_merges_them(seed):
+    rng, (height, width) = np.random.default_rng(seed), (47, 61)
+    corners = outlines_of("polar", rng, height, width)
+    outputs = {
+        "logits": rng.normal(size=(5, height, width)).astype(np.float32),
+        "scores": rng.uniform(0.2, 1, 12).astype(np.float32),
+        "classes": rng.integers(0, 2, 12),
+        "outlines": corners,
+    }
+    masks = [to_bitmask([outline.astype(float).ravel()], height, width) for outline in corners]
+    instances = Instances((height, width))
+    instances.scores = torch.from_numpy(outputs["scores"])
+    instances.pred_classes = torch.from_numpy(outputs["classes"])
+    instances.pred_masks = torch.from_numpy(np.stack(masks))
+    expected = merge_panoptic(
+        instances,
+        torch.from_numpy(outputs["logits"]).argmax(0),
+        5,
+        thing_ids=[0, 2],
+        stuff_area_threshold=100,
+        score_threshold=0.4,
+    )
+    settings = SETTINGS | {"stuff": [1, 3, 4], "stuff_area_threshold": 100}
+    ids, segments = panoptic_outlines.panoptic(outputs, settings)
+    assert ids.tolist() == expected[0].tolist()
+    assert segments == expected[1]
+    assert len({s["isthing"] for s in segments}) == 2
+
+
+@pytest.mark.parametrize("module", [panoptic_regions, panoptic_centers, panoptic_outlines])
+def test_what_is_handed_out_is_short_and_needs_numpy_alone(module):
+    assert len(inspect.getsource(module.panoptic).splitlines()) <= 60
+    source = inspect.getsource(module)
+    assert re.findall(r"^(?:import|from) .*$", source, re.MULTILINE) == ["import numpy as np"]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_centers_as_the_system_groups_them(seed):
     rng = np.random.default_rng(seed)
@@ -165,7 +239,7 @@ def test_share_of_pixels_in_other_segments():
     assert differing_share(first, other) == 0.5
 
 
-def shapes_system(config: str):
+def shapes_system(config: str, *more: object):
     """A small panoptic system that finds something; its logits are in the range of trained ones."""
     torch.manual_seed(0)
     opts = [
@@ -173,6 +247,7 @@ def shapes_system(config: str):
         *("MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH", 0.14),
         *("MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT", 64),
         *("MODEL.PANOPTIC_DEEPLAB.CENTER_THRESHOLD", 0.0),
+        *more,
     ]
     cfg = load_config(config, opts)
     model = build_model(cfg).eval()
@@ -181,6 +256,8 @@ def shapes_system(config: str):
             torch.nn.init.normal_(parameter, std=1e-3)
         if name.endswith(("ins_head.cate_pred.weight", "ins_head.kernel_pred.weight")):  # SOLOv2
             torch.nn.init.normal_(parameter, std=0.1 if "cate" in name else 0.3)
+        if name in ("representation.category.weight", "representation.rays.weight"):  # PolarMask
+            torch.nn.init.normal_(parameter, std=0.2 if "category" in name else 0.05)
     return cfg, model
 
 
@@ -219,18 +296,19 @@ def same_outputs(expected, found) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
 @pytest.mark.parametrize(
-    "config",
+    ("config", "opts"),
     [
-        "shapes/panoptic_sem_seg_fpn.yaml",
-        "shapes/panoptic_bottom_up.yaml",
-        "shapes/panoptic_adaptis.yaml",
-        "shapes/panoptic_solo_v2.yaml",
-        "shapes/panoptic_fcn.yaml",
+        ("shapes/panoptic_sem_seg_fpn.yaml", []),
+        ("shapes/panoptic_bottom_up.yaml", []),
+        ("shapes/panoptic_adaptis.yaml", []),
+        ("shapes/panoptic_solo_v2.yaml", []),
+        ("shapes/panoptic_fcn.yaml", []),
+        pytest.param("shapes/panoptic_fcn.yaml", POLAR, id="PolarMask"),
     ],
 )
-def test_panoptic_systems(config, kind, tmp_path):
+def test_panoptic_systems(config, opts, kind, tmp_path):
     pytest.importorskip("onnxruntime" if kind == "onnx" else "openvino")
-    cfg, model = shapes_system(config)
+    cfg, model = shapes_system(config, *opts)
     result = export_model(cfg, model, kind, tmp_path)
     assert {"panoptic.py", result.path.name} <= {file.name for file in result.files}
     predicts_as(model, example_images(cfg, 1, 160, 121)[0], result.path, kind)
@@ -246,6 +324,31 @@ def test_panoptic_systems(config, kind, tmp_path):
         [sys.executable, "run.py"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert out.stdout == "(70, 90) panoptic\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("opts", "objects"),
+    [
+        pytest.param(
+            [
+                *("MODEL.ROI_HEADS.NUM_CLASSES", 1, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 2),
+                *("MODEL.PANOPTIC_FPN.THING_IDS", [1]),
+            ],
+            True,
+            id="one class",
+        ),
+        pytest.param(["MODEL.POLARMASK.SCORE_THRESH_TEST", 0.999], False, id="no detections"),
+    ],
+)
+def test_outlines_of_one_class_and_of_nothing(opts, objects, tmp_path):
+    pytest.importorskip("onnxruntime")
+    cfg, model = shapes_system("shapes/panoptic_fcn.yaml", *POLAR, *opts)
+    result = export_model(cfg, model, "onnx", tmp_path)
+    merged = [check.differences["panoptic.py"] for check in result.checks[3:]]
+    assert len(merged) == 3
+    assert max(merged) < 1e-3
+    assert all(bool(check.count) == objects for check in result.checks[:3])
 
 
 def test_what_a_file_does_not_hold_is_refused():
