@@ -122,7 +122,7 @@ class _Work:
         }
         if not self.layers:
             raise ConfigError(
-                "--int8 finds no layer: a sliding window is a loop in the file, which is not "
+                "--int8 finds no layer: windows and tiles are a loop in the file, which is not "
                 "quantised. Set MODEL.INFERENCE.MODE whole."
             )
         self.source = self.model.graph.input[0].name
