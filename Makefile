@@ -55,7 +55,16 @@ demo: setup
 test: setup
 	$(PY) -m pytest
 
-test-slow: setup
+# The oldest onnxruntime that exported files are tried on, with the NumPy of its time. Where there is
+# no wheel of it, or no network, the tests that need it are skipped.
+OLDEST := build/oldest-onnxruntime
+$(OLDEST): | $(VENV)/.requirements
+	@rm -rf $@ $@.part
+	@$(PIP) --no-deps --only-binary :all: --target $@.part 'onnxruntime==1.15.1;python_version<"3.12"' \
+	  'onnxruntime==1.17.3;python_version=="3.12"' 'onnxruntime==1.20.1;python_version>"3.12"' \
+	  'numpy<2;python_version<"3.13"' && mv $@.part $@ || echo "== $@ is missing: its tests are skipped"
+
+test-slow: setup $(OLDEST)
 	$(PY) -m pytest -m slow
 
 check: setup

@@ -251,7 +251,7 @@ class _Export:
             oldest = onnx_file.OLDEST_RUNTIME[self.opset]
             self.report(f"opset {self.opset}: onnxruntime {oldest} or newer runs the file")
         if self.system.task == "panoptic":
-            source = merging_module(self.system.model).__file__
+            source = merging_module(self.system.names).__file__
             shutil.copyfile(source, self.path.with_name(FILE))
 
     def _convert(self) -> None:
@@ -310,7 +310,7 @@ class _Export:
         }
         if system.batched:
             outputs = {name: value[0] for name, value in outputs.items()}
-        found = merging_module(system.model).panoptic(outputs, settings)
+        found = merging_module(system.names).panoptic(outputs, settings)
         with torch.no_grad():
             sample = {"image": images[0] if system.batched else images}
             ids, segments = system.model([sample])[0]["panoptic_seg"]

@@ -10,7 +10,7 @@ from torch import nn
 from ..modeling.meta_arch.adaptis import AdaptIS
 from ..modeling.meta_arch.panoptic import PanopticMerging
 from ..modeling.meta_arch.panoptic_bottom_up import BottomUpPanopticSegmentor
-from . import panoptic_centers, panoptic_regions
+from . import panoptic_centers, panoptic_outlines, panoptic_regions
 
 #: Name of the function's file in the folder of an export.
 FILE = "panoptic.py"
@@ -48,7 +48,7 @@ def merging_settings(
         score, area = model.combine_instances_score_thresh, model.combine_stuff_area_thresh
         overlap = model.combine_overlap_thresh
     return {
-        "masks": "boxes" if names[0] == "boxes" else "image",
+        "masks": "boxes" if names[0] == "boxes" else "image" if "masks" in names else "outlines",
         "mask_threshold": mask_threshold,
         "categories": things or list(range(model.num_things)),
         "stuff": [label for label in range(model.num_classes) if label not in of_objects],
@@ -58,10 +58,15 @@ def merging_settings(
     }
 
 
-def merging_module(model: nn.Module) -> Any:
-    """The module with the function ``panoptic``; its file is handed out with the exported one."""
-    bottom_up = isinstance(model, BottomUpPanopticSegmentor)
-    return panoptic_centers if bottom_up else panoptic_regions
+def merging_module(names: tuple[str, ...]) -> Any:
+    """The module with the function ``panoptic``; its file is handed out with the exported one.
+
+    Args:
+        names: of the exported file's outputs.
+    """
+    if "outlines" in names:
+        return panoptic_outlines
+    return panoptic_centers if "heatmaps" in names else panoptic_regions
 
 
 def differing_share(found: Segments, expected: Segments) -> float:

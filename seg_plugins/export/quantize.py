@@ -122,7 +122,7 @@ class _Work:
         }
         if not self.layers:
             raise ConfigError(
-                "--int8 finds no layer: a sliding window is a loop in the file, which is not "
+                "--int8 finds no layer: windows and tiles are a loop in the file, which is not "
                 "quantised. Set MODEL.INFERENCE.MODE whole."
             )
         self.source = self.model.graph.input[0].name
@@ -206,10 +206,16 @@ def network_nodes(model: Any) -> list[Any]:
     """The nodes of a graph that lead to a layer with weights: the network.
 
     What follows it, boxes, scores and their selection, is left out: places need all their bits.
+    So are products of values that the network gives: CondInst's masks come of one with the places
+    of all pixels, beside which nothing would be left of its maps in 8 bits.
     """
     sizes = _size_arithmetic(model)
     producers = {output: node for node in model.graph.node for output in node.output}
-    waiting = [node for node in model.graph.node if node.op_type in _LAYERS]
+    weights = {tensor.name for tensor in model.graph.initializer}
+    weights |= {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
+    waiting = [
+        node for node in model.graph.node if node.op_type in _LAYERS and weights & set(node.input)
+    ]
     found: dict[str, Any] = {}
     while waiting:
         node = waiting.pop()

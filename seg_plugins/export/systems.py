@@ -24,7 +24,7 @@ from ..modeling.meta_arch.panoptic_bottom_up import BottomUpPanopticSegmentor
 from ..modeling.meta_arch.semantic import SemanticSystem
 from ..modeling.sem_seg_heads.segnet import SemSegSegNetHead
 from ..runtime.results import mask_threshold, system_output
-from . import instances, semantic
+from . import instances, semantic, windows
 from .onnx_file import write_onnx
 from .panoptic import is_panoptic
 from .pooling import Follower, Positions
@@ -105,9 +105,8 @@ class Semantic(TensorSystem):
 
     def __init__(self, cfg: CfgNode, model: SemanticSystem) -> None:
         super().__init__(cfg, semantic.prepare(model))
-        self.window = semantic.window_of(model)
         # Odd and even sides; FCN with little padding takes no smaller images.
-        height, width = (64, 64) if self.window is None else self.window.window
+        height, width = windows.size_of(model)
         sizes = [
             (1, height + 1, width + 15),
             (2, height + 32, width + 64),
@@ -118,8 +117,8 @@ class Semantic(TensorSystem):
 
     @property
     def graph(self) -> nn.Module:
-        """See :class:`~.semantic.Graph`."""
-        return semantic.Graph(self.model, self.window).eval()
+        """See :func:`~.windows.graph_of`."""
+        return windows.graph_of(self.model).eval()
 
     def write_onnx(self, path: Path, opset: int, change: Change = _unchanged) -> None:
         """With symbolic N, H and W."""
@@ -127,8 +126,7 @@ class Semantic(TensorSystem):
 
     def write_torchscript(self, path: Path, metadata: Mapping[str, str]) -> None:
         """The network traced, what depends on sizes compiled."""
-        window, model = self.window, self.model
-        module = semantic.ScriptSlide(model, window) if window else semantic.ScriptWhole(model)
+        module = windows.script_of(self.model)
         torch.jit.save(torch.jit.script(module.eval()), path, _extra_files=dict(metadata))
 
     @torch.no_grad()
@@ -180,12 +178,6 @@ class Regions(TensorSystem):
         self.mask_threshold = mask_threshold(model)
         self.original = self._graph_of(model)
         self.names = self.original.names
-        if self.task == "panoptic" and "outlines" in self.names:
-            raise ConfigError(
-                "MODEL.ONE_STAGE.REPRESENTATION PolarMask in a panoptic system: its file would "
-                "give outlines, which the merging beside it does not paint. Export another "
-                "representation, or --format safetensors."
-            )
 
     @property
     def graph(self) -> nn.Module:

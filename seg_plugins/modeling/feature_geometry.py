@@ -80,13 +80,14 @@ def mirror_pad(images: Tensor, before: int, size: tuple[int, int]) -> Tensor:
         size: (H', W') of the result; the rest is added at the bottom and right.
     """
     rows, columns = (
-        _mirrored(old, before, new).to(images.device)
+        mirrored_places(old, before, new).to(images.device)
         for old, new in zip(images.shape[-2:], size, strict=True)
     )
     return images[..., rows, :][..., columns]
 
 
-def _mirrored(size: int, before: int, length: int) -> Tensor:
+def mirrored_places(size: int, before: int, length: int) -> Tensor:
+    """(length,) int64: which of `size` pixels each pixel of a mirrored axis is."""
     period = max(2 * (size - 1), 1)
     index = torch.arange(-before, length - before).remainder(period)
     return torch.where(index < size, index, period - index)

@@ -144,12 +144,7 @@ class OverlapTile:
     def __call__(self, model: Scorer, images: Tensor) -> Tensor:
         """Logits of the images."""
         size = (images.shape[-2], images.shape[-1])
-        border = model.border or self.context
-        inputs = [model.valid_size(tile + 2 * border) for tile in self.tile]
-        steps = [
-            max((n - 2 * border) // model.alignment * model.alignment, model.alignment)
-            for n in inputs
-        ]
+        border, inputs, steps = self.layout(model)
         counts = [-(-n // step) for n, step in zip(size, steps, strict=True)]
         padded = (
             (counts[0] - 1) * steps[0] + inputs[0],
@@ -168,6 +163,16 @@ class OverlapTile:
             target.copy_(logits[..., : target.shape[-2], : target.shape[-1]])
         assert out is not None  # there is at least one tile
         return out
+
+    def layout(self, model: Scorer) -> tuple[int, list[int], list[int]]:
+        """Pixels around a tile; height and width of what a pass sees, and of what it predicts."""
+        border = model.border or self.context
+        inputs = [model.valid_size(tile + 2 * border) for tile in self.tile]
+        steps = [
+            max((n - 2 * border) // model.alignment * model.alignment, model.alignment)
+            for n in inputs
+        ]
+        return border, inputs, steps
 
 
 class MultiScaleFlip:

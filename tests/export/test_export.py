@@ -11,82 +11,17 @@ from seg_plugins import load_config
 from seg_plugins.config import ConfigError
 from seg_plugins.export import ExportError, export_model, load_for_export, verify
 from seg_plugins.export.quantize import network_nodes
-from seg_plugins.export.semantic import Graph, prepare, window_of
-from seg_plugins.modeling.inference import SlidingWindow
 
 import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
-from torch import nn
+from exported_systems import HEAD, SYSTEMS, system
 
-HEAD = ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3, "MODEL.DEVICE", "cpu")
-TIMM = ("MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.TIMM.NAME", "resnet18")
-# Small, with the structure kept: every way of joining maps, even and odd sizes, both paddings.
-SYSTEMS: dict[str, tuple[str, list]] = {
-    "fcn": (
-        "_base_/fcn.yaml",
-        ["MODEL.VGG.DEPTH", 11, "MODEL.VGG.WIDTH", 16, "MODEL.VGG.FC_CHANNELS", 32],
-    ),
-    "unet": (
-        "_base_/unet.yaml",
-        [
-            *("MODEL.UNET.DEPTH", 3, "MODEL.UNET.WIDTH", 16),
-            *("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["enc1", "enc2", "enc3"]),
-        ],
-    ),
-    "unet_same": (
-        "_base_/unet.yaml",
-        [
-            *("MODEL.UNET.DEPTH", 3, "MODEL.UNET.WIDTH", 16, "MODEL.UNET.UPSAMPLING", "bilinear"),
-            *("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["enc1", "enc2", "enc3"]),
-            *("MODEL.UNET.PADDING", "same", "MODEL.UNET.NORM", "BN"),
-        ],
-    ),
-    "segnet": ("_base_/segnet.yaml", ["MODEL.VGG.WIDTH", 16]),
-    "segnet_basic": ("_base_/segnet_basic.yaml", ["MODEL.SEGNET.BASIC_WIDTH", 16]),
-    "deeplabv3plus_timm": (
-        "_base_/deeplabv3plus.yaml",
-        [
-            *(*TIMM, "MODEL.TIMM.OUT_FEATURES", ["res2", "res5"], "MODEL.TIMM.OUTPUT_STRIDE", 16),
-            *("MODEL.SEM_SEG_HEAD.NORM", "BN", "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 32),
-        ],
-    ),
-    "deeplabv3plus_resnet": (
-        "_base_/deeplabv3plus.yaml",
-        [
-            *("MODEL.RESNETS.DEPTH", 50, "MODEL.RESNETS.WIDTH_PER_GROUP", 16),
-            *("MODEL.RESNETS.RES2_OUT_CHANNELS", 64, "MODEL.RESNETS.NORM", "BN"),
-            *("MODEL.SEM_SEG_HEAD.NORM", "BN", "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 32),
-        ],
-    ),
-    "patch_classifier": (
-        "_base_/patch_classifier.yaml",
-        ["MODEL.PATCH.KERNELS", [4, 3], "MODEL.PATCH.CHANNELS", 16, "MODEL.PATCH.HIDDEN", 32],
-    ),
-}
 FAST = ("segnet", "unet", "unet_same")
-SLIDE = [
-    *("MODEL.INFERENCE.MODE", "slide", "MODEL.INFERENCE.WINDOW", [48, 64]),
-    *("MODEL.INFERENCE.STRIDE", [24, 40]),
-]
 MASK_RCNN = [
     *("MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.145),
 ]
-
-
-def system(name: str, *opts: object):
-    """Configuration and model, with weights and statistics that no layer ignores."""
-    config, own = SYSTEMS[name]
-    cfg = load_config(config, [*HEAD, *own, *opts])
-    model = build_model(cfg)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.5, 0.5)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-    return cfg, model.eval()
 
 
 CASES = [
@@ -105,35 +40,6 @@ def test_whole_images(name, kind, tmp_path):
     assert max(check.differences["logits"] for check in result.checks) < 1e-3
     names = {p.name for p in tmp_path.iterdir()}
     assert names == {result.path.name, f"{result.path.name}.sha256"}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
-@pytest.mark.parametrize("name", SYSTEMS)
-def test_sliding_windows(name, kind, tmp_path):
-    export_model(*system(name, *SLIDE), kind, tmp_path)
-
-
-@pytest.mark.parametrize("gaussian", [True, False])
-def test_the_loop_in_the_file_is_the_sliding_window(gaussian):
-    _, model = system("unet_same", *SLIDE, "MODEL.INFERENCE.GAUSSIAN", gaussian)
-    images = torch.rand(2, 3, 101, 90) * 255
-    graph = Graph(prepare(model), window_of(model))
-    normal = (images - model.pixel_mean) / model.pixel_std
-    with torch.no_grad():
-        expected = SlidingWindow([48, 64], [24, 40], gaussian=gaussian)(model, normal)
-        torch.testing.assert_close(graph(images), expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
-def test_an_image_smaller_than_the_window_is_an_error_not_a_wrong_result(kind, tmp_path):
-    path = export_model(*system("unet_same", *SLIDE), kind, tmp_path).path
-    run = verify.onnx_runner(path) if kind == "onnx" else verify.torchscript_runner(path, ["y"])
-    reasons = r"(invalid indice|out of data bounds|smaller than the window)"
-    with pytest.raises(ExportError, match=rf"{path.name}.*1 x 3 x 40 x 200.*{reasons}.*WINDOW"):
-        run(torch.zeros(1, 3, 40, 200))
-    with pytest.raises(ExportError, match=r"1 x 4 x 100 x 200.*as many channels"):
-        run(torch.zeros(1, 4, 100, 200))
 
 
 def test_a_file_that_onnxruntime_refuses_is_named(tmp_path):
@@ -254,7 +160,7 @@ def test_nan_is_a_difference():
     ("opts", "message"),
     [
         (["MODEL.INFERENCE.FLIP", True], "FLIP False"),
-        (["MODEL.INFERENCE.MODE", "overlap_tile", "MODEL.INFERENCE.CONTEXT", 16], "MODE whole"),
+        (["MODEL.INFERENCE.SCALES", [0.5, 1.0]], r"SCALES \[1.0\]"),
     ],
 )
 def test_inference_that_fits_no_graph_is_refused(opts, message, tmp_path):

@@ -6,6 +6,7 @@ from seg_plugins import load_config
 from seg_plugins.config import ConfigError
 from seg_plugins.export import ExportError, ExportOptions, export_model, half, onnx_file
 from seg_plugins.export.metric import MetricCheck, main_figures, require
+from seg_plugins.export.quantize import network_nodes
 from seg_plugins.export.systems import tensor_system
 
 import numpy as np
@@ -59,6 +60,28 @@ def test_the_oldest_runtime_reads_the_file(opset, ir, tmp_path):
     onnx = pytest.importorskip("onnx")
     onnx_file.save_onnx(doubling(onnx, opset), tmp_path / "model.onnx")
     assert onnx.load(tmp_path / "model.onnx").ir_version == ir
+
+
+def test_int8_leaves_products_of_computed_values_in_float():
+    """Masks by predicted kernels; attention, which a layer follows, belongs to the network."""
+    onnx = pytest.importorskip("onnx")
+    node, kind = onnx.helper.make_node, onnx.TensorProto.FLOAT
+    nodes = [
+        node("Conv", ["x", "w"], ["maps"], name="layer"),
+        node("Softmax", ["maps"], ["shares"], name="between"),
+        node("MatMul", ["maps", "shares"], ["attended"], name="attention"),
+        node("Conv", ["attended", "w"], ["kernels"], name="controller"),
+        node("Mul", ["places", "kernels"], ["scaled"], name="ways"),
+        node("MatMul", ["scaled", "maps"], ["masks"], name="masks"),
+    ]
+    info = onnx.helper.make_tensor_value_info
+    inputs = [info("x", kind, [1, 2, 4, 4]), info("places", kind, [1])]
+    weight = onnx.numpy_helper.from_array(np.ones((2, 2, 1, 1), np.float32), "w")
+    graph = onnx.helper.make_graph(
+        nodes, "graph", inputs, [info("masks", kind, [1, 2, 4, 4])], [weight]
+    )
+    found = [node.name for node in network_nodes(onnx.helper.make_model(graph))]
+    assert found == ["layer", "between", "attention", "controller"]
 
 
 def test_an_opset_that_is_not_written_is_refused(tmp_path):

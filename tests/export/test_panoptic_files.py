@@ -1,4 +1,4 @@
-"""The merging beside a panoptic system's file: by hand, and against the system's own."""
+"""Panoptic systems leave with the function that merges: in the place of their models, and alone."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from pathlib import Path
 
 from seg_plugins import load_config
 from seg_plugins.config import ConfigError
-from seg_plugins.export import export_model, panoptic_centers, panoptic_regions
+from seg_plugins.export import export_model
 from seg_plugins.export.panoptic import differing_share
 from seg_plugins.export.systems import example_images, tensor_system
-from seg_plugins.modeling.instance_centers import segments_from_centers
 from seg_plugins.modeling.meta_arch.one_stage import OneStageInstanceSegmentor
-from seg_plugins.modeling.panoptic_merging import merge_panoptic
 from seg_plugins.modeling.test_time.views import Views
 from seg_plugins.runtime import FileModel, ModelFileError
 
@@ -22,8 +20,6 @@ import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
-from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Boxes, Instances
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,138 +30,15 @@ for name in ("seg_plugins", "torch", "detectron2", "onnx"):
     sys.modules[name] = None
 """
 
-SETTINGS = {
-    "masks": "image",
-    "mask_threshold": 0.5,
-    "categories": [0, 2],
-    "stuff": [1, 3],
-    "overlap_threshold": 0.5,
-    "stuff_area_threshold": 3,
-    "score_threshold": 0.4,
-}
+# The representation of outlines in Mask R-CNN's place.
+POLAR = [
+    *("MODEL.ONE_STAGE.REPRESENTATION", "PolarMask", "MODEL.POLARMASK.CHANNELS", 32),
+    *("MODEL.POLARMASK.IN_FEATURES", ["p3", "p4", "p5"], "MODEL.POLARMASK.NUM_CONVS", 1),
+    *("MODEL.POLARMASK.SIZES_OF_INTEREST", [40, 60], "MODEL.POLARMASK.NORM_BY_STRIDE", True),
+]
 
 
-def logits_of(labels: np.ndarray, classes: int) -> np.ndarray:
-    return (np.arange(classes)[:, None, None] == labels).astype(np.float32)
-
-
-def test_regions_by_hand():
-    masks = np.zeros((3, 2, 4), np.float32)
-    masks[0, :, :2] = 0.9  # a square of four pixels
-    masks[1, :, 1:3] = 0.9  # half of it is taken: 2 of 4 is not more than half
-    masks[2, :, 3] = 0.9  # scores too little
-    outputs = {
-        "logits": logits_of(np.array([[1, 1, 1, 1], [1, 1, 1, 3]]), 4),
-        "scores": np.array([0.6, 0.5, 0.3], np.float32),
-        "classes": np.array([1, 0, 0]),
-        "boxes": np.zeros((3, 4), np.float32),
-        "masks": masks,
-    }
-    ids, segments = panoptic_regions.panoptic(outputs, SETTINGS)
-    # Of label 1 one pixel is left, of label 3 one: fewer than three are void.
-    assert ids.tolist() == [[1, 1, 2, 0], [1, 1, 2, 0]]
-    assert [s["category_id"] for s in segments] == [2, 0]
-    assert [s["instance_id"] for s in segments] == [0, 1]
-    ids, segments = panoptic_regions.panoptic(outputs, SETTINGS | {"stuff_area_threshold": 1})
-    assert ids.tolist() == [[1, 1, 2, 3], [1, 1, 2, 4]]
-    assert segments[3] == {"id": 4, "isthing": False, "category_id": 3, "area": 1}
-    ids, _ = panoptic_regions.panoptic(outputs, SETTINGS | {"overlap_threshold": 0.49})
-    # Without the second object label 1 has three pixels.
-    assert ids.tolist() == [[1, 1, 2, 2], [1, 1, 2, 0]]
-
-
-@pytest.mark.parametrize("inside_boxes", [True, False])
-@pytest.mark.parametrize("seed", range(5))
-def test_regions_as_the_system_merges_them(seed, inside_boxes):
-    rng = np.random.default_rng(seed)
-    count, height, width = 12, 47, 61
-    low = rng.uniform(0, [50, 36], (count, 2))
-    boxes = np.concatenate([low, low + rng.uniform(3, 20, (count, 2))], axis=1)
-    boxes = np.minimum(boxes, [width, height, width, height]).astype(np.float32)
-    outputs = {
-        "logits": rng.normal(size=(5, height, width)).astype(np.float32),
-        "scores": rng.uniform(0.2, 1, count).astype(np.float32),
-        "classes": rng.integers(0, 2, count),
-        "boxes": boxes,
-        "masks": rng.uniform(0.2, 1, (count, 28, 28)).astype(np.float32),
-    }
-    instances = Instances((height, width))
-    instances.pred_boxes = Boxes(torch.from_numpy(boxes))
-    instances.scores = torch.from_numpy(outputs["scores"])
-    instances.pred_classes = torch.from_numpy(outputs["classes"])
-    instances.pred_masks = torch.from_numpy(outputs["masks"])[:, None]
-    instances = detector_postprocess(instances, height, width)
-    if not inside_boxes:
-        outputs["masks"] = instances.pred_masks.numpy().astype(np.float32)
-    expected = merge_panoptic(
-        instances,
-        torch.from_numpy(outputs["logits"]).argmax(0),
-        5,
-        thing_ids=[0, 2],
-        stuff_area_threshold=200,
-        score_threshold=0.4,
-    )
-    settings = SETTINGS | {
-        "masks": "boxes" if inside_boxes else "image",
-        "stuff": [1, 3, 4],
-        "stuff_area_threshold": 200,
-    }
-    ids, segments = panoptic_regions.panoptic(outputs, settings)
-    assert (ids == expected[0].numpy()).mean() > 0.999
-    assert len(segments) == len(expected[1]) > 5
-    for mine, other in zip(segments, expected[1], strict=True):
-        # A pixel whose probability is 0.5 but for rounding may go either way.
-        assert mine == pytest.approx(other, abs=1 if "area" in mine else 0)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_centers_as_the_system_groups_them(seed):
-    rng = np.random.default_rng(seed)
-    outputs = {
-        "logits": rng.normal(size=(5, 40, 53)).astype(np.float32),
-        "heatmaps": rng.uniform(0, 1, (1, 40, 53)).astype(np.float32),
-        "offsets": rng.normal(0, 9, (2, 40, 53)).astype(np.float32),
-    }
-    grouping = {"stuff_area": 400, "threshold": 0.3, "nms_kernel": 7, "top_k": 20}
-    expected = segments_from_centers(
-        torch.from_numpy(outputs["logits"]).argmax(0),
-        torch.from_numpy(outputs["heatmaps"][0]),
-        torch.from_numpy(outputs["offsets"]),
-        5,
-        [1, 4],
-        **grouping,
-    )
-    ids, segments = panoptic_centers.panoptic(outputs, {"thing_ids": [1, 4], **grouping})
-    assert expected.num_things > 3
-    assert (ids == expected.ids.numpy()).mean() > 0.999
-    assert [s["category_id"] for s in segments] == expected.labels.tolist()
-    assert sum(s["isthing"] for s in segments) == expected.num_things
-
-
-def test_no_object_and_one_pixel():
-    outputs = {
-        "logits": np.ones((4, 1, 1), np.float32),
-        "scores": np.zeros(0, np.float32),
-        "classes": np.zeros(0, int),
-        "boxes": np.zeros((0, 4), np.float32),
-        "masks": np.zeros((0, 28, 28), np.float32),
-    }
-    ids, segments = panoptic_regions.panoptic(outputs, SETTINGS)
-    assert (ids.tolist(), segments) == ([[0]], [])
-
-
-def test_share_of_pixels_in_other_segments():
-    thing = {"isthing": True, "category_id": 0}
-    first = np.array([[1, 1, 2, 0]]), [{"id": 1, **thing}, {"id": 2, **thing}]
-    renumbered = np.array([[2, 2, 1, 0]]), [{"id": 1, **thing}, {"id": 2, **thing}]
-    joined = np.array([[1, 1, 1, 0]]), [{"id": 1, **thing}]
-    other = first[0], [{"id": 1, "isthing": True, "category_id": 1}, {"id": 2, **thing}]
-    assert differing_share(first, renumbered) == 0
-    assert differing_share(first, joined) == 0.25
-    assert differing_share(first, other) == 0.5
-
-
-def shapes_system(config: str):
+def shapes_system(config: str, *more: object):
     """A small panoptic system that finds something; its logits are in the range of trained ones."""
     torch.manual_seed(0)
     opts = [
@@ -173,6 +46,7 @@ def shapes_system(config: str):
         *("MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH", 0.14),
         *("MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT", 64),
         *("MODEL.PANOPTIC_DEEPLAB.CENTER_THRESHOLD", 0.0),
+        *more,
     ]
     cfg = load_config(config, opts)
     model = build_model(cfg).eval()
@@ -181,6 +55,8 @@ def shapes_system(config: str):
             torch.nn.init.normal_(parameter, std=1e-3)
         if name.endswith(("ins_head.cate_pred.weight", "ins_head.kernel_pred.weight")):  # SOLOv2
             torch.nn.init.normal_(parameter, std=0.1 if "cate" in name else 0.3)
+        if name in ("representation.category.weight", "representation.rays.weight"):  # PolarMask
+            torch.nn.init.normal_(parameter, std=0.2 if "category" in name else 0.05)
     return cfg, model
 
 
@@ -219,18 +95,19 @@ def same_outputs(expected, found) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
 @pytest.mark.parametrize(
-    "config",
+    ("config", "opts"),
     [
-        "shapes/panoptic_sem_seg_fpn.yaml",
-        "shapes/panoptic_bottom_up.yaml",
-        "shapes/panoptic_adaptis.yaml",
-        "shapes/panoptic_solo_v2.yaml",
-        "shapes/panoptic_fcn.yaml",
+        ("shapes/panoptic_sem_seg_fpn.yaml", []),
+        ("shapes/panoptic_bottom_up.yaml", []),
+        ("shapes/panoptic_adaptis.yaml", []),
+        ("shapes/panoptic_solo_v2.yaml", []),
+        ("shapes/panoptic_fcn.yaml", []),
+        pytest.param("shapes/panoptic_fcn.yaml", POLAR, id="PolarMask"),
     ],
 )
-def test_panoptic_systems(config, kind, tmp_path):
+def test_panoptic_systems(config, opts, kind, tmp_path):
     pytest.importorskip("onnxruntime" if kind == "onnx" else "openvino")
-    cfg, model = shapes_system(config)
+    cfg, model = shapes_system(config, *opts)
     result = export_model(cfg, model, kind, tmp_path)
     assert {"panoptic.py", result.path.name} <= {file.name for file in result.files}
     predicts_as(model, example_images(cfg, 1, 160, 121)[0], result.path, kind)
@@ -246,6 +123,31 @@ def test_panoptic_systems(config, kind, tmp_path):
         [sys.executable, "run.py"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert out.stdout == "(70, 90) panoptic\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("opts", "objects"),
+    [
+        pytest.param(
+            [
+                *("MODEL.ROI_HEADS.NUM_CLASSES", 1, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 2),
+                *("MODEL.PANOPTIC_FPN.THING_IDS", [1]),
+            ],
+            True,
+            id="one class",
+        ),
+        pytest.param(["MODEL.POLARMASK.SCORE_THRESH_TEST", 0.999], False, id="no detections"),
+    ],
+)
+def test_outlines_of_one_class_and_of_nothing(opts, objects, tmp_path):
+    pytest.importorskip("onnxruntime")
+    cfg, model = shapes_system("shapes/panoptic_fcn.yaml", *POLAR, *opts)
+    result = export_model(cfg, model, "onnx", tmp_path)
+    merged = [check.differences["panoptic.py"] for check in result.checks[3:]]
+    assert len(merged) == 3
+    assert max(merged) < 1e-3
+    assert all(bool(check.count) == objects for check in result.checks[:3])
 
 
 def test_what_a_file_does_not_hold_is_refused():
