@@ -20,9 +20,8 @@ from detectron2.modeling.roi_heads import fast_rcnn, keypoint_head, mask_head
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from ..modeling.meta_arch.adaptis import AdaptIS
 from ..modeling.meta_arch.one_stage import OneStageInstanceSegmentor
-from ..modeling.meta_arch.panoptic import PanopticMerging
+from ..modeling.meta_arch.panoptic_output import PanopticOutput
 from .onnx_file import onnx_package
 from .verify import ExportError
 
@@ -41,7 +40,7 @@ class RCNNGraph(nn.Module):
         super().__init__()
         self.model = model
         self.with_masks = bool(getattr(model.roi_heads, "mask_on", False))
-        self.with_labels = isinstance(model, PanopticMerging)
+        self.with_labels = isinstance(model, PanopticOutput)
         self.names = OUTPUTS[: 4 if self.with_masks else 3]
         self.names += ("logits",) if self.with_labels else ()
 
@@ -81,18 +80,15 @@ class OneStageGraph(nn.Module):
         model = self.model
         images = model.preprocess_image([{"image": image}])
         features = model.backbone(images.tensor)
-        logits: Tensor | None = None
-        if isinstance(model, AdaptIS):
-            logits = model.labels_of(images, features)
-            found = model.find(images, features, logits)[0]
-        else:
+        if not isinstance(model, PanopticOutput):
             found = model.find(images, features)[0]
-            if isinstance(model, PanopticMerging):
-                logits = model.sem_seg_head(features, None)[0]
-        tensors = dict(found.pred_masks.tensors(image.shape[-2], image.shape[-1]))
-        if logits is not None:
-            tensors["logits"] = _of_image(logits[0], image)
-        return found, tensors
+            return found, self._masks(found, image)
+        (found,), (logits,) = model.find_both(images, features)
+        return found, {**self._masks(found, image), "logits": _of_image(logits, image)}
+
+    @staticmethod
+    def _masks(found: Instances, image: Tensor) -> dict[str, Tensor]:
+        return dict(found.pred_masks.tensors(image.shape[-2], image.shape[-1]))
 
 
 def _of_image(logits: Tensor, image: Tensor) -> Tensor:

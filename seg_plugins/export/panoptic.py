@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ..modeling.meta_arch.adaptis import AdaptIS
-from ..modeling.meta_arch.panoptic import PanopticMerging
 from ..modeling.meta_arch.panoptic_bottom_up import BottomUpPanopticSegmentor
+from ..modeling.meta_arch.panoptic_output import PanopticOutput
 from . import panoptic_centers, panoptic_outlines, panoptic_regions
 
 #: Name of the function's file in the folder of an export.
@@ -23,7 +22,7 @@ Segments = tuple[np.ndarray, list[dict[str, Any]]]
 
 def is_panoptic(model: nn.Module) -> bool:
     """Whether a system gives ``panoptic_seg``."""
-    return isinstance(model, PanopticMerging | AdaptIS | BottomUpPanopticSegmentor)
+    return isinstance(model, PanopticOutput | BottomUpPanopticSegmentor)
 
 
 def merging_settings(
@@ -38,23 +37,14 @@ def merging_settings(
     """
     if isinstance(model, BottomUpPanopticSegmentor):
         return {"thing_ids": model.thing_ids, **model.grouping}
-    things: list[int] = model.thing_ids
-    of_objects = set(things or [0])
-    overlap = 1.0
-    if isinstance(model, AdaptIS):
-        of_objects |= set() if model.background is None else {model.background}
-        score, area = model.instances_score_thresh, model.stuff_area_thresh
-    else:
-        score, area = model.combine_instances_score_thresh, model.combine_stuff_area_thresh
-        overlap = model.combine_overlap_thresh
+    thresholds = model.merging()
+    of_objects = set(thresholds.pop("thing_ids") or [0])
     return {
         "masks": "boxes" if names[0] == "boxes" else "image" if "masks" in names else "outlines",
         "mask_threshold": mask_threshold,
-        "categories": things or list(range(model.num_things)),
+        "categories": model.thing_ids or list(range(model.num_things)),
         "stuff": [label for label in range(model.num_classes) if label not in of_objects],
-        "overlap_threshold": overlap,
-        "stuff_area_threshold": area,
-        "score_threshold": score,
+        **thresholds,
     }
 
 
