@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from types import SimpleNamespace
+
 from seg_plugins.cli import install_detectron2 as installer
 from seg_plugins.cli.main import main
 
@@ -12,7 +15,7 @@ def test_a_changed_archive_is_refused_before_anything_runs(tmp_path):
     archive = tmp_path / "pb1-detectron2-0.6.tar.gz"
     archive.write_bytes(b"not the release")
     with pytest.raises(installer.InstallError, match=r"SHA-256 [0-9a-f]{64}, expected 5d2e9e51"):
-        installer.build_wheel(archive, tmp_path)
+        installer.build_wheel(archive, tmp_path, {})
     assert [p.name for p in tmp_path.iterdir()] == [archive.name]
 
 
@@ -20,10 +23,46 @@ def test_an_unreachable_index_is_explained(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(installer.InstallError, match="DETECTRON2=git"):
-        installer.download(tmp_path)
+        installer.download(tmp_path, dict(os.environ))
 
 
 def test_an_installed_detectron2_is_left_as_it_is(monkeypatch, capsys):
     monkeypatch.setattr(installer, "pip", lambda *a: pytest.fail("pip was called"))
     main("install-detectron2", [])
     assert "left as it is" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("pip", "absent", "wanted"),
+    [
+        ("26.2.1", [], []),
+        ("25.0", ["wheel"], []),  # setuptools builds wheels itself
+        ("25.0", ["wheel", "setuptools.command.bdist_wheel"], ["wheel"]),
+        ("23.2.1", ["wheel", "setuptools"], ["setuptools", "wheel"]),
+        ("26.3", [], ["pip<26.3"]),
+        ("27.0b1", ["wheel", "setuptools"], ["pip<26.3", "setuptools", "wheel"]),
+    ],
+)
+def test_what_the_build_lacks_is_put_into_its_own_folder(
+    pip, absent, wanted, monkeypatch, tmp_path
+):
+    calls = []
+    monkeypatch.setattr(installer, "pip", lambda *words, env=None: calls.append(list(words)))
+    versions = SimpleNamespace(version={"pip": pip}.__getitem__)
+    monkeypatch.setattr(installer.importlib, "metadata", versions)
+    specs = SimpleNamespace(find_spec=lambda name: None if name in absent else name)
+    monkeypatch.setattr(installer.importlib, "util", specs)
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    env = installer.build_environment(tmp_path)
+    assert [words[:4] for words in calls] == [["install", "-q", "--target", str(tmp_path)]] * any(
+        wanted
+    )
+    assert [word for words in calls for word in words[4:]] == wanted
+    assert env["PYTHONPATH"] == (f"{tmp_path}{os.pathsep}mine" if wanted else "mine")
+
+
+def test_an_environment_without_pip_is_told_how_to_get_it(monkeypatch):
+    specs = SimpleNamespace(find_spec=lambda name: None if name == "pip" else name)
+    monkeypatch.setattr(installer.importlib, "util", specs)
+    with pytest.raises(installer.InstallError, match=r"pip must be .*python.* -m ensurepip$"):
+        installer.install_release(None)
