@@ -71,6 +71,15 @@ def pip(*arguments: str, env: dict[str, str] | None = None) -> None:
     call(sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments, env=env)
 
 
+def version_of(package: str) -> tuple[int, ...]:
+    """The first two numbers of what is installed here; empty where it is not."""
+    try:
+        text = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ()
+    return tuple(map(int, re.findall(r"\d+", text)[:2]))
+
+
 def build_environment(folder: Path) -> dict[str, str]:
     """The environment variables for fetching and building the release.
 
@@ -79,13 +88,15 @@ def build_environment(folder: Path) -> dict[str, str]:
     as the release does for an extra.
     """
     missing = []
-    found = re.match(r"(\d+)\.(\d+)", importlib.metadata.version("pip"))
-    if found is not None and tuple(map(int, found.groups())) >= (26, 3):
+    if version_of("pip") >= (26, 3):
         missing.append("pip<26.3")
-    if importlib.util.find_spec("setuptools") is None:
+    # By number: importing setuptools replaces distutils, which others may have imported.
+    if not version_of("setuptools"):
         missing += ["setuptools", "wheel"]
-    elif not any(map(importlib.util.find_spec, ("wheel", "setuptools.command.bdist_wheel"))):
-        missing.append("wheel")  # which setuptools has inside since 70.1
+    elif version_of("setuptools") < (70, 1) and not version_of(
+        "wheel"
+    ):  # later ones have it inside
+        missing.append("wheel")
     if not missing:
         return dict(os.environ)
     pip("install", "-q", "--target", str(folder), *missing)

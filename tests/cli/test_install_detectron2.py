@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from types import SimpleNamespace
 
@@ -33,31 +34,28 @@ def test_an_installed_detectron2_is_left_as_it_is(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("pip", "absent", "wanted"),
+    ("installed", "wanted"),
     [
-        ("26.2.1", [], []),
-        ("25.0", ["wheel"], []),  # setuptools builds wheels itself
-        ("25.0", ["wheel", "setuptools.command.bdist_wheel"], ["wheel"]),
-        ("23.2.1", ["wheel", "setuptools"], ["setuptools", "wheel"]),
-        ("26.3", [], ["pip<26.3"]),
-        ("27.0b1", ["wheel", "setuptools"], ["pip<26.3", "setuptools", "wheel"]),
+        ({"pip": "26.2.1", "setuptools": "65.5", "wheel": "0.40"}, []),
+        ({"pip": "25.0", "setuptools": "70.1.0"}, []),  # which builds wheels itself
+        ({"pip": "25.0", "setuptools": "70.0"}, ["wheel"]),
+        ({"pip": "23.2.1"}, ["setuptools", "wheel"]),
+        ({"pip": "26.3", "setuptools": "84.2.1"}, ["pip<26.3"]),
+        ({"pip": "27.0b1"}, ["pip<26.3", "setuptools", "wheel"]),
     ],
 )
-def test_what_the_build_lacks_is_put_into_its_own_folder(
-    pip, absent, wanted, monkeypatch, tmp_path
-):
+def test_what_the_build_lacks_is_put_into_its_own_folder(installed, wanted, monkeypatch, tmp_path):
+    def version(name: str) -> str:
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
     calls = []
-    monkeypatch.setattr(installer, "pip", lambda *words, env=None: calls.append(list(words)))
-    versions = SimpleNamespace(version={"pip": pip}.__getitem__)
-    monkeypatch.setattr(installer.importlib, "metadata", versions)
-    specs = SimpleNamespace(find_spec=lambda name: None if name in absent else name)
-    monkeypatch.setattr(installer.importlib, "util", specs)
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(installer, "pip", lambda *words: calls.append(list(words)))
     monkeypatch.setenv("PYTHONPATH", "mine")
     env = installer.build_environment(tmp_path)
-    assert [words[:4] for words in calls] == [["install", "-q", "--target", str(tmp_path)]] * any(
-        wanted
-    )
-    assert [word for words in calls for word in words[4:]] == wanted
+    assert calls == ([["install", "-q", "--target", str(tmp_path), *wanted]] if wanted else [])
     assert env["PYTHONPATH"] == (f"{tmp_path}{os.pathsep}mine" if wanted else "mine")
 
 
