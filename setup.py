@@ -277,6 +277,7 @@ if __name__ == "__main__":
             "Operating System :: POSIX :: Linux",
             "Programming Language :: C++",
             "Programming Language :: Python :: 3",
+            "Programming Language :: Python :: 3.10",
             "Programming Language :: Python :: 3.11",
             "Programming Language :: Python :: 3.12",
             "Programming Language :: Python :: 3.13",
