@@ -19,6 +19,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -114,6 +115,23 @@ def find_compiler() -> str | None:
     return shutil.which(os.environ.get("CXX", default).split()[0])
 
 
+def find_toolkit(nvcc: str | None) -> str | None:
+    """The CUDA toolkit, where PyTorch looks for it beside an nvcc that only calls the real one.
+
+    Args:
+        nvcc: the one on the PATH.
+    """
+    header = Path("include", "cuda_runtime.h")
+    if nvcc is None or (Path(nvcc).parents[1] / header).is_file():
+        return None  # nothing to find, or PyTorch finds it
+    command = [nvcc, "--dryrun", "-x", "cu", os.devnull]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    top = re.search(r"^#\$ TOP=(.+)", answer.stderr, re.MULTILINE)
+    if top is None or not (Path(top[1]) / header).is_file():
+        return None
+    return str(Path(top[1]).resolve())
+
+
 def wants_cuda(torch, cuda_home: str | None) -> bool:
     if is_set("FORCE_CUDA"):
         if cuda_home is None:
@@ -140,6 +158,9 @@ def extension_arguments() -> dict:
     if is_set("SEG_PLUGINS_NO_EXTENSION"):
         notice(f"SEG_PLUGINS_NO_EXTENSION is set: no compiled operators. Instead: {FALLBACKS}.")
         return {}
+    toolkit = find_toolkit(shutil.which("nvcc"))
+    if toolkit is not None:
+        os.environ.setdefault("CUDA_HOME", toolkit)  # read by the import below
     try:
         import torch
         from torch.utils import cpp_extension
@@ -256,6 +277,7 @@ if __name__ == "__main__":
             "Operating System :: POSIX :: Linux",
             "Programming Language :: C++",
             "Programming Language :: Python :: 3",
+            "Programming Language :: Python :: 3.10",
             "Programming Language :: Python :: 3.11",
             "Programming Language :: Python :: 3.12",
             "Programming Language :: Python :: 3.13",

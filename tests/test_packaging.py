@@ -60,13 +60,35 @@ def test_every_file_of_the_package_is_in_the_wheel(installed):
     assert kinds >= {".py", ".yaml", ".json", ".html", ".css", ".js", ".typed"}
 
 
-def test_no_requirement_stands_twice():
+@pytest.fixture(scope="module")
+def setup_file():
+    """setup.py as a module, which does nothing when it is imported."""
     spec = importlib.util.spec_from_file_location("setup_of_the_package", ROOT / "setup.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_no_requirement_stands_twice(setup_file):
+    module = setup_file
     for listed in (module.INSTALL_REQUIRES, *module.EXTRAS_REQUIRE.values()):
         names = [re.match(r"[\w-]+", line).group().lower() for line in listed]
         assert len(set(names)) == len(names), names
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell script")
+def test_a_toolkit_is_found_behind_an_nvcc_that_calls_another(setup_file, tmp_path):
+    toolkit, elsewhere = tmp_path / "cuda-13.0", tmp_path / "bin" / "nvcc"
+    for file in (toolkit / "include" / "cuda_runtime.h", toolkit / "bin" / "nvcc", elsewhere):
+        file.parent.mkdir(parents=True)
+        file.touch(mode=0o755)
+    # What the real one prints of itself.
+    elsewhere.write_text(f"#!/bin/sh\necho '#$ TOP={toolkit}/bin/..' >&2\n")
+    assert setup_file.find_toolkit(str(elsewhere)) == str(toolkit.resolve())
+    assert setup_file.find_toolkit(str(toolkit / "bin" / "nvcc")) is None  # PyTorch's own guess
+    assert setup_file.find_toolkit(None) is None
+    (toolkit / "include" / "cuda_runtime.h").unlink()
+    assert setup_file.find_toolkit(str(elsewhere)) is None
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ COMMANDS = {
     "check": "check a dataset before training on it",
     "evaluate": "score files of predictions, without a model",
     "report": "write report.html of a run, or of several side by side",
-    "export": "write a model as ONNX, TorchScript or safetensors",
+    "export": "write a model as ONNX, OpenVINO, TorchScript or safetensors",
     "analyze": "count parameters, multiply-adds and memory of a model",
     "convert": "write weights of other libraries under a model's names",
     "visualize": "draw samples of a dataset, with their labels",

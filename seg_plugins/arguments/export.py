@@ -21,10 +21,11 @@ EXAMPLES = """
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
+    parser.usage = "%(prog)s --config-file FILE --format F --output DIR [flags] [KEY VALUE ...]"
     add = parser.add_argument
     add("--config-file", required=True, metavar="FILE", help="config.yaml of a run")
     add("--weights", default="", metavar="FILE", help="default: MODEL.WEIGHTS")
-    add("--format", required=True, choices=FORMATS, help="of the file")
+    add("--format", required=True, choices=FORMATS, metavar="F", help=", ".join(FORMATS))
     add("--output", required=True, metavar="DIR", help="for model.onnx, .xml, .pt, .safetensors")
     add("--opset", type=int, metavar="N", help="of ONNX; the lowest that will do is the default")
     add("--float16", action="store_true", help="layers compute in float16, for GPUs")

@@ -26,15 +26,15 @@ PRECISIONS = ("float32", "bfloat16")
 
 EXAMPLES = """
   %(prog)s --model nuclei --input pictures/ --output results/
-  %(prog)s --config-file run/config.yaml --input clip.mp4 --output out --save mask,cutout
-  %(prog)s --model exported/model.onnx --runtime openvino --input photos/ --output results/
+  %(prog)s --config-file run/config.yaml --input a.mp4 --output out
+  %(prog)s --model model.onnx --input in/ --output out/ --save mask
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
     parser.usage = (
-        "%(prog)s (--config-file FILE [--weights FILE] | --model NAME|FILE)\n"
+        "%(prog)s (--config-file FILE [--weights FILE] | --model NAME)\n"
         "         --input IN [IN ...] --output DIR [flags]"
     )
     add = parser.add_argument

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.metadata
 import importlib.util
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,22 +56,55 @@ class InstallError(SegPluginsError, RuntimeError):
 EXPECTED = (InstallError,)
 
 
-def call(*command: str, cwd: Path | None = None) -> None:
+def call(*command: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
     """Run a command; on failure raise :class:`InstallError` with the end of its output."""
     result = subprocess.run(
-        command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     if result.returncode:
         tail = "\n".join(result.stdout.strip().splitlines()[-12:])
         raise InstallError(f"'{' '.join(command[:6])} ...' failed:\n{tail}")
 
 
-def pip(*arguments: str) -> None:
+def pip(*arguments: str, env: dict[str, str] | None = None) -> None:
     """Run pip of this interpreter; errors as of :func:`call`."""
-    call(sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments)
+    call(sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments, env=env)
 
 
-def download(folder: Path) -> Path:
+def version_of(package: str) -> tuple[int, ...]:
+    """The first two numbers of what is installed here; empty where it is not."""
+    try:
+        text = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ()
+    return tuple(map(int, re.findall(r"\d+", text)[:2]))
+
+
+def build_environment(folder: Path) -> dict[str, str]:
+    """The environment variables for fetching and building the release.
+
+    What is missing here for that goes into `folder`, and nowhere else: a wheel builder, and a pip
+    before 26.3. Later ones refuse what comes from the index and names an address in a requirement,
+    as the release does for an extra.
+    """
+    missing = []
+    if version_of("pip") >= (26, 3):
+        missing.append("pip<26.3")
+    # By number: importing setuptools replaces distutils, which others may have imported.
+    if not version_of("setuptools"):
+        missing += ["setuptools", "wheel"]
+    elif version_of("setuptools") < (70, 1) and not version_of(
+        "wheel"
+    ):  # later ones have it inside
+        missing.append("wheel")
+    if not missing:
+        return dict(os.environ)
+    pip("install", "-q", "--target", str(folder), *missing)
+    paths = [str(folder), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def download(folder: Path, env: dict[str, str]) -> Path:
     """Fetch the source distribution from the configured package index; pip checks the hash."""
     requirements = folder / "detectron2.txt"
     requirements.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{SHA256}\n")
@@ -77,6 +113,7 @@ def download(folder: Path) -> Path:
         pip(
             *("download", "-q", "--no-deps", "--no-build-isolation", "--no-binary", ":all:"),
             *("--require-hashes", "-r", str(requirements), "-d", str(folder)),
+            env=env,
         )
     except InstallError as error:
         raise InstallError(
@@ -96,26 +133,25 @@ def verify(archive: Path) -> None:
         raise InstallError(f"{archive} has SHA-256 {digest}, expected {SHA256}: not installed.")
 
 
-def build_wheel(archive: Path, folder: Path) -> Path:
+def build_wheel(archive: Path, folder: Path, env: dict[str, str]) -> Path:
     """A pure-Python wheel from the source distribution, below `folder`."""
     verify(archive)
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
     source = folder / f"{PACKAGE}-{VERSION}"
-    call(sys.executable, "-c", BUILD_WHEEL, str(folder / "dist"), cwd=source)
+    call(sys.executable, "-c", BUILD_WHEEL, str(folder / "dist"), cwd=source, env=env)
     return next((folder / "dist").glob("detectron2-*.whl"))
 
 
 def install_release(to: Path | None) -> None:
     """Install release 0.6, or copy its wheel into the folder `to`."""
-    for module in ("torch", "setuptools", "wheel"):
+    for module, command in (("pip", "ensurepip"), ("torch", "pip install torch torchvision")):
         if importlib.util.find_spec(module) is None:
-            raise InstallError(
-                f"{module} must be installed first: {sys.executable} -m pip install {module}"
-            )
+            raise InstallError(f"{module} must be installed first: {sys.executable} -m {command}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        wheel = build_wheel(download(folder), folder)
+        env = build_environment(folder / "tools")
+        wheel = build_wheel(download(folder, env), folder, env)
         if to is None:
             pip("install", "-q", str(wheel))
         else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+import sysconfig
+from pathlib import Path
 
 
 def command_line(*words: object) -> str:
@@ -14,10 +16,10 @@ def command_line(*words: object) -> str:
         words: the command's name and its arguments.
 
     Returns:
-        ``seg-plugins ...`` where that is on ``PATH``; else this interpreter's
+        ``seg-plugins ...`` where the one on ``PATH`` is this interpreter's; else its
         ``python -m seg_plugins ...``, as in an environment that is not activated.
     """
-    start = (
-        ["seg-plugins"] if shutil.which("seg-plugins") else [sys.executable, "-m", "seg_plugins"]
-    )
+    found = shutil.which("seg-plugins")
+    here = found is not None and Path(found).parent == Path(sysconfig.get_path("scripts"))
+    start = ["seg-plugins"] if here else [sys.executable, "-m", "seg_plugins"]
     return shlex.join([*start, *map(str, words)])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
+import sysconfig
 from pathlib import Path
 
 import seg_plugins
@@ -138,7 +140,8 @@ def test_crowds_alone_are_refused_with_the_key_for_them(tmp_path):
 
 def test_damaged_samples_name_the_keys_that_train_all_the_same(tmp_path, monkeypatch):
     """A missing image and a box that leaves its image: each needs a key of its own."""
-    monkeypatch.setattr(shutil, "which", lambda name: name)
+    folder = sysconfig.get_path("scripts")
+    monkeypatch.setattr(shutil, "which", lambda name: os.path.join(folder, name))
     file = content([annotation(i, i, BOX) for i in range(1, 9)], images=8)
     file["annotations"][0] = annotation(1, 1, (50, 50, 30, 30))
     path = write(tmp_path, file, "damaged")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
+import sysconfig
 
 from seg_plugins.io.command_line import command_line
 
@@ -12,14 +14,16 @@ import pytest
 
 
 def test_the_script_is_named_where_it_is_found(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    folder = sysconfig.get_path("scripts")
+    monkeypatch.setattr(shutil, "which", lambda name: os.path.join(folder, name))
     assert command_line("check", "--custom", "my data.yaml") == (
         "seg-plugins check --custom 'my data.yaml'"
     )
 
 
-def test_elsewhere_the_interpreter_is(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+@pytest.mark.parametrize("found", [None, "/another/environment/bin/seg-plugins"])
+def test_elsewhere_the_interpreter_is(found, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: found)
     command = command_line("predict", "--help")
     assert command.endswith(" -m seg_plugins predict --help")
     done = subprocess.run(shlex.split(command), capture_output=True, text=True)

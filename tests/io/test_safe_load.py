@@ -141,3 +141,11 @@ def test_pth_files_hold_tensors_only(tmp_path):
     with pytest.raises(UnsafeFileError, match=r"a\.pth could not be read"):
         load_torch(file)
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"junk\n", b"\x89PNG\r\n\x1a\n"])
+def test_a_file_of_another_kind_is_called_that(content, tmp_path):
+    file = tmp_path / "a.pth"
+    file.write_bytes(content)
+    with pytest.raises(UnsafeFileError, match=r"a\.pth .*does not begin as .*copy it again"):
+        load_torch(file)

@@ -179,10 +179,13 @@ def _refusal(path: Path, error: Exception) -> str:
     reason = next((line for line in lines if "WeightsUnpickler" in line), "".join(lines[:1]))
     reason = reason.partition(" was not an allowed global")[0].partition(". ")[0].partition(" (")[0]
     reason = reason.replace("WeightsUnpickler error: ", "")[:200] or type(error).__name__
-    message = f"{path} could not be read as tensors and plain containers: {reason}"
-    if isinstance(error, pickle.UnpicklingError):
-        message += f". {_rewrite(_REWRITE_TORCH, str(path))}"
-    return message
+    known = _start(path).startswith((b"PK", b"\x80"))  # a zip archive, or the pickle of old files
+    if not known:
+        reason = "it is empty, or does not begin as a file of torch.save does"
+    message = f"{path} could not be read as tensors and plain containers: {reason}. "
+    if known and isinstance(error, pickle.UnpicklingError):
+        return message + _rewrite(_REWRITE_TORCH, str(path))
+    return message + "Damaged, or another file: copy it again, or name a .pth, .pkl or .safetensors"
 
 
 def _rewrite(code: str, path: str) -> str:

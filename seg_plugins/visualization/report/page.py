@@ -79,8 +79,8 @@ def build_page(
 def _differences(runs: Sequence[Run]) -> list[tables.Table]:
     """What is not the same in all runs: of what they were, and of their configurations."""
     facts = _facts(runs)
-    # When and how fast is told further down; the commands tell the configuration again.
-    beside = ("date", "training, seconds", "to repeat it")
+    # When and how fast is told further down.
+    beside = ("date", "training, seconds")
     rows = [row for row in facts.rows if row[0] not in beside and len({*row[1:]}) > 1]
     return [
         tables.Table("Differing runs", facts.columns, rows),
@@ -121,7 +121,6 @@ def _facts(runs: Sequence[Run]) -> tables.Table:
         "date": "date",
         "version": "seg_plugins",
         "commit": "commit",
-        "repeat": "to repeat it",
     }
     rows = [
         [label, *(_fact(key, run.record.get(key)) for run in runs)]

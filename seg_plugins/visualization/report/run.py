@@ -94,7 +94,8 @@ def read_run(folder: str | Path) -> Run:
         results=results,
         explanations=explanations,
         examples=_examples(inference / EXAMPLES, problems),
-        problems=problems,
+        # The page may go to others: files are named from the run's folder on.
+        problems=[problem.replace(str(folder), folder.resolve().name, 1) for problem in problems],
     )
     if not (run.record or run.config or run.metrics or run.results):
         raise FileNotFoundError(

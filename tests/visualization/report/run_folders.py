@@ -29,6 +29,7 @@ def write_run(folder: Path, *, classes: list[str] | None = None, seed: int = 0) 
         "parameters": 1234567,
         "seed": 20261122,
         "command": "tools/train_net.py --config-file 'a<b>.yaml'",
+        "repeat": "tools/train_net.py --config-file 'a<b>.yaml' SEED 20261122",
         "datasets": {"train": ["t"], "test": names[:1]},
         "versions": {"torch": "2.14.1"},
     }

@@ -127,7 +127,21 @@ def test_every_part_is_there(run):
         *("ground truth", "errors", "12.5", "1 predicted segments", "config.yaml"),
     ):
         assert part in page.words, part
-    assert "metrics.json, line 8" in page.words, "the half-written row is not mentioned"
+    assert "run/metrics.json, line 8" in page.words, "the half-written row is not mentioned"
+    assert str(run.parent) not in page.words, "whose machine it was does not matter"
+
+
+def test_the_command_that_repeats_a_run_has_its_seed(run):
+    command = "tools/train_net.py --config-file 'a<b>.yaml'"
+    words = Page(build_page([read_run(run)])).words
+    assert words.count(command) == 1
+    assert f"{command} SEED 20261122" in words
+    record = json.loads((run / "run.json").read_text())
+    del record["repeat"]  # as older versions wrote it
+    (run / "run.json").write_text(json.dumps(record))
+    words = Page(build_page([read_run(run)])).words
+    assert command in words
+    assert f"{command} SEED" not in words
 
 
 def test_it_loads_nothing_and_stays_small(run):
