@@ -4,12 +4,12 @@
 python tools/panoptic_matrix.py --output output/panoptic
 python tools/panoptic_matrix.py --output output/panoptic --heads fcn unet -- SOLVER.MAX_ITER 3000
 
-Each is configs/shapes/panoptic_HEAD.yaml, trained by tools/train_net.py into OUTPUT/HEAD; a run that
-is there already is only read. Six are semantic heads beside Mask R-CNN or without boxes; solo_v2 and
-adaptis are one-stage systems. Prints one row per run: panoptic quality (all, things,
-stuff), mIoU, AP of boxes and masks, training time, time per image of the evaluation, and the
-largest memory of the training process. Writes OUTPUT/matrix.md, and OUTPUT/pictures.png: image,
-ground truth, then the segments that each head finds, with their ids.
+Each is configs/shapes/panoptic_HEAD.yaml, trained by tools/train_net.py into OUTPUT/HEAD; a run
+that is there already is only read. solo_v2 and adaptis are one-stage systems, the others semantic
+heads. Prints one row per run: panoptic quality (all, things, stuff), mIoU, AP of boxes and masks,
+training time, time per image of the evaluation, and the largest memory of the training process.
+Writes OUTPUT/matrix.md, and OUTPUT/pictures.png: image, ground truth, then the segments that each
+finds, with their ids.
 """
 
 from __future__ import annotations
