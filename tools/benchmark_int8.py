@@ -55,7 +55,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = export_all(cfg, model, args.calibrate, Path(folder))
         opened = {
-            name: FileModel.open(path, name.split()[0].replace("nncf", "openvino"), args.threads)
+            name: FileModel.open(
+                path, name.split()[0].replace("nncf", "openvino"), threads=args.threads
+            )
             for name, path in files.items()
         }
         times = milliseconds(opened, samples, args.repeats)
