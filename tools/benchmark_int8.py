@@ -26,6 +26,8 @@ from seg_plugins.data import apply_custom_dataset
 from seg_plugins.engine import Trainer
 from seg_plugins.export import ExportOptions, export_model
 from seg_plugins.export.export import CALIBRATION_IMAGES
+from seg_plugins.export.metric import Metrics
+from seg_plugins.export.systems import tensor_system
 from seg_plugins.runtime import FileModel
 
 import numpy as np
@@ -85,10 +87,11 @@ def export_all(cfg: Any, model: Any, calibrate: str, folder: Path) -> dict[str, 
     import openvino
 
     network = openvino.Core().read_model(files["openvino"])
-    dataset = Trainer.build_test_loader(cfg, calibrate).dataset
-    step = max(len(dataset) // CALIBRATION_IMAGES, 1)
-    places = range(0, len(dataset), step)[:CALIBRATION_IMAGES]
-    images = [as_input(dataset[i], len(network.input().partial_shape)) for i in places]
+    rank = len(network.input().partial_shape)
+    samples = Metrics(cfg, tensor_system(cfg, model, "openvino"), calibrate).samples(
+        CALIBRATION_IMAGES
+    )
+    images = [as_input(sample, rank) for sample in samples]
     quantised = nncf.quantize(network, nncf.Dataset(images), subset_size=len(images))
     files["nncf int8"] = folder / "nncf" / "model.xml"
     openvino.save_model(quantised, files["nncf int8"], compress_to_fp16=False)

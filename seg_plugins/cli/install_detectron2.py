@@ -91,11 +91,10 @@ def build_environment(folder: Path) -> dict[str, str]:
     if version_of("pip") >= (26, 3):
         missing.append("pip<26.3")
     # By number: importing setuptools replaces distutils, which others may have imported.
-    if not version_of("setuptools"):
+    setuptools = version_of("setuptools")
+    if not setuptools:
         missing += ["setuptools", "wheel"]
-    elif version_of("setuptools") < (70, 1) and not version_of(
-        "wheel"
-    ):  # later ones have it inside
+    elif setuptools < (70, 1) and not version_of("wheel"):  # later ones build wheels themselves
         missing.append("wheel")
     if not missing:
         return dict(os.environ)

@@ -211,10 +211,14 @@ def network_nodes(model: Any) -> list[Any]:
     """
     sizes = _size_arithmetic(model)
     producers = {output: node for node in model.graph.node for output in node.output}
-    weights = {tensor.name for tensor in model.graph.initializer}
-    weights |= {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
+    fixed = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:  # weights may be turned or scaled before a layer takes them
+        if fixed.issuperset(filter(None, node.input)):
+            fixed.update(node.output)
     waiting = [
-        node for node in model.graph.node if node.op_type in _LAYERS and weights & set(node.input)
+        node
+        for node in model.graph.node
+        if node.op_type in _LAYERS and not fixed.isdisjoint(node.input[:2])
     ]
     found: dict[str, Any] = {}
     while waiting:

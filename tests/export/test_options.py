@@ -73,6 +73,9 @@ def test_int8_leaves_products_of_computed_values_in_float():
         node("Conv", ["attended", "w"], ["kernels"], name="controller"),
         node("Mul", ["places", "kernels"], ["scaled"], name="ways"),
         node("MatMul", ["scaled", "maps"], ["masks"], name="masks"),
+        node("Transpose", ["w"], ["turned"], name="turn"),
+        node("Conv", ["kernels", "turned"], ["scores"], name="last layer"),
+        node("Conv", ["maps", "scaled", "w"], ["others"], name="predicted, with a fixed bias"),
     ]
     info = onnx.helper.make_tensor_value_info
     inputs = [info("x", kind, [1, 2, 4, 4]), info("places", kind, [1])]
@@ -81,7 +84,8 @@ def test_int8_leaves_products_of_computed_values_in_float():
         nodes, "graph", inputs, [info("masks", kind, [1, 2, 4, 4])], [weight]
     )
     found = [node.name for node in network_nodes(onnx.helper.make_model(graph))]
-    assert found == ["layer", "between", "attention", "controller"]
+    expected = ["layer", "between", "attention", "controller", "turn", "last layer"]
+    assert found == expected
 
 
 def test_an_opset_that_is_not_written_is_refused(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any
 
 from detectron2.modeling.postprocessing import sem_seg_postprocess
@@ -27,15 +26,15 @@ class PanopticOutput(nn.Module):
     #: Semantic label of each instance class; empty where label 0 stands for all things.
     thing_ids: list[int]
 
-    @abstractmethod
     def find_both(
         self, images: ImageList, features: Features
     ) -> tuple[list[Instances], list[Tensor]]:
         """Of each image the Instances and the logits (L, h, w), both at the network's size."""
+        raise NotImplementedError
 
-    @abstractmethod
     def merging(self) -> dict[str, Any]:
         """Arguments of :func:`~..panoptic_merging.merge_panoptic`: the thresholds and thing ids."""
+        raise NotImplementedError
 
     def inference(self, batched_inputs: list[dict[str, Any]], do_postprocess: bool = True) -> Any:
         """Predict the three tasks.

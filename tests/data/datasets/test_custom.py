@@ -7,7 +7,6 @@ from pathlib import Path
 
 import seg_plugins
 from seg_plugins.data import (
-    Dataset,
     DatasetError,
     InstanceMapper,
     SemanticMapper,
@@ -25,7 +24,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 EXAMPLE = Path(__file__).parents[3] / "datasets/custom.example.yaml"
-TABLES = Path(seg_plugins.__file__).parent / "data/datasets/class_tables"
 
 
 def put(path: Path, pixels: np.ndarray) -> None:
@@ -49,59 +47,6 @@ def write(folder: Path, **content) -> Path:
     path = folder / "my.yaml"
     path.write_text(yaml.safe_dump({k: v for k, v in (base | content).items() if v is not None}))
     return path
-
-
-@pytest.mark.parametrize(
-    ("data", "table", "value", "name"),
-    [
-        ("stanford", "stanford_background", 2, "road"),
-        ("msrc21", "msrc21", (0, 0, 128), "cow"),
-        ("voc", "voc2012", 2, "bicycle"),
-    ],
-)
-def test_descriptions_of_published_data(tmp_path, data, table, value, name):
-    """Images in the published layout, of which one pixel in four has the value of a class."""
-    text = EXAMPLE.with_name(f"{data}.example.yaml").read_text()
-    content = yaml.safe_load(text)
-    root = tmp_path / content["root"]
-    channels = () if isinstance(value, int) else (3,)
-    label = np.full((2, 2, *channels), 255, np.uint8)
-    label[0, 0] = value if isinstance(value, int) else value[::-1]
-    for i in range(5):
-        put(root / content["images"] / f"{i}.jpg", np.zeros((2, 2, 3), np.uint8))
-        put(root / content["masks"] / f"{i}{content.get('mask_suffix', '.png')}", label)
-    if "split" not in content:
-        for split, names in (("train", "0\n1\n"), ("val", "2\n")):
-            (root / content[split]).parent.mkdir(parents=True, exist_ok=True)
-            (root / content[split]).write_text(names)
-    (tmp_path / "my.yaml").write_text(text)
-    cfg = seg_plugins.get_cfg()
-    cfg.DATASETS.CUSTOM = str(tmp_path / "my.yaml")
-    apply_custom_dataset(cfg)
-    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_FLIP = (2,), "none"
-    published = json.loads((TABLES / f"{table}.json").read_text())["classes"]
-    classes = [entry["name"] for entry in published]
-    assert MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).stuff_classes == classes
-    sample = build_mapper(cfg, True)(DatasetCatalog.get(cfg.DATASETS.TRAIN[0])[0])
-    assert sample["sem_seg"].tolist() == [[classes.index(name), 255], [255, 255]]
-
-
-def test_the_description_of_chase_takes_the_first_observer(tmp_path):
-    """Images and the masks of two observers, of one bit, in one folder."""
-    for i in range(5):
-        put(tmp_path / f"CHASEDB1/Image_0{i}L.jpg", np.zeros((2, 2, 3), np.uint8))
-        for observer, vessel in (("1st", (0, 1)), ("2nd", (1, 1))):
-            mask = np.zeros((2, 2), bool)
-            mask[vessel] = True
-            Image.fromarray(mask).save(tmp_path / f"CHASEDB1/Image_0{i}L_{observer}HO.png")
-    path = tmp_path / "my.yaml"
-    path.write_text(EXAMPLE.with_name("chase.example.yaml").read_text())
-    register_custom_dataset(path)
-    train, val = (Dataset.get(f"chase_{split}") for split in ("train", "val"))
-    assert (len(train.records), len(val.records)) == (4, 1)
-    record = train.records[0]
-    label = record["sem_seg_encoding"](record["sem_seg_file_name"])
-    assert label.tolist() == [[0, 1], [0, 0]]
 
 
 def test_the_example_trains(folder):

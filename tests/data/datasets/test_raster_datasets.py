@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from seg_plugins.data import Dataset, DatasetError, register_custom_dataset
-from seg_plugins.data.datasets.catalogue import load_dataset
 from seg_plugins.data.datasets.raster_split import RasterSplit, tiles
 from seg_plugins.evaluation import SemanticEvaluator
 from seg_plugins.io.images import read_image
@@ -14,7 +11,6 @@ from seg_plugins.io.window_names import Area, split_name
 import numpy as np
 import pytest
 import torch
-import yaml
 
 rasterio = pytest.importorskip("rasterio")
 from raster_scenes import (  # noqa: E402
@@ -59,26 +55,6 @@ def test_windows_are_slices_and_the_parts_tile_the_raster(tmp_path, split):
     else:
         expected[40:90, 60:130] = True
     assert np.array_equal(in_val, expected)
-
-
-def test_the_description_of_landsat_leaves_what_is_not_labelled(tmp_path):
-    """Eight bands of 16 bits; 0 of the label raster is none of its classes, 5 is the last."""
-    example = Path(__file__).parents[3] / "datasets/landsat.example.yaml"
-    content = yaml.safe_load(example.read_text())
-    bands = np.arange(8 * 20 * 20).reshape(8, 20, 20).astype(np.int16)
-    labels = np.zeros((1, 20, 20), np.uint8)
-    labels[0, 3, 4], labels[0, 5, 6] = 1, 5
-    write_raster(tmp_path / "landsat" / content["rasters"][0], bands)
-    write_raster(tmp_path / "landsat" / content["labels"][0], labels)
-    (tmp_path / "my.yaml").write_text(example.read_text())
-    register_custom_dataset(tmp_path / "my.yaml")
-    (record,) = load_dataset("landsat_train")
-    label = record["sem_seg_encoding"](record["sem_seg_file_name"])
-    image = read_image(record["file_name"], "raw")
-    assert np.array_equal(image, bands[:, :, :14].transpose(1, 2, 0))
-    expected = np.full((20, 14), 255)
-    expected[3, 4], expected[5, 6] = 0, 4
-    assert np.array_equal(label, expected)
 
 
 def test_tiles_are_of_about_equal_sides():
