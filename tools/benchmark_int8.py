@@ -20,9 +20,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import seg_plugins  # noqa: F401  # first: repairs Detectron2
-from seg_plugins.config import load_config
-from seg_plugins.data import apply_custom_dataset
 from seg_plugins.engine import Trainer
 from seg_plugins.export import ExportOptions, export_model
 from seg_plugins.export.export import CALIBRATION_IMAGES
@@ -31,6 +28,7 @@ from seg_plugins.export.systems import tensor_system
 from seg_plugins.runtime import FileModel
 
 import numpy as np
+import run_matrix
 import torch
 from runtime_metrics import figures
 
@@ -49,10 +47,7 @@ def main() -> None:
     add("opts", nargs="*", help="KEY VALUE, as of train_net.py")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    cfg = load_config(args.run / "config.yaml", ["MODEL.DEVICE", "cpu", *args.opts])
-    apply_custom_dataset(cfg)
-    model = Trainer.build_model(cfg).eval()
-    Trainer.build_checkpointer(cfg, model).load(str(args.run / "model_final.pth"), complete=True)
+    cfg, model = run_matrix.load(args.run, args.opts)
     samples = list(Trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0]))
     with tempfile.TemporaryDirectory() as folder:
         files = export_all(cfg, model, args.calibrate, Path(folder))

@@ -20,9 +20,7 @@ import statistics
 from functools import partial
 from pathlib import Path
 
-from seg_plugins.config import load_config
 from seg_plugins.data import Dataset, build_mapper
-from seg_plugins.engine import Trainer
 from seg_plugins.visualization import overlays, samples
 from seg_plugins.visualization.samples import prediction_of_records
 
@@ -67,7 +65,7 @@ def main() -> None:
             run_matrix.train(config, run, ["SEED", str(seed), *args.opts])
         # Those of an earlier call count too.
         runs[name] = sorted(p.parent for p in (args.output / name).glob("seed_*/model_final.pth"))
-    models = {name: load(folders[0]) for name, folders in runs.items()}
+    models = {name: run_matrix.load(folders[0]) for name, folders in runs.items()}
     times = milliseconds(models, args.repeats)
     header = ["system", "seeds", *COLUMNS, "parameters", "iterations", "training", "ms/image",
               "memory"]  # fmt: skip
@@ -101,14 +99,6 @@ def span(values: list[float]) -> str:
         return "-"
     mean = f"{sum(values) / len(values):.1f}"
     return mean if len(values) == 1 else f"{mean} ({min(values):.1f} to {max(values):.1f})"
-
-
-def load(run: Path) -> tuple[CfgNode, nn.Module]:
-    """Configuration and trained model of a run."""
-    cfg = load_config(run / "config.yaml", ["MODEL.DEVICE", "cpu"])
-    model = Trainer.build_model(cfg).eval()
-    Trainer.build_checkpointer(cfg, model).load(str(run / "model_final.pth"), complete=True)
-    return cfg, model
 
 
 def records_of(models: dict[str, tuple[CfgNode, nn.Module]], count: int) -> tuple[Dataset, list]:

@@ -18,9 +18,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from seg_plugins.config import load_config
 from seg_plugins.data import Dataset, build_mapper
-from seg_plugins.engine import Trainer
 from seg_plugins.io.images import read_image
 from seg_plugins.io.panoptic import read_segment_ids
 from seg_plugins.visualization import overlays
@@ -30,6 +28,8 @@ import cv2
 import numpy as np
 import run_matrix
 import torch
+from detectron2.config import CfgNode
+from torch import nn
 
 HEADS = (
     *("sem_seg_fpn", "fcn", "unet", "segnet", "deeplabv3plus", "bottom_up"),
@@ -87,8 +87,8 @@ def row(head: str, run: Path) -> list[str]:
 
 def draw(runs: dict[str, Path], count: int, path: Path) -> None:
     """One row per image of the test set, one column per run."""
-    configs = {head: load_config(run / "config.yaml") for head, run in runs.items()}
-    name = next(iter(configs.values())).DATASETS.TEST[0]
+    loaded = {head: run_matrix.load(run) for head, run in runs.items()}
+    name = next(iter(loaded.values()))[0].DATASETS.TEST[0]
     dataset = Dataset.get(name)
     records = dataset.records
     chosen = [records[i] for i in np.linspace(0, len(records) - 1, count).astype(int)]
@@ -107,8 +107,8 @@ def draw(runs: dict[str, Path], count: int, path: Path) -> None:
             for image, record in zip(images, chosen, strict=True)
         ]
     )
-    for head, cfg in configs.items():
-        found = predict(cfg, runs[head], chosen)
+    for cfg, model in loaded.values():
+        found = predict(cfg, model, chosen)
         columns.append(
             [
                 panoptic(image, ids.cpu().numpy(), segments, colors)
@@ -120,12 +120,10 @@ def draw(runs: dict[str, Path], count: int, path: Path) -> None:
 
 
 @torch.no_grad()
-def predict(cfg: Any, run: Path, records: list[dict[str, Any]]) -> list[Any]:
+def predict(cfg: CfgNode, model: nn.Module, records: list[dict[str, Any]]) -> list[Any]:
     """``panoptic_seg`` of each record."""
-    model = Trainer.build_model(cfg)
-    Trainer.build_checkpointer(cfg, model).load(str(run / "model_final.pth"), complete=True)
     mapper = build_mapper(cfg, False)
-    return [model.eval()([mapper(dict(record))])[0]["panoptic_seg"] for record in records]
+    return [model([mapper(dict(record))])[0]["panoptic_seg"] for record in records]
 
 
 if __name__ == "__main__":

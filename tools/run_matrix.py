@@ -10,6 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from seg_plugins.config import load_config
+from seg_plugins.data import apply_custom_dataset
+from seg_plugins.engine import Trainer
+
+from detectron2.config import CfgNode
+from torch import nn
+
 TRAIN_NET = Path(__file__).with_name("train_net.py")
 SECONDS = re.compile(r"Total inference time: .*\((\S+) s / iter")
 
@@ -17,7 +24,8 @@ SECONDS = re.compile(r"Total inference time: .*\((\S+) s / iter")
 def train(config: str, run: Path, opts: Sequence[str] = ()) -> None:
     """Train into a folder by a process of its own, whose largest memory is noted.
 
-    A run that is there already is only read.
+    A run that is there already is only read. The process imports the package of this checkout,
+    whatever is installed.
 
     Args:
         config: as of ``--config-file``.
@@ -31,11 +39,29 @@ def train(config: str, run: Path, opts: Sequence[str] = ()) -> None:
         return
     command = [sys.executable, str(TRAIN_NET), "--config-file", config, "OUTPUT_DIR", str(run)]
     print(f"== {run}", flush=True)
-    process = subprocess.Popen([*command, *opts])
+    paths = [str(TRAIN_NET.parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    process = subprocess.Popen([*command, *opts], env=environment)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{run}: training failed, see {run / 'log.txt'}")
     (run / "memory.json").write_text(json.dumps({"max_rss_kib": usage.ru_maxrss}))
+
+
+def load(run: Path, opts: Sequence[str] = ()) -> tuple[CfgNode, nn.Module]:
+    """Configuration and model of a run, on the CPU and ready to predict.
+
+    Args:
+        run: a folder with config.yaml and model_final.pth, or a configuration, whose
+            ``MODEL.WEIGHTS`` are loaded.
+        opts: KEY VALUE pairs.
+    """
+    cfg = load_config(run / "config.yaml" if run.is_dir() else run, ["MODEL.DEVICE", "cpu", *opts])
+    apply_custom_dataset(cfg)
+    model = Trainer.build_model(cfg).eval()
+    weights = str(run / "model_final.pth") if run.is_dir() else cfg.MODEL.WEIGHTS
+    Trainer.build_checkpointer(cfg, model).load(weights, complete=True)
+    return cfg, model
 
 
 def results(run: Path) -> dict[str, float]:

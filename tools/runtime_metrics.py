@@ -17,14 +17,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from seg_plugins.config import load_config
-from seg_plugins.data import apply_custom_dataset
 from seg_plugins.engine import Trainer
 from seg_plugins.evaluation import build_evaluator
 from seg_plugins.export import export_model
 from seg_plugins.export.metric import main_figures
 from seg_plugins.runtime import FileModel
 
+import run_matrix
 import torch
 from torch import nn
 
@@ -59,13 +58,7 @@ def main() -> None:
     parser.add_argument("opts", nargs="*", help="KEY VALUE, as of train_net.py")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    config = args.run / "config.yaml" if args.run.is_dir() else args.run
-    cfg = load_config(config, ["MODEL.DEVICE", "cpu", *args.opts])
-    apply_custom_dataset(cfg)
-    weights = args.run / "model_final.pth"
-    model = Trainer.build_model(cfg).eval()
-    file = str(weights) if weights.is_file() else cfg.MODEL.WEIGHTS
-    Trainer.build_checkpointer(cfg, model).load(file, complete=True)
+    cfg, model = run_matrix.load(args.run, args.opts)
     samples = list(Trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0]))
     with tempfile.TemporaryDirectory() as folder:
         exported = export_model(cfg, model, "onnx", Path(folder), report=lambda line: None).path

@@ -4,8 +4,8 @@
 python tools/window_accuracy.py output/instance/cond_inst/seed_1
 python tools/window_accuracy.py RUN --window 256 --overlap 96 --margin 16 --side 4
 
-The images of the run's test set, all of one size, are laid out as rasters of SIDE x SIDE of them;
-both ways show them to the network at their own resolution.
+The images of the run's test set, all of one size, are laid out as rasters of SIDE x SIDE of them,
+as many as they fill; both ways show them to the network at their own resolution.
 """
 
 from __future__ import annotations
@@ -56,7 +56,11 @@ def main() -> None:
         name = register_custom_dataset(str(folder / "rasters.yaml"))["val"]
         sources = find_sources([str(folder / "images")], folder / "out")
         grid = grid_for(predictor.model, args.window, args.overlap, args.margin)
-        print(f"{len(sources)} rasters of {args.side} x {args.side} images, {count} objects")
+        left = len(Dataset.get(cfg.DATASETS.TEST[0]).records) - len(sources) * args.side**2
+        print(
+            f"{len(sources)} rasters of {args.side} x {args.side} images, {count} objects; "
+            f"{left} images do not fill another one and are left out"
+        )
         for title, pixels in (("whole", 1 << 40), ("windows", 0)):
             options = RunOptions(OutputOptions(("json",)), grid, window_pixels=pixels)
             summary = run(predictor, sources, folder / title, options)

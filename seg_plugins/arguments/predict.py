@@ -34,7 +34,7 @@ EXAMPLES = """
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
     parser.usage = (
-        "%(prog)s (--config-file FILE [--weights FILE] | --model NAME)\n"
+        "%(prog)s (--config-file FILE [--weights FILE] | --model NAME|FILE)\n"
         "         --input IN [IN ...] --output DIR [flags]"
     )
     add = parser.add_argument

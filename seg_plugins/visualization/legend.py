@@ -95,13 +95,16 @@ def line(width: int, texts: Sequence[str], size: int) -> np.ndarray:
 
 
 def write_names(
-    picture: np.ndarray, corners: np.ndarray, names: Sequence[str], colors: Sequence[Color]
+    picture: np.ndarray, boxes: np.ndarray, names: Sequence[str], colors: Sequence[Color]
 ) -> None:
-    """Write names on grounds of their colours into a picture, at their corners but inside.
+    """Write names on grounds of their colours into a picture, at their objects' boxes but inside.
+
+    A name that would take more room than its object's box is left out: among many small objects
+    names would hide what they name.
 
     Args:
         picture: (H, W, 3) uint8, RGB.
-        corners: (N, 2) x and y of the left upper corner of each object's box.
+        boxes: (N, 4) x0, y0, x1, y1 of each object, in pixels.
         names: of each, with its score.
         colors: of each.
     """
@@ -110,8 +113,10 @@ def write_names(
     font = _font(size)
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
-    for (x, y), name, color in zip(corners, names, colors, strict=True):
+    for (x, y, x1, y1), name, color in zip(boxes, names, colors, strict=True):
         wide = int(font.getlength(name)) + 3
+        if wide * (size + 1) > (x1 - x) * (y1 - y):
+            continue
         left = min(max(int(x), 0), max(width - wide, 0))
         top = min(max(int(y) - size - 1, 0), max(height - size - 2, 0))
         draw.rectangle((left, top, left + wide, top + size + 1), fill=tuple(color))

@@ -69,7 +69,8 @@ def instances(
         image: (H, W, 3) uint8.
         masks: (N, H, W) bool, or None.
         boxes: (N, 4) x0, y0, x1, y1 in pixels, or None.
-        names: of each object, with its score, written at its box or mask; none: nothing is.
+        names: of each object, with its score, written at its box or mask where it is smaller than
+            that; none: nothing is.
     """
     picture = image.copy()
     count = len(masks) if masks is not None else len(boxes) if boxes is not None else 0
@@ -83,17 +84,16 @@ def instances(
             x0, y0, x1, y1 = (round(float(v)) for v in boxes[i])
             cv2.rectangle(picture, (x0, y0), (x1, y1), color, 1)
     if len(names):  # on top of all of them
-        corners = boxes[:, :2] if boxes is not None else _corners(masks)
-        write_names(picture, corners, names, [instance_color(i) for i in range(count)])
+        places = boxes if boxes is not None else _boxes(masks)
+        write_names(picture, places, names, [instance_color(i) for i in range(count)])
     return picture
 
 
-def _corners(masks: np.ndarray | None) -> np.ndarray:
-    """(N, 2) the least x and y of each mask; 0 of an empty one."""
+def _boxes(masks: np.ndarray | None) -> np.ndarray:
+    """(N, 4) x0, y0, x1, y1 around each mask; 0 of an empty one."""
     assert masks is not None  # objects have boxes or masks
-    return np.array(
-        [[axis.argmax() for axis in (mask.any(axis=0), mask.any(axis=1))] for mask in masks]
-    ).reshape(-1, 2)
+    found = [cv2.boundingRect(mask.astype(np.uint8)) for mask in masks]
+    return np.array([(x, y, x + w, y + h) for x, y, w, h in found]).reshape(-1, 4)
 
 
 def outline(picture: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> None:

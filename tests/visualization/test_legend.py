@@ -63,8 +63,18 @@ def test_a_line_has_each_text_in_its_share_and_cuts_what_is_longer():
 
 def test_names_stand_on_their_colour_inside_the_picture():
     picture = PICTURE.copy()
-    write_names(picture, np.array([[-3.0, 0.0], [118.0, 99.0]]), ["cell 0.91", "b"], [RED, BLUE])
+    boxes = np.array([[-3.0, 0.0, 40.0, 40.0], [100.0, 90.0, 118.0, 99.0]])
+    write_names(picture, boxes, ["cell 0.91", "b"], [RED, BLUE])
     assert swatches(picture[:13, :60], RED) > 300
     assert swatches(picture[80:, 100:], BLUE) > 50
     assert (picture[:13, :60] == WHITE).all(axis=2).any()  # on a dark ground
     assert np.array_equal(picture[30:70], PICTURE[30:70])
+
+
+def test_a_name_that_would_cover_its_object_is_left_out():
+    picture = PICTURE.copy()
+    boxes = np.array([[60.0, 60.0, 72.0, 72.0], [20.0, 5.0, 24.0, 95.0], [5.0, 60.0, 45.0, 90.0]])
+    write_names(picture, boxes, ["cell 0.91", "t", "cell 0.87"], [RED, BLUE, RED])
+    assert swatches(picture[:, 66:], RED) == 0  # 12x12 pixels: less than the name takes
+    assert swatches(picture[:13], BLUE) > 0  # thin, but larger than its name
+    assert swatches(picture[45:60, :50], RED) > 200
