@@ -58,17 +58,17 @@ SYSTEMS: dict[str, tuple[str, list[Any]]] = {
          "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "TEST.DETECTIONS_PER_IMAGE", 20],
     ),
 }  # fmt: skip
-# name -> runtime ("": PyTorch), precision; int8 is a file of its own
+# name -> runtime ("": PyTorch), precision, file
 CANDIDATES = {
-    "torch": ("", "float32"),
-    "torch bf16": ("", "bfloat16"),
-    "onnx": ("onnx", "float32"),
-    "openvino": ("openvino", "float32"),
-    "openvino bf16": ("openvino", "bfloat16"),
-    "onnx int8": ("onnx", "int8"),
-    "openvino int8": ("openvino", "int8"),
+    "torch": ("", "float32", "config.yaml"),
+    "torch bf16": ("", "bfloat16", "config.yaml"),
+    "onnx": ("onnx", "float32", "model.onnx"),
+    "openvino": ("openvino", "float32", "model.onnx"),
+    "openvino bf16": ("openvino", "bfloat16", "model.onnx"),
+    "onnx int8": ("onnx", "float32", "int8.onnx"),
+    "openvino int8": ("openvino", "float32", "int8.onnx"),
+    "openvino int8, rest bf16": ("openvino", "bfloat16", "int8.onnx"),
 }
-MADE_BY = {"onnx int8": "onnx", "openvino int8": "onnx"}
 # The command, and what the process had at most. Linux counts what the parent had at the fork into
 # ru_maxrss, but not into this line.
 ONE_COMMAND = """
@@ -113,21 +113,13 @@ def prepare_int8(folder: Path, inputs: list[str]) -> None:
     quantize(folder / "int8.onnx", images, lambda file: passed, 0.0, report=lambda line: None)
 
 
-def model_of(name: str, folder: Path) -> tuple[Path, str, str]:
-    """File, runtime and precision of a candidate."""
-    runtime, precision = CANDIDATES[name]
-    if precision == "int8":
-        return folder / "int8.onnx", runtime, "float32"
-    return folder / ("model.onnx" if runtime else "config.yaml"), runtime, precision
-
-
 def open_candidate(name: str, folder: Path, threads: int) -> Predictor:
     """The predictor of a candidate."""
-    file, runtime, precision = model_of(name, folder)
+    runtime, precision, file = CANDIDATES[name]
     options: dict[str, Any] = {"min_score": 0.0, "batch_size": 1, "precision": precision}
     if runtime:
-        return Predictor.from_file(file, runtime=runtime, threads=threads, **options)
-    return Predictor.from_config(file, **options)
+        return Predictor.from_file(folder / file, runtime=runtime, threads=threads, **options)
+    return Predictor.from_config(folder / file, **options)
 
 
 def ours(predictor: Predictor, inputs: list[str]) -> Callable[[], object]:
@@ -213,8 +205,9 @@ def yolo(inputs: list[str]) -> Callable[[], object]:
 
 def start(name: str, folder: Path, source: str, threads: int) -> tuple[float, int]:
     """Seconds of ``seg-plugins predict`` for one image, and its peak in MiB."""
-    file, runtime, precision = model_of(name, folder)
-    model = ["--model", file, "--runtime", runtime] if runtime else ["--config-file", file]
+    runtime, precision, file = CANDIDATES[name]
+    model = ["--runtime", runtime, "--model"] if runtime else ["--config-file"]
+    model.append(str(folder / file))
     with tempfile.TemporaryDirectory() as output:
         command = [sys.executable, "-c", ONE_COMMAND, "predict", *model, "--precision", precision]
         command += ["--threads", threads, "--input", source, "--output", output, "--save", "mask"]
@@ -231,7 +224,7 @@ def compare(name: str, args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         prepare(name, folder)
-        if any(CANDIDATES[candidate][1] == "int8" for candidate in args.candidates):
+        if any(CANDIDATES[candidate][2] == "int8.onnx" for candidate in args.candidates):
             prepare_int8(folder, args.input)
         jobs = {peer: loop(predict, args.input) for peer, predict in peers(folder).items()}
         if name.startswith("Mask R-CNN") and args.ultralytics:
@@ -271,11 +264,12 @@ def main() -> None:
     for runtime, package in (("onnx", "onnxruntime"), ("openvino", "openvino")):
         if importlib.util.find_spec(package) is None:
             print(f"{package}: not installed, left out")
+            # INT8 files are made by onnxruntime, whatever runs them.
+            made = "int8.onnx" if runtime == "onnx" else None
             args.candidates = [
-                # INT8 files are made by onnxruntime, whatever runs them.
                 c
                 for c in args.candidates
-                if runtime not in (CANDIDATES[c][0], MADE_BY.get(c))
+                if runtime != CANDIDATES[c][0] and made != CANDIDATES[c][2]
             ]
     args.ultralytics = importlib.util.find_spec("ultralytics") is not None
     if not args.ultralytics:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import yaml
 from detectron2.config import CfgNode
 
 from .errors import ConfigError
@@ -17,7 +18,7 @@ def typed(key: str, given: Any, default: Any, source: str) -> Any:
     """A value of the type of the key's default, where there is only one way to read it.
 
     A whole number serves as a float and the other way round; lists and tuples serve for each
-    other; None is an empty text.
+    other, in Python's or YAML's spelling; None is an empty text.
 
     Args:
         key: in full, e.g. ``SOLVER.BASE_LR``.
@@ -29,6 +30,8 @@ def typed(key: str, given: Any, default: Any, source: str) -> Any:
         ConfigError: another type, with the spelling that works.
     """
     value = CfgNode._decode_cfg_value(given)
+    if isinstance(default, (list, tuple)) and isinstance(value, str):
+        value = _yaml_list(value)
     if default is None or type(value) is type(default):
         pass
     elif isinstance(default, str):
@@ -47,6 +50,16 @@ def typed(key: str, given: Any, default: Any, source: str) -> Any:
     if not fits:
         raise ConfigError(f"{source}: {key} {given!r} {_advice(key, value, default)}")
     return _home(value) if key in PATHS else value
+
+
+def _yaml_list(text: str) -> Any:
+    """A list as YAML files have it, ``[res2, res5]``: shells eat the quotes of Python's form."""
+    if not text.lstrip().startswith("["):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def _members_fit(key: str, value: Any, default: Any) -> bool:

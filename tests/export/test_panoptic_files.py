@@ -82,14 +82,23 @@ def same_outputs(expected, found) -> None:
     assert found.keys() == expected.keys()
     torch.testing.assert_close(found["sem_seg"], expected["sem_seg"], rtol=0, atol=1e-3)
     assert len(found["instances"]) == len(expected["instances"]) > 0
-    for name in ("scores", "pred_classes"):
-        mine, other = found["instances"].get(name), expected["instances"].get(name)
-        torch.testing.assert_close(mine, other, rtol=0, atol=1e-3)
+    mine, other = (by_class(out["instances"]) for out in (found, expected))
+    assert mine.keys() == other.keys()
+    for kind, scores in mine.items():
+        torch.testing.assert_close(scores, other[kind], rtol=0, atol=1e-3)
     parts = [
         (ids.numpy(), described)
         for ids, described in (o["panoptic_seg"] for o in (found, expected))
     ]
     assert differing_share(*parts) < 2e-3
+
+
+def by_class(instances) -> dict[int, torch.Tensor]:
+    """Class -> falling scores. Two objects of nearly one score may change places in a file."""
+    kinds = instances.pred_classes
+    return {
+        k: instances.scores[kinds == k].sort(descending=True)[0] for k in kinds.unique().tolist()
+    }
 
 
 @pytest.mark.slow
