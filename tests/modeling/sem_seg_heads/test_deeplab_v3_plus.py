@@ -3,10 +3,12 @@ from seg_plugins.modeling.sem_seg_heads.deeplab_v3_plus import SemSegDeepLabV3Pl
 
 import pytest
 import torch
+import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from detectron2.projects.deeplab import DeepLabV3PlusHead
 
 SHAPES = {"res2": ShapeSpec(channels=24, stride=4), "res5": ShapeSpec(channels=40, stride=16)}
+RARE = 6  # classes of a ninth of an image's pixels, one in each
 
 
 def features(height: int, width: int) -> dict[str, torch.Tensor]:
@@ -82,3 +84,36 @@ def test_needs_channels_for_each_low_level_feature() -> None:
 def test_needs_features_from_fine_to_coarse() -> None:
     with pytest.raises(ConfigError, match="smallest stride to the largest"):
         SemSegDeepLabV3PlusHead(dict(reversed(SHAPES.items())), num_classes=5)
+
+
+@pytest.mark.parametrize(("std", "expected"), [(None, RARE), (0.001, 0)])
+def test_rare_classes_are_learned_from_the_start(std: float | None, expected: int) -> None:
+    # Detectron2's start of the score layer, almost zero, is the control.
+    torch.manual_seed(0)
+    shapes = SHAPES | {"res2": ShapeSpec(channels=8, stride=4)}
+    head = SemSegDeepLabV3PlusHead(
+        shapes, num_classes=1 + RARE, project_channels=[8], aspp_channels=32, decoder_channels=32,
+        separable=True,
+    )  # fmt: skip
+    if std:
+        torch.nn.init.normal_(head.predictor.weight, std=std)
+    patterns = torch.randn(1 + RARE, shapes["res5"].channels)
+
+    def scores(kinds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = torch.zeros(len(kinds), 6, 6, dtype=torch.long)
+        labels[:, 2:4, 2:4] = kinds[:, None, None]
+        deep = patterns[labels].permute(0, 3, 1, 2)
+        deep = deep + 2 * torch.randn_like(deep)
+        found = head.layers({"res2": torch.randn(len(kinds), 8, 24, 24), "res5": deep})
+        return found, labels.repeat_interleave(4, 1).repeat_interleave(4, 2)
+
+    optimizer = torch.optim.AdamW(head.parameters(), 2e-3)
+    for _ in range(120):
+        loss = F.cross_entropy(*scores(torch.randint(1, 1 + RARE, (8,))))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        found, labels = head.eval() and scores(torch.arange(1, 1 + RARE))
+    right = found.argmax(dim=1)[:, 9:15, 9:15] == labels[:, 9:15, 9:15]
+    assert (right.float().mean(dim=(1, 2)) > 0.5).sum() == expected
