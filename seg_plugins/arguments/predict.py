@@ -34,8 +34,8 @@ EXAMPLES = """
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
     parser.usage = (
-        "%(prog)s (--config-file FILE [--weights FILE] | --model NAME|FILE)\n"
-        "         --input IN [IN ...] --output DIR [flags]"
+        "%(prog)s (--config-file FILE [--weights FILE] |\n"
+        "         --model NAME|FILE) --input IN [IN ...] --output DIR [flags]"
     )
     add = parser.add_argument
     add("--config-file", metavar="FILE", help="config.yaml of the training run")
