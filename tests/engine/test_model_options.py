@@ -84,7 +84,7 @@ def test_a_system_trains_the_same_when_compiled_by_inductor(tiny_args, tmp_path,
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     # SGD: Adam turns the rounding of a gradient that is almost zero into a whole step.
     opts = ("DATASETS.TEST", "()", "TEST.PICTURES", "0", "MODEL.SEM_SEG_HEAD.ASPP_DROPOUT", "0.0",
-            "SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", "0.1")  # fmt: skip
+            "SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", "0.01")  # fmt: skip
     plain = Trainer(setup(tiny_args(*opts, "OUTPUT_DIR", str(tmp_path / "plain"))))
     plain.train()
     torch._dynamo.reset()
@@ -103,7 +103,7 @@ def test_a_system_trains_the_same_when_compiled_by_inductor(tiny_args, tmp_path,
     expected, found = plain.model.state_dict(), compiled.model.state_dict()
     assert expected.keys() == found.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5, msg=name)
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_what_cannot_be_compiled_runs_as_before():
