@@ -87,8 +87,8 @@ def row(head: str, run: Path) -> list[str]:
 
 def draw(runs: dict[str, Path], count: int, path: Path) -> None:
     """One row per image of the test set, one column per run."""
-    loaded = {head: run_matrix.load(run) for head, run in runs.items()}
-    name = next(iter(loaded.values()))[0].DATASETS.TEST[0]
+    loaded = [run_matrix.load(run) for run in runs.values()]
+    name = loaded[0][0].DATASETS.TEST[0]
     dataset = Dataset.get(name)
     records = dataset.records
     chosen = [records[i] for i in np.linspace(0, len(records) - 1, count).astype(int)]
@@ -107,7 +107,7 @@ def draw(runs: dict[str, Path], count: int, path: Path) -> None:
             for image, record in zip(images, chosen, strict=True)
         ]
     )
-    for cfg, model in loaded.values():
+    for cfg, model in loaded:
         found = predict(cfg, model, chosen)
         columns.append(
             [

@@ -24,8 +24,7 @@ SECONDS = re.compile(r"Total inference time: .*\((\S+) s / iter")
 def train(config: str, run: Path, opts: Sequence[str] = ()) -> None:
     """Train into a folder by a process of its own, whose largest memory is noted.
 
-    A run that is there already is only read. The process imports the package of this checkout,
-    whatever is installed.
+    A run that is there already is only read.
 
     Args:
         config: as of ``--config-file``.
@@ -39,9 +38,7 @@ def train(config: str, run: Path, opts: Sequence[str] = ()) -> None:
         return
     command = [sys.executable, str(TRAIN_NET), "--config-file", config, "OUTPUT_DIR", str(run)]
     print(f"== {run}", flush=True)
-    paths = [str(TRAIN_NET.parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    process = subprocess.Popen([*command, *opts], env=environment)
+    process = subprocess.Popen([*command, *opts])
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{run}: training failed, see {run / 'log.txt'}")
@@ -52,14 +49,14 @@ def load(run: Path, opts: Sequence[str] = ()) -> tuple[CfgNode, nn.Module]:
     """Configuration and model of a run, on the CPU and ready to predict.
 
     Args:
-        run: a folder with config.yaml and model_final.pth, or a configuration, whose
-            ``MODEL.WEIGHTS`` are loaded.
-        opts: KEY VALUE pairs.
+        run: a folder with config.yaml and model_final.pth, or a configuration with weights.
+        opts: KEY VALUE pairs; their ``MODEL.WEIGHTS`` go before model_final.pth.
     """
     cfg = load_config(run / "config.yaml" if run.is_dir() else run, ["MODEL.DEVICE", "cpu", *opts])
     apply_custom_dataset(cfg)
     model = Trainer.build_model(cfg).eval()
-    weights = str(run / "model_final.pth") if run.is_dir() else cfg.MODEL.WEIGHTS
+    own = run.is_dir() and "MODEL.WEIGHTS" not in opts
+    weights = str(run / "model_final.pth") if own else cfg.MODEL.WEIGHTS
     Trainer.build_checkpointer(cfg, model).load(weights, complete=True)
     return cfg, model
 
