@@ -30,6 +30,8 @@ def find_gaps(pixels: np.ndarray, nodata: float | None, name: str) -> np.ndarray
     Raises:
         DatasetError: NaN or infinity that is not declared, or not a pixel with data.
     """
+    if nodata is None and pixels.dtype.kind in "biu":
+        return None
     declared = _equals(pixels, nodata)
     unknown = count_unknown(pixels, declared)
     if unknown:

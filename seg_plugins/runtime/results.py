@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
+from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
@@ -13,6 +13,7 @@ from ..modeling.instance_representations.mask_forms import DenseMasks, OutlineMa
 from ..modeling.meta_arch.mask_rcnn import wanted_size
 from ..modeling.meta_arch.one_stage import OneStageInstanceSegmentor
 from ..modeling.meta_arch.panoptic_bottom_up import BottomUpPanopticSegmentor, resized_maps
+from ..modeling.postprocessing import sem_seg_postprocess
 from ..modeling.test_time.probabilities import MeanProbability
 from ..modeling.test_time.views import View, Views
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import BitMasks, ImageList, Instances
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from ..instance_centers import (
     segments_from_centers,
 )
 from ..loss_terms import Losses
+from ..postprocessing import sem_seg_postprocess
 from ..sem_seg_heads.base import semantic_losses
 from ..sem_seg_heads.centers import InstanceCenterHead
 from ..task_weighting import build_weighting

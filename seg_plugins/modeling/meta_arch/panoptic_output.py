@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from ..instance_representations.base import Features
 from ..panoptic_merging import merge_panoptic
+from ..postprocessing import sem_seg_postprocess
 from ..test_time.probabilities import MeanProbability
 from ..test_time.views import View, Views
 from .mask_rcnn import wanted_size

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import Backbone, SemanticSegmentor, build_backbone
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
@@ -14,6 +13,7 @@ from ...config import ConfigError
 from ..feature_geometry import mirror_pad
 from ..inference import Strategy, WholeImage, build_inference
 from ..loss_terms import Losses
+from ..postprocessing import sem_seg_postprocess
 from ..sem_seg_heads.base import build_semantic_head, cut_to_image, semantic_losses
 from ..test_time.probabilities import predict_classes
 from ..test_time.views import Views

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor, nn
 
+from ..postprocessing import sem_seg_postprocess
 from .views import View, Views
 
 
