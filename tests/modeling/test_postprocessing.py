@@ -1,9 +1,10 @@
 """Resizing to the image's size: Detectron2's values, and no work where there is none to do."""
 
+from seg_plugins.modeling.postprocessing import sem_seg_postprocess
+
 import pytest
 import torch
 from detectron2.modeling import postprocessing as detectron2
-from seg_plugins.modeling.postprocessing import sem_seg_postprocess
 
 
 @pytest.mark.parametrize("wanted", [(20, 30), (21, 30), (20, 31), (40, 15)])
