@@ -57,6 +57,13 @@ FORMATS: dict[str, Callable[[dict[str, Any]], Layout]] = {
 }  # fmt: skip
 
 
+# Semantic descriptions name their folders beside name and root, the others do not.
+_BELOW_TRAIN = (
+    "; folders and files stand below train, as in train: {images: ..., labels: ...} "
+    "(datasets/custom.example.yaml)"
+)
+
+
 @dataclass(frozen=True)
 class RandomPart:
     """One part of a dataset that is split at random with a fixed seed.
@@ -109,8 +116,10 @@ def register_custom_dataset(path: str | Path) -> dict[str, str]:
         table = class_table(content, str(path), folder)
         labels = content.get("labels", "index") if RASTER_KEYS.isdisjoint(content) else "index"
         if labels not in ("index", "colours"):
+            folders = "" if task == "semantic" else _BELOW_TRAIN
             raise DatasetError(
                 f"labels is {labels!r}; it should be 'index' (grey or palette PNG) or 'colours'"
+                + folders
             )
         table.encoding(colors=labels == "colours")  # refuses what is ambiguous
         layouts = _layouts(content, task)
@@ -224,7 +233,7 @@ def _layouts(content: dict[str, Any], task: str) -> dict[str, Layout]:
                 _path(part, "json"),
             )
     if "train" not in layouts:
-        raise DatasetError("train is missing")
+        raise DatasetError(f"train is missing{_BELOW_TRAIN}")
     if "split" not in content:
         return layouts
     if "val" in layouts or task != "instance" or form == "coco":

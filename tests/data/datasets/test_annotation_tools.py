@@ -70,6 +70,12 @@ def test_yolos_polygons_and_boxes(tmp_path):
     assert "segmentation" not in box
 
 
+@pytest.mark.parametrize("keys", [{"labels": "labels"}, {"images": "images"}])
+def test_folders_beside_train_are_told_their_place(tmp_path, keys):
+    with pytest.raises(DatasetError, match=r"my\.yaml: .* as in train: \{images: \.\.\., labels:"):
+        records(tmp_path, format="yolo", classes=["cat"], **keys)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
