@@ -60,7 +60,7 @@ FORMATS: dict[str, Callable[[dict[str, Any]], Layout]] = {
 # Semantic descriptions name their folders beside name and root, the others do not.
 _BELOW_TRAIN = (
     "; folders and files stand below train, as in train: {images: ..., labels: ...} "
-    "(datasets/custom.example.yaml)"
+    "(the keys of each format: datasets/custom.example.yaml)"
 )
 
 
