@@ -33,6 +33,20 @@ def test_a_leaf_overrides_its_base(tmp_path):
     assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (0.5, 9, (3, 4))
 
 
+def test_a_base_is_a_file_beside_or_a_shipped_one(tmp_path):
+    """The shipped value of BASE_LR is 0.001; bases later in a list go before earlier ones."""
+    leaf = write(tmp_path, "_BASE_: own/semantic.yaml\nSOLVER: {EPOCHS: 3}\n")
+    cfg = load_config(leaf)
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.EPOCHS) == (0.001, 3)
+    assert not Origin(leaf).by_user("SOLVER.BASE_LR")
+    (tmp_path / "own").mkdir()
+    write(tmp_path, "SOLVER: {BASE_LR: 0.5, MAX_ITER: 7}\n", "own/semantic.yaml")
+    assert load_config(leaf).SOLVER.BASE_LR == 0.5
+    write(tmp_path, "SOLVER: {MAX_ITER: 8}\n", "other.yaml")
+    both = write(tmp_path, "_BASE_: [own/semantic.yaml, other.yaml]\n", "both.yaml")
+    assert (load_config(both).SOLVER.BASE_LR, load_config(both).SOLVER.MAX_ITER) == (0.5, 8)
+
+
 @pytest.mark.parametrize("in_base", [False, True])
 def test_a_python_tag_is_refused_with_file_and_line(tmp_path, in_base):
     target = tmp_path / "executed"
@@ -53,7 +67,10 @@ def test_a_python_tag_is_refused_with_file_and_line(tmp_path, in_base):
         ("SOVLER:\n  BASE_LR: 1\n", r"Did you mean SOLVER"),
         ("SOLVER:\n  MAX_ITER: many\n", r"config\.yaml.*SOLVER\.MAX_ITER"),
         ("SOLVER: [\n", r"config\.yaml, line 2"),
-        ("_BASE_: missing.yaml\n", r"missing\.yaml"),
+        ("_BASE_: missing.yaml\n", r"missing\.yaml is not readable.*_BASE_ of .*config\.yaml"),
+        ("_BASE_: config.yaml\n", r"config\.yaml is a _BASE_ of itself"),
+        ("_BASE_: 3\n", r"_BASE_ 3 should be a file's name"),
+        ("_BASE_: own/semantic.yaml\nOUTPUT_DIR: {A: 1}\n", r"OUTPUT_DIR has keys of its own"),
     ],
 )
 def test_mistakes_in_a_file_name_the_fix(tmp_path, text, message):

@@ -76,6 +76,9 @@ def add_input_keys(inputs: CfgNode) -> None:
         # Its largest size.
         MAX_GIB=64.0,
     )
+    # Read sizes, CROP.SIZE, FORMAT and, if not RGB, MODEL.PIXEL_MEAN and PIXEL_STD from 32 training
+    # images, but for those set by your own file or the command line; five evaluations in a run.
+    set_defaults(inputs, FIT_TO_DATA=False)
     # Semantic label of panoptic samples: all things as class 0, stuff from 1 (Panoptic FPN).
     set_defaults(inputs, PANOPTIC_THINGS_AS_ONE=False)
 

@@ -152,35 +152,68 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
 
 
 def own_values(file: Path) -> tuple[dict[str, Any], list[Path]]:
-    """What a YAML file says itself, and the files that its ``_BASE_`` names."""
-    content = _read_yaml(file, bases=False)
+    """What a YAML file says itself, and the files that its ``_BASE_`` names.
+
+    A base lies beside the file, or is a shipped configuration by its name (``own/semantic.yaml``).
+    """
+    content = _parse(file)
     bases = content.pop("_BASE_", [])
     bases = [bases] if isinstance(bases, str) else bases
-    return content, [file.parent / Path(base).expanduser() for base in bases]
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"{file}: _BASE_ {bases!r} should be a file's name or a list of them")
+    return content, [_base_of(file, Path(base).expanduser()) for base in bases]
 
 
-def _read_yaml(file: Path, *, bases: bool = True) -> dict[str, Any]:
+def _base_of(file: Path, base: Path) -> Path:
+    beside = file.parent / base
+    if not beside.is_file() and not base.is_absolute() and (config_root() / base).is_file():
+        return config_root() / base
+    return beside
+
+
+def _parse(file: Path) -> dict[str, Any]:
     try:
-        if bases:
-            content = CfgNode.load_yaml_with_base(str(file), allow_unsafe=False)
-        else:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{mark.name}, line {mark.line + 1}" if mark else str(file)
+        where = f"{file}, line {mark.line + 1}" if mark else str(file)
         reason = getattr(error, "problem", None) or str(error)
         if isinstance(error, yaml.constructor.ConstructorError):
             reason += " (tags that create Python objects are refused: they can run code)"
         raise ConfigError(f"{where}: {reason}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} or one of its _BASE_ files is not readable: {error}") from None
-    except (AssertionError, AttributeError, TypeError) as error:  # Detectron2's reading of bases
-        raise ConfigError(
-            f"{file} or one of its _BASE_ files should hold keys and values: {error}"
-        ) from None
+        raise ConfigError(f"{file} is not readable: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{file} should hold keys and values, as in SOLVER: {{MAX_ITER: 1000}}")
     return content
+
+
+def _read_yaml(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The values of a file over those of its bases, later bases over earlier ones."""
+    if file.resolve() in above:
+        raise ConfigError(f"{file} is a _BASE_ of itself")
+    content, bases = own_values(file)
+    merged: dict[str, Any] = {}
+    for base in bases:
+        try:
+            _inherit(_read_yaml(base, (*above, file.resolve())), merged, base)
+        except ConfigError as error:
+            raise ConfigError(f"{error} (_BASE_ of {file})") from None
+    _inherit(content, merged, file)
+    return merged
+
+
+def _inherit(own: dict[str, Any], base: dict[str, Any], file: Path) -> None:
+    """Write a file's own values over its base's, in place."""
+    for key, value in own.items():
+        if isinstance(value, dict) and key in base:
+            if not isinstance(base[key], dict):
+                raise ConfigError(
+                    f"{file}: {key} has keys of its own here and is the value {base[key]!r} below"
+                )
+            _inherit(value, base[key], file)
+        else:
+            base[key] = value
 
 
 def _merge(

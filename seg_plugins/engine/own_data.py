@@ -10,7 +10,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
-from ..config import Origin, get_value
+from ..config import ConfigError, Origin, get_value
 from ..data import Dataset, DatasetError
 from ..data.datasets.custom import described_task
 from ..io.images import read_image
@@ -97,12 +97,21 @@ def measure_images(records: list[dict[str, Any]]) -> ImageFacts:
 
 
 def fit_to_data(cfg: CfgNode, origin: Origin) -> None:
-    """Set sizes, channels and evaluations by the training images, but for the user's own keys.
+    """Set sizes and channels by the training images, but for the user's own keys.
+
+    ``INPUT.FIT_TO_DATA`` becomes False: config.yaml tells the sizes, whatever the data become.
 
     Raises:
+        ConfigError: no training set is named.
         DatasetError: see :func:`measure_images`.
         WeightsError: the weights to start from are not installed.
     """
+    if not cfg.DATASETS.TRAIN:
+        raise ConfigError(
+            "INPUT.FIT_TO_DATA reads training images, and no dataset is named: give --data FILE "
+            "(datasets/custom.example.yaml shows how) or DATASETS.TRAIN"
+        )
+    cfg.INPUT.FIT_TO_DATA = False
     facts = measure_images(Dataset.get(cfg.DATASETS.TRAIN[0]).records)
     side = _multiple(min(max(min(facts.height, facts.width), SMALLEST), LARGEST))
     crop = min(side, CROP)

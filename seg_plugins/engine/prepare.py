@@ -45,12 +45,13 @@ def setup(args: argparse.Namespace) -> CfgNode:
         import_parts(getattr(args, "imports", ()))  # anew in a process of its own
         if "IMPORTS" in list(args.opts or ())[::2]:
             raise ConfigError("IMPORTS is a record of what --import named: give --import itself")
-        fits_data = _choose_config(args)
+        _choose_config(args)
         cfg = load_config(args.config_file, args.opts)
         use_available_device(cfg, args)
         check_values(cfg)
         apply_custom_dataset(cfg)
         origin = Origin(args.config_file, args.opts)
+        fits_data = cfg.INPUT.FIT_TO_DATA
         if fits_data:
             fit_to_data(cfg, origin)
         if not args.eval_only:
@@ -91,12 +92,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def _choose_config(args: argparse.Namespace) -> bool:
-    """Put ``--data`` into the options and find the configuration.
-
-    Returns:
-        Whether it is that of the data's task, and is to be fitted to the images.
-    """
+def _choose_config(args: argparse.Namespace) -> None:
+    """Put ``--data`` into the options and find the configuration."""
     data = getattr(args, "data", "")
     args.opts = list(args.opts or ())
     if data and "DATASETS.CUSTOM" in args.opts[::2]:
@@ -106,11 +103,9 @@ def _choose_config(args: argparse.Namespace) -> bool:
             "Give --config-file FILE, or --data FILE for images of your own "
             "(datasets/custom.example.yaml shows how to describe them)"
         )
-    fits_data = not args.config_file
     args.config_file = str(find_config(args.config_file or own_config(data)))
     if data:
         args.opts = ["DATASETS.CUSTOM", data, *args.opts]
-    return fits_data
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ def test_a_description_alone_sets_everything_up(custom, tmp_path):
     # The run's own configuration repeats it without a second count of the data.
     again = load_config(tmp_path / "run" / "config.yaml")
     assert (again.SOLVER.EPOCHS, again.SOLVER.MAX_ITER) == (0, 68)
+    assert not again.INPUT.FIT_TO_DATA
 
 
 def test_what_the_user_sets_stays(custom, tmp_path):
@@ -55,6 +56,26 @@ def test_a_configuration_beside_the_data_is_taken_as_it_is(custom, tmp_path):
     assert cfg.MODEL.META_ARCHITECTURE == "UNet"
     assert (cfg.DATASETS.TRAIN, cfg.INPUT.MIN_SIZE_TEST) == (("tiny_custom_train",), 128)
     assert cfg.SOLVER.MAX_ITER == 1600
+
+
+def test_a_configuration_for_own_data_is_fitted_by_name_and_as_a_base(custom, tmp_path):
+    """The sizes of the first test, whoever chooses; what one's own file says stays."""
+    args = arguments(custom, tmp_path / "named", "SOLVER.EPOCHS", "8")
+    args.config_file = "own/semantic_unet.yaml"
+    cfg = setup(args)
+    assert (cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.UNET.PADDING) == ("UNet", "same")
+    assert (cfg.INPUT.MIN_SIZE_TRAIN, list(cfg.INPUT.CROP.SIZE)) == ((96, 128, 160), [128, 128])
+    assert (cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD) == (18, 3)
+
+    (tmp_path / "mine.yaml").write_text("_BASE_: own/semantic.yaml\nINPUT: {MIN_SIZE_TEST: 64}\n")
+    args = arguments(custom, tmp_path / "mine")
+    args.config_file = str(tmp_path / "mine.yaml")
+    cfg = setup(args)
+    assert (cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST) == ((96, 128, 160), 64)
+
+    args.data, args.opts = "", args.opts[2:]
+    with pytest.raises(ConfigError, match=r"no dataset is named: give --data FILE"):
+        setup(args)
 
 
 @pytest.mark.parametrize(

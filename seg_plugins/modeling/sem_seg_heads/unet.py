@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -16,6 +17,8 @@ from ...config import ConfigError
 from ..backbones.unet import PADDINGS, double_conv
 from ..feature_geometry import cell_offset, origin_of, overlap, transposed_origin
 from .base import ScoreConv2d, SemSegHead, select_features
+
+logger = logging.getLogger(__name__)
 
 
 class UpConv(nn.Module):
@@ -119,6 +122,12 @@ class SemSegUNetHead(SemSegHead):
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         """Arguments from ``MODEL.SEM_SEG_HEAD`` and ``MODEL.UNET``."""
         head, unet = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.UNET
+        if unet.PADDING == "valid" and cfg.MODEL.BACKBONE.NAME != "build_unet_backbone":
+            logger.warning(
+                "MODEL.UNET.PADDING valid on %s, which pads: images get a mirrored border for the "
+                "decoder alone; 'same' needs none and is faster",
+                cfg.MODEL.BACKBONE.NAME,
+            )
         return {
             "input_shape": select_features(input_shape, head.IN_FEATURES, cls.__name__),
             "decoder_channels": unet.DECODER_CHANNELS,

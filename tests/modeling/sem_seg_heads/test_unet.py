@@ -1,4 +1,6 @@
-from seg_plugins.config import ConfigError
+import logging
+
+from seg_plugins.config import ConfigError, load_config
 from seg_plugins.modeling.backbones.unet import UNetBackbone
 from seg_plugins.modeling.sem_seg_heads.unet import SemSegUNetHead
 
@@ -21,6 +23,18 @@ def test_number_of_parameters_and_sizes_of_the_paper() -> None:
     assert sum(p.numel() for part in (backbone, head) for p in part.parameters()) == 31_030_658
     assert logits.shape == (1, 2, 388, 388)
     assert head.border == (572 - 388) // 2
+
+
+def test_the_paper_s_padding_on_another_encoder_is_told(caplog) -> None:
+    """Both forms work; without padding each side of an image gets 28 pixels more (by hand)."""
+    shapes = {f"res{i + 1}": ShapeSpec(channels=8, stride=2**i) for i in range(1, 5)}
+    for padding, border in (("same", 0), ("valid", 2 * (8 + 4 + 2))):
+        opts = ("MODEL.UNET.PADDING", padding, "MODEL.UNET.DECODER_CHANNELS", "[8, 8, 8]",
+                "MODEL.SEM_SEG_HEAD.IN_FEATURES", str(list(shapes)))  # fmt: skip
+        cfg = load_config("camvid/unet_lite0.yaml", opts)
+        with caplog.at_level(logging.WARNING):
+            head = SemSegUNetHead(cfg, shapes)
+        assert (head.border, "'same' needs none" in caplog.text) == (border, border > 0)
 
 
 def straight_line(x: torch.Tensor, backbone: UNetBackbone, head: SemSegUNetHead) -> torch.Tensor:
