@@ -10,9 +10,10 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.structures import Instances, PolygonMasks
 
-from ..config import get_cfg, load_config
+from ..config import Origin, get_cfg, load_config
 from ..config.loading import merge_opts
 from ..data import Dataset, apply_custom_dataset, build_mapper
+from ..engine.own_data import fit_to_data
 from ..io.errors import SegPluginsError
 from ..io.masks import to_bitmask
 from ..visualization import overlays
@@ -60,6 +61,8 @@ def _config(args: argparse.Namespace) -> CfgNode:
         cfg.DATASETS.CUSTOM = args.custom or ""
         merge_opts(cfg, args.opts)
     apply_custom_dataset(cfg)
+    if cfg.INPUT.FIT_TO_DATA:
+        fit_to_data(cfg, Origin(args.config_file, args.opts))
     return cfg
 
 

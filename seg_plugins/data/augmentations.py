@@ -145,6 +145,16 @@ class Crop:
             raise ConfigError(
                 f"INPUT.CROP.TYPE is {self.kind!r}; it should be one of {', '.join(CROP_KINDS)}"
             )
+        pixels = self.kind.startswith("absolute")
+        fits = all(
+            side >= 1 and side == int(side) if pixels else 0 < side <= 1 for side in self.size
+        )
+        if not fits or (self.kind == "absolute_range" and self.size[0] > self.size[1]):
+            wanted = "whole numbers of pixels, e.g. [256, 320]" if pixels else "shares in (0, 1]"
+            raise ConfigError(
+                f"INPUT.CROP.SIZE {list(self.size)} should be {wanted}: "
+                f"INPUT.CROP.TYPE is {self.kind}"
+            )
 
     def __call__(self, rng: np.random.Generator, geometry: Geometry, content: Content) -> Geometry:
         """Crop."""

@@ -17,7 +17,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..config import ConfigError, Origin, find_config, load_config
-from ..data import apply_custom_dataset, class_weights
+from ..data import apply_custom_dataset, build_mapper, class_weights
 from ..data.doctor import check_before_training
 from ..modeling.test_time.augmentation import check_test_time_augmentation
 from ..plugins import import_parts, imports_of
@@ -67,6 +67,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         check_datasets(cfg)  # which takes the longest, so it comes last
         if not args.eval_only:
             check_masks(cfg)
+            build_mapper(cfg, is_train=True)  # tells values of INPUT that do not fit together
             if comm.is_main_process():
                 check_before_training(cfg)
         comm.synchronize()

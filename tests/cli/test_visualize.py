@@ -63,3 +63,18 @@ def test_boxes_alone_are_drawn(tmp_path):
     picture = cv2.imread(str(out / "000000.png"))
     rows, columns = np.nonzero(picture[:, 40:].any(axis=2))
     assert [rows.min(), rows.max(), columns.min(), columns.max()] == [6, 16, 5, 25]
+
+
+def test_a_configuration_for_own_data_is_fitted_to_it(tmp_path, dataset_root):
+    """Images of 128 pixels: crops of 128, from images of 96, 128 or 160."""
+    opts = [
+        "DATASETS.TRAIN",
+        "('shapes_val',)",
+        "MODEL.WEIGHTS",
+        "",
+        "INPUT.MIN_SIZE_TRAIN",
+        "(160,)",
+    ]
+    out = ["--count", "1", "--output", str(tmp_path / "out")]
+    main("visualize", ["--config-file", "own/semantic.yaml", *out, *opts])
+    assert cv2.imread(str(tmp_path / "out/000000.png")).shape == (128, 256, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from seg_plugins.config import ConfigError
 from seg_plugins.data import SemanticMapper
 from seg_plugins.data.augmentations import Content, Crop, ScaleJitter
 from seg_plugins.data.geometry import Geometry
@@ -38,6 +39,22 @@ def test_crop_sizes_of_every_kind(semantic, kind, size, low, high):
     sizes = [tuple(mapper(semantic[0], rng(i))["image"].shape[1:]) for i in range(30)]
     assert all(np.greater_equal(s, low).all() and np.less_equal(s, high).all() for s in sizes)
     assert (len(set(sizes)) > 5) == kind.endswith("range")
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "message"),
+    [
+        ("absolute", (0.9, 0.9), r"\[0\.9, 0\.9\] should be whole numbers of pixels.*is absolute"),
+        ("absolute", (0, 32), "whole numbers of pixels"),
+        ("absolute_range", (60, 40), "whole numbers of pixels"),
+        ("relative", (256, 320), r"shares in \(0, 1\].*is relative"),
+        ("relative_range", (0.0, 0.5), r"shares in \(0, 1\]"),
+        ("cut", (32, 32), "should be one of absolute"),
+    ],
+)
+def test_sizes_of_another_kind_are_errors(kind, size, message):
+    with pytest.raises(ConfigError, match=message):
+        Crop(size, kind)
 
 
 def test_rare_classes_are_seen_as_often_as_common_ones():

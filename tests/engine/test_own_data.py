@@ -73,7 +73,13 @@ def test_a_configuration_for_own_data_is_fitted_by_name_and_as_a_base(custom, tm
     cfg = setup(args)
     assert (cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST) == ((96, 128, 160), 64)
 
-    args.data, args.opts = "", args.opts[2:]
+    args = arguments(custom, tmp_path / "wrong", "INPUT.CROP.SIZE", "[0.9, 0.9]")
+    with pytest.raises(ConfigError, match="whole numbers of pixels"):
+        setup(args)
+    assert not (tmp_path / "wrong").exists()
+
+    args = arguments("", tmp_path / "none")
+    args.config_file = "own/semantic.yaml"
     with pytest.raises(ConfigError, match=r"no dataset is named: give --data FILE"):
         setup(args)
 
