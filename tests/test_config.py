@@ -35,9 +35,10 @@ def test_a_leaf_overrides_its_base(tmp_path):
 
 def test_a_base_is_a_file_beside_or_a_shipped_one(tmp_path):
     """The shipped value of BASE_LR is 0.001; bases later in a list go before earlier ones."""
-    leaf = write(tmp_path, "_BASE_: own/semantic.yaml\nSOLVER: {EPOCHS: 3}\n")
-    cfg = load_config(leaf)
-    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.EPOCHS) == (0.001, 3)
+    for name in ("configs/own/semantic.yaml", "own/semantic.yaml"):
+        leaf = write(tmp_path, f"_BASE_: {name}\nSOLVER: {{EPOCHS: 3}}\n")
+        cfg = load_config(leaf)
+        assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.EPOCHS) == (0.001, 3)
     assert not Origin(leaf).by_user("SOLVER.BASE_LR")
     (tmp_path / "own").mkdir()
     write(tmp_path, "SOLVER: {BASE_LR: 0.5, MAX_ITER: 7}\n", "own/semantic.yaml")

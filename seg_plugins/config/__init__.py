@@ -6,17 +6,9 @@ TEST, the rest). The reference of the documentation is made from these comments.
 """
 
 from .errors import ConfigError
+from .files import config_root, find_config, get_config_file
 from .keys import add_keys, add_seg_config, get_cfg
-from .loading import (
-    config_from_text,
-    config_root,
-    find_config,
-    get_config_file,
-    get_value,
-    load_config,
-    merge_opts,
-    module_of_import,
-)
+from .loading import config_from_text, get_value, load_config, merge_opts, module_of_import
 from .origin import Origin
 
 __all__ = [

@@ -8,8 +8,9 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from .files import config_root, find_config, own_values
 from .keys import get_cfg
-from .loading import config_root, find_config, get_value, merge_file, merge_opts, own_values
+from .loading import get_value, merge_file, merge_opts
 
 
 class Origin:
